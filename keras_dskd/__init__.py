@@ -1,0 +1,24 @@
+"""Cross-modal knowledge distillation with dimensional structure, for Keras 3.
+
+```
+fit({"teacher": x_t, "student": x_s}, y, sample_weight)
+   pairs      split one batch by modality
+   taps       one forward pass of each model; named layers' outputs captured from it
+   losses     the student's own loss + each distillation term (teacher detached)
+   Distiller  weighted total, one metric a term
+predict(x_s), evaluate(x_s, y): the student alone; the teacher is not called
+distiller.student: a plain Keras model
+```
+"""
+
+from keras_dskd import layers, losses, ops
+from keras_dskd.distiller import Distiller
+from keras_dskd.version import __version__
+
+__all__ = [
+    "Distiller",
+    "__version__",
+    "layers",
+    "losses",
+    "ops",
+]

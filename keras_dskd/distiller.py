@@ -1,0 +1,460 @@
+"""The training step: a student learns from labels and from a teacher."""
+
+import threading
+
+import keras
+from keras import ops
+
+from keras_dskd import pairs, replicas, terms, weights
+from keras_dskd.taps import OUTPUT, FeatureModel, Tap, capture
+
+
+@keras.saving.register_keras_serializable(package="keras_dskd")
+class Distiller(keras.Model):
+    """Trains a student on one modality with a teacher on another.
+
+    Formula:
+
+    ```
+    total = w student_loss + (1 - w) Σ_i w_i distillation_loss_i
+    ```
+
+    `student_loss` is what the student's own `fit` would minimise: the compiled loss
+    with sample weights, what its layers `add_loss`, and its weights' regularisers
+    (a projector's are added to them). Each distillation loss sees float32 features
+    of one forward pass of each model; the teacher runs in inference mode, detached,
+    and is never changed, whatever `trainable` says. Only training calls it: in
+    `evaluate` and `predict` the distiller is the student, and `evaluate` reports no
+    distillation terms.
+
+    `fit` takes `x={"teacher": ..., "student": ...}`, each any structure that its
+    model takes, from arrays, `tf.data`, `PyDataset`, torch `DataLoader` or
+    generators. `{"student": ..., "teacher_features": ...}` replays what
+    `cache_teacher` returned. Any other `x` goes to both models.
+
+    Args:
+        teacher: A trained `keras.Model` for the strong modality. Left as it is.
+        student: The `keras.Model` to train, for the weak modality.
+        distillation_losses: One or a list of `keras.distillation.DistillationLoss`:
+            from `keras_dskd.losses`, from Keras, or your own. Its
+            `teacher_layer_name` and `student_layer_name` say what it compares, each
+            the name or path of a layer at any depth (see `keras_dskd.taps.Tap`), or
+            `None` for that model's final output. Layers that a loss holds as
+            attributes are trained.
+        distillation_loss_weights: One weight a loss, not negative: a number, or a
+            callable of the step such as a
+            `keras.optimizers.schedules.LearningRateSchedule`. A step is one training
+            batch, counted from 0. Can be assigned at any time, also while training.
+            Defaults to 1 each.
+        student_loss_weight: `w`, between 0 and 1. At 1 the teacher is not run; at 0
+            labels are only used for metrics, and may be missing.
+        projectors: Dict of student layer name, as the losses have it, to a
+            `keras.layers.Layer` that is applied to that feature before the losses
+            see it. Trained with the student, not part of it.
+        name: Name of the model.
+        **kwargs: Arguments of `keras.Model`.
+
+    Raises:
+        ValueError: If a layer is not found or ambiguous, a projector belongs to no
+            loss, weights do not match the losses, a number is out of its range, or
+            teacher and student are the same object.
+
+    Attributes:
+        student: The student, a plain Keras model: `distiller.student.save(...)`.
+        teacher: The teacher.
+
+    Metrics: `loss` and `total_loss` (the total), `student_loss`,
+    `distillation_loss` (`Σ w_i loss_i`), each compiled metric, and each loss by its
+    name, unweighted.
+
+    Example:
+    ```python
+    distiller = keras_dskd.Distiller(
+        teacher,
+        student,
+        [
+            keras_dskd.losses.SoftTargets(temperature=4.0),
+            keras_dskd.losses.ChannelIndependence("pool", "pool"),
+        ],
+        distillation_loss_weights=[1.0, 0.5],
+        projectors={"pool": keras.layers.Dense(64)},
+    )
+    distiller.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    distiller.fit({"teacher": optical, "student": radar}, labels)
+    distiller.student.save("student.keras")
+    ```
+    """
+
+    def __init__(
+        self,
+        teacher,
+        student,
+        distillation_losses,
+        distillation_loss_weights=None,
+        student_loss_weight=0.5,
+        projectors=None,
+        name="distiller",
+        **kwargs,
+    ):
+        # Inputs reach each model as they came: casting is the models' own affair.
+        super().__init__(name=name, autocast=False, **kwargs)
+        _check_models(teacher, student)
+        losses = terms.check_losses(distillation_losses)
+        weights.check_number("student_loss_weight", student_loss_weight, most=1)
+        self.teacher = teacher
+        self.student = student
+        self.distillation_losses = losses
+        self.projectors = _check_projectors(projectors, losses)
+        self._loss_layers = terms.layers_in(losses)
+        self._term_weights = weights.TermWeights(
+            student_loss_weight,
+            weights.check_weights(distillation_loss_weights, len(losses)),
+        )
+        self._taps = {}
+        for role in ("teacher", "student"):
+            if getattr(self, role).built:
+                self._find_taps(role)
+        for loss in losses:
+            terms.check_models(loss, teacher, student)
+        self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
+        self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
+        self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
+        self._term_trackers = [
+            keras.metrics.Mean(name=term) for term in terms.names(losses)
+        ]
+        self._ran_terms = True
+        # From `call` to `compute_loss` of the same step, in the same thread.
+        self._handed_over = threading.local()
+
+    @property
+    def distillation_loss_weights(self):
+        """The weights, one a loss. Assign the list or an item at any time."""
+        return weights.LossWeights(self._term_weights.given, self._set_loss_weights)
+
+    @distillation_loss_weights.setter
+    def distillation_loss_weights(self, loss_weights):
+        self._set_loss_weights(loss_weights)
+
+    def _set_loss_weights(self, loss_weights):
+        given = weights.check_weights(loss_weights, len(self.distillation_losses))
+        previous = self._term_weights.given
+        self._sync_state()
+        self._term_weights.set_losses(given)
+        if list(filter(callable, previous)) != list(filter(callable, given)):
+            self._compile_step_again()
+
+    @property
+    def student_loss_weight(self):
+        """Weight of the student's own loss, between 0 and 1. Assign at any time."""
+        return self._term_weights.student_number
+
+    @student_loss_weight.setter
+    def student_loss_weight(self, weight):
+        weights.check_number("student_loss_weight", weight, most=1)
+        previous = self.student_loss_weight
+        self._sync_state()
+        self._term_weights.set_student(weight)
+        # At 0 and at 1 one half is left out of the step when it is compiled.
+        if previous != weight and {previous, float(weight)} & {0.0, 1.0}:
+            self._compile_step_again()
+
+    def _sync_state(self):
+        # Within an epoch the JAX trainer holds the state outside the variables.
+        if hasattr(self, "jax_state_sync"):
+            self.jax_state_sync()
+
+    def _compile_step_again(self):
+        if getattr(self, "train_function", None) is not None:
+            self.make_train_function(force=True)
+
+    @property
+    def trainable(self):
+        """Whether the student's side is trained. The teacher never is."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        self._trainable = bool(value)
+        for layer in (self.student, *self.projectors.values(), *self._loss_layers):
+            layer.trainable = value
+
+    # The torch trainer reads `trainable_weights`, the others `trainable_variables`.
+    @property
+    def trainable_variables(self):
+        """Variables of the student's side that are trained."""
+        return self._without_teacher(super().trainable_variables)
+
+    @property
+    def trainable_weights(self):
+        """Weights of the student's side that are trained."""
+        return self._without_teacher(super().trainable_weights)
+
+    @property
+    def non_trainable_variables(self):
+        """All other variables, the teacher's among them: state of the step."""
+        return _without(self.variables, self.trainable_variables)
+
+    @property
+    def non_trainable_weights(self):
+        """All other weights, the teacher's among them."""
+        return _without(self.weights, self.trainable_weights)
+
+    def _without_teacher(self, variables):
+        # What teacher and student share is the student's to train.
+        return _without(variables, _without(self.teacher.weights, self.student.weights))
+
+    def build(self, input_shape=None):
+        """Nothing to do: each model builds itself when it is called."""
+        self.built = True
+
+    def call(self, inputs, training=None, **kwargs):
+        """The student's prediction."""
+        pair = pairs.split(inputs)
+        pairs.check_input("student", self.student, pair.student, self.teacher)
+        distils = self._distils(training)
+        if not distils and self._is_ready():
+            return self.student(pair.student, training=training, **kwargs)
+        if not self.student.built:
+            # Layers that a model makes in its `build` cannot be tapped before.
+            self.student(pair.student, training=False, **kwargs)
+        with capture(self._find_taps("student")) as features:
+            prediction = self.student(pair.student, training=training, **kwargs)
+        for layer_name, projector in self.projectors.items():
+            features[layer_name] = projector(features[layer_name], training=training)
+        features[OUTPUT] = prediction
+        if distils:
+            self._handed_over.features = features
+        elif not self._is_ready() and pair[0] is not None and self.teacher.built:
+            # Layers inside losses get their shapes from a first pass.
+            self._term_values(pair, features)
+        return prediction
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """The total in training, the student's own loss otherwise.
+
+        Args:
+            x: A batch of input, paired or not.
+            y: Its labels.
+            y_pred: The student's prediction for it.
+            sample_weight: Weights of the samples, for the compiled loss.
+            training: Whether to distil.
+
+        Returns:
+            Scalar.
+
+        Raises:
+            ValueError: If labels or the teacher's input are missing, or a loss does
+                not fit its features.
+        """
+        pair = pairs.split(x)
+        distils = self._distils(training)
+        features = vars(self._handed_over).pop("features", None)
+        if y_pred is None or (distils and features is None):
+            y_pred = self(x, training=training)
+            features = vars(self._handed_over).pop("features", None)
+        samples = ops.shape(keras.tree.flatten(pair.student)[0])[0]
+        student_loss = self._student_loss(x, y, y_pred, sample_weight, training)
+        total = student_loss
+        if distils:
+            values = self._term_values(pair, features)
+            distillation_loss = self._term_weights.weighted_sum(values)
+            total = (1.0 - self._term_weights.student) * replicas.split_over_replicas(
+                distillation_loss
+            )
+            if self.student_loss_weight > 0:
+                total = total + self._term_weights.student * student_loss
+            self.distillation_loss_tracker.update_state(distillation_loss, samples)
+            for tracker, value in zip(self._term_trackers, values, strict=True):
+                tracker.update_state(value, samples)
+        self._ran_terms = distils
+        if training:
+            self._term_weights.advance()
+        self.student_loss_tracker.update_state(
+            replicas.whole_of_replicas(student_loss), samples
+        )
+        self.total_loss_tracker.update_state(replicas.whole_of_replicas(total), samples)
+        return total
+
+    def _distils(self, training):
+        return bool(training) and self.student_loss_weight < 1
+
+    def _student_loss(self, x, y, y_pred, sample_weight, training):
+        lacks_labels = self.loss is not None and y is None
+        lacks_loss = self.loss is None and not self.losses
+        if not lacks_labels and not lacks_loss:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        if training and self.student_loss_weight == 0:
+            return ops.zeros(())
+        what = (
+            "Labels are missing: y=None. Pass `y`"
+            if lacks_labels
+            else "There is no loss for the student. Pass `loss` to `compile`"
+        )
+        raise ValueError(
+            f"{what}, or use student_loss_weight=0 to train on the teacher alone."
+        )
+
+    def _term_values(self, pair, student_features):
+        teacher_features = self._teacher_features(pair)
+        return [
+            terms.value(loss, teacher_features, student_features)
+            for loss in self.distillation_losses
+        ]
+
+    def _teacher_features(self, pair):
+        if pair.teacher_features is None:
+            self._check_teacher(pair)
+            taps = self._find_taps("teacher")
+            with replicas.no_gradients(), capture(taps) as features:
+                features[OUTPUT] = self.teacher(pair.teacher, training=False)
+        else:
+            features = pair.teacher_features
+            names = terms.keys(self.distillation_losses, "teacher")
+            missing = [name for name in names if name not in features]
+            if missing:
+                raise ValueError(
+                    f"The cached teacher features lack {missing}. They hold "
+                    f"{sorted(features)}. Make them with this distiller's "
+                    "`cache_teacher`."
+                )
+        return keras.tree.map_structure(ops.stop_gradient, features)
+
+    def _check_teacher(self, pair):
+        if pair.teacher is None:
+            raise ValueError(
+                'Training needs the teacher\'s modality: x["teacher"] is missing. '
+                'Pass x={"teacher": ..., "student": ...}, or "teacher_features" from '
+                "`cache_teacher` in its place."
+            )
+        if not self.teacher.built:
+            raise ValueError(
+                f"The teacher {self.teacher.name!r} has no weights yet. Train it or "
+                "load its weights before distilling from it."
+            )
+        pairs.check_input("teacher", self.teacher, pair.teacher, self.student)
+
+    def _find_taps(self, role):
+        if role not in self._taps:
+            names = terms.keys(self.distillation_losses, role)
+            model = getattr(self, role)
+            self._taps[role] = [Tap(model, name) for name in names if name != OUTPUT]
+        return self._taps[role]
+
+    def _is_ready(self):
+        held = (*self.projectors.values(), *self._loss_layers)
+        return self.student.built and all(layer.built for layer in held)
+
+    def cache_teacher(self, x_teacher, batch_size=32):
+        """Runs the teacher once over a data set.
+
+        Args:
+            x_teacher: The strong modality of all samples, in their order: any input
+                that `keras.Model.predict` takes.
+            batch_size: Samples at once, where `x_teacher` is arrays.
+
+        Returns:
+            A dict of NumPy arrays, one row a sample: what
+            `fit({"student": ..., "teacher_features": ...}, ...)` takes.
+
+        Raises:
+            ValueError: If the teacher has no weights yet.
+        """
+        self._check_teacher(pairs.Pair(x_teacher, None, None))
+        names = terms.keys(self.distillation_losses, "teacher")
+        return FeatureModel(self.teacher, names).predict(
+            x_teacher, batch_size=batch_size, verbose=0
+        )
+
+    def get_metrics_result(self):
+        """The metrics' values; a term that was not computed is left out, not 0."""
+        results = super().get_metrics_result()
+        if not self._ran_terms:
+            for tracker in (self.distillation_loss_tracker, *self._term_trackers):
+                results.pop(tracker.name, None)
+        return results
+
+    def compile(self, optimizer="adam", loss=None, **kwargs):
+        """`keras.Model.compile`, with Adam by default as in Keras's distiller."""
+        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+
+    def compile_from_config(self, config):
+        """Compiles as before saving; see `keras.Model.compile_from_config`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        config = super().get_config()
+        config.update(
+            {
+                "teacher": serialize(self.teacher),
+                "student": serialize(self.student),
+                "distillation_losses": [serialize(i) for i in self.distillation_losses],
+                "distillation_loss_weights": [
+                    weights.serialize(weight) for weight in self._term_weights.given
+                ],
+                "student_loss_weight": self.student_loss_weight,
+                "projectors": {
+                    layer_name: serialize(projector)
+                    for layer_name, projector in self.projectors.items()
+                },
+            }
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        deserialize = keras.saving.deserialize_keras_object
+        config = dict(config)
+        for model in ("teacher", "student"):
+            config[model] = deserialize(config[model])
+        config["distillation_losses"] = [
+            deserialize(loss) for loss in config["distillation_losses"]
+        ]
+        config["distillation_loss_weights"] = [
+            weights.deserialize(weight)
+            for weight in config["distillation_loss_weights"]
+        ]
+        config["projectors"] = {
+            layer_name: deserialize(projector)
+            for layer_name, projector in config.get("projectors", {}).items()
+        }
+        return cls(**config)
+
+
+def _check_models(teacher, student):
+    for role, model in (("teacher", teacher), ("student", student)):
+        if not isinstance(model, keras.Model):
+            raise ValueError(
+                f"`{role}` must be a keras.Model. Received: {model!r} of type "
+                f"{type(model).__name__}"
+            )
+    if teacher is student:
+        raise ValueError(
+            f"Teacher and student are the same object, {teacher.name!r}. To distil a "
+            "model from itself, copy it: keras.models.clone_model, then set_weights."
+        )
+
+
+def _check_projectors(projectors, losses):
+    read = terms.keys(losses, "student")
+    for layer_name, projector in (projectors or {}).items():
+        if layer_name not in read or layer_name == OUTPUT:
+            raise ValueError(
+                f"No loss reads the student's layer of projector {layer_name!r}. The "
+                f"losses read: {[name for name in read if name != OUTPUT]}"
+            )
+        if not isinstance(projector, keras.layers.Layer):
+            raise ValueError(
+                f"A projector is a keras.layers.Layer. Received for {layer_name!r}: "
+                f"{projector!r} of type {type(projector).__name__}"
+            )
+    return dict(projectors or {})
+
+
+def _without(variables, others):
+    excluded = {id(variable) for variable in others}
+    return [variable for variable in variables if id(variable) not in excluded]

@@ -1,0 +1,75 @@
+"""Layer: regularise features towards independent channels."""
+
+import math
+
+import keras
+
+from keras_dskd import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_dskd_layers")
+class ChannelIndependence(keras.layers.Layer):
+    """Identity layer that adds a penalty on correlated channels.
+
+    Formula: with `R` the correlation matrix of the pooled features over the batch,
+
+    ```
+    weight Σ_{i≠j} R_ij² / (c (c - 1))
+    ```
+
+    Inactive unless `training`. For any Keras model, with or without a teacher.
+
+    Args:
+        weight: Weight of the penalty in the model's loss, not negative.
+        epsilon: Added to each variance, positive.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: If an argument is out of its range; in training, if the batch
+            has fewer than two samples.
+
+    Input shape:
+        `(n, c)` or `(n, ..., c)`.
+
+    Output shape:
+        The same; the input, unchanged.
+
+    Example:
+    ```python
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras_dskd.layers.ChannelIndependence(weight=0.3)(x)
+    outputs = keras.layers.Dense(10)(x)
+    ```
+
+    Source:
+        `keras_dskd.ops.off_diagonal_energy`. `activity_regularizer` would divide
+        the penalty by the batch size, which is wrong for a batch statistic.
+    """
+
+    def __init__(self, weight, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        if not (weight >= 0 and math.isfinite(weight)):
+            raise ValueError(f"`weight` must be >= 0. Received: weight={weight}")
+        if not epsilon > 0:
+            raise ValueError(f"`epsilon` must be > 0. Received: epsilon={epsilon}")
+        self.weight = weight
+        self.epsilon = epsilon
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        self.built = True
+
+    def call(self, inputs, training=None):
+        if training:
+            self.add_loss(
+                self.weight * ops.off_diagonal_energy(ops.rows(inputs), self.epsilon)
+            )
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        config = super().get_config()
+        config.update({"weight": self.weight, "epsilon": self.epsilon})
+        return config

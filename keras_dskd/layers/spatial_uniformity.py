@@ -1,0 +1,85 @@
+"""Layer: regularise features towards an even spread over the unit sphere."""
+
+import math
+
+import keras
+
+from keras_dskd import ops
+from keras_dskd.ops.rows import check_rows_kind
+
+
+@keras.saving.register_keras_serializable(package="keras_dskd_layers")
+class SpatialUniformity(keras.layers.Layer):
+    """Identity layer that rewards features spread evenly over the unit sphere.
+
+    Formula: with `u` the rows scaled to unit length,
+
+    ```
+    weight log mean_{i<j} exp(-t ||u_i - u_j||²)
+    ```
+
+    Inactive unless `training`. For any Keras model, with or without a teacher.
+
+    Args:
+        weight: Weight of the term in the model's loss, not negative.
+        temperature: `t`, positive. 2 as in the source.
+        rows: What becomes a row: `"pooled"`, `"flattened"` or `"positions"`. See
+            `keras_dskd.ops.rows`.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: If an argument is out of its range; in training, if the batch
+            has fewer than two rows.
+
+    Input shape:
+        `(n, c)` or `(n, ..., c)`.
+
+    Output shape:
+        The same; the input, unchanged.
+
+    Example:
+    ```python
+    x = keras.layers.Conv2D(32, 3, activation="relu")(x)
+    x = keras_dskd.layers.SpatialUniformity(weight=0.1)(x)
+    ```
+
+    Source:
+        Wang and Isola 2020 (arXiv 2005.10242), L_uniform.
+    """
+
+    def __init__(self, weight, temperature=2.0, rows="pooled", **kwargs):
+        super().__init__(**kwargs)
+        if not (weight >= 0 and math.isfinite(weight)):
+            raise ValueError(f"`weight` must be >= 0. Received: weight={weight}")
+        if not temperature > 0:
+            raise ValueError(
+                f"`temperature` must be > 0. Received: temperature={temperature}"
+            )
+        check_rows_kind(rows)
+        self.weight = weight
+        self.temperature = temperature
+        self.rows = rows
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        self.built = True
+
+    def call(self, inputs, training=None):
+        if training:
+            rows = ops.rows(inputs, self.rows)
+            self.add_loss(self.weight * ops.spatial_uniformity(rows, self.temperature))
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            {
+                "weight": self.weight,
+                "temperature": self.temperature,
+                "rows": self.rows,
+            }
+        )
+        return config

@@ -1,0 +1,115 @@
+"""Loss: channels that are independent of one another."""
+
+import keras
+
+from keras_dskd import ops
+
+TARGETS = ("teacher", "self")
+
+
+@keras.saving.register_keras_serializable(package="keras_dskd")
+class ChannelIndependence(keras.distillation.DistillationLoss):
+    """Channel-wise independence of the student's deep features.
+
+    Formula: with `z` the pooled features standardised per channel over the batch,
+
+    ```
+    target="teacher":  C = z_tᵀ z_s / n
+                       Σ_i (1 - C_ii)² / c + off_diagonal_weight Σ_{i≠j} C_ij² / c
+    target="self":     R = z_sᵀ z_s / n
+                       Σ_{i≠j} R_ij² / (c (c - 1))
+    ```
+
+    The teacher is detached. Batch statistics need at least two samples, and more
+    samples than a few make them less noisy.
+
+    Args:
+        teacher_layer_name: Name of the teacher's layer. `None` for the final
+            output. Not read with `target="self"`.
+        student_layer_name: Name of the student's layer. `None` for the final
+            output.
+        target: `"teacher"` decorrelates each student channel from all teacher
+            channels but its own, which it follows. `"self"` decorrelates the
+            student's channels from one another, whatever the teacher does.
+        off_diagonal_weight: Weight of decorrelation beside alignment, not negative.
+            Only read with `target="teacher"`. Defaults to 0.02.
+        epsilon: Added to each variance, positive.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Source:
+        Our reading of "channel-wise independent" in DSKD (Si et al.,
+        arXiv 2306.15977). `"teacher"` is Barlow Twins (arXiv 2103.03230) with the
+        teacher as the other view; `"self"` is the covariance term of VICReg
+        (arXiv 2105.04906) on standardised features.
+    """
+
+    name = "channel_independence"
+
+    def __init__(
+        self,
+        teacher_layer_name=None,
+        student_layer_name=None,
+        target="teacher",
+        off_diagonal_weight=0.02,
+        epsilon=1e-5,
+    ):
+        if target not in TARGETS:
+            raise ValueError(
+                f"`target` must be one of {TARGETS}. Received: target={target!r}"
+            )
+        if not off_diagonal_weight >= 0:
+            raise ValueError(
+                "`off_diagonal_weight` must be >= 0. Received: "
+                f"off_diagonal_weight={off_diagonal_weight}"
+            )
+        if not epsilon > 0:
+            raise ValueError(f"`epsilon` must be > 0. Received: epsilon={epsilon}")
+        # Keras's own Distiller reads the student's layer only where the teacher's
+        # is not None, and takes "" for the teacher's final output.
+        student_alone = teacher_layer_name is None and student_layer_name is not None
+        self.teacher_layer_name = "" if student_alone else teacher_layer_name
+        self.student_layer_name = student_layer_name
+        self.target = target
+        self.off_diagonal_weight = off_diagonal_weight
+        self.epsilon = epsilon
+
+    def validate_outputs(self, teacher_outputs, student_outputs):
+        """Accepts any pair: `compute_loss` checks what it uses."""
+
+    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+        """The loss.
+
+        Args:
+            teacher_outputs: Tensor `(n, c)` or `(n, ..., c)`, pooled over positions.
+            student_outputs: The same number of channels; positions may differ.
+            **kwargs: Ignored.
+
+        Returns:
+            Scalar, float32.
+
+        Raises:
+            ValueError: If there are fewer than two samples or the widths differ.
+        """
+        student_rows = ops.rows(student_outputs)
+        if self.target == "self":
+            return ops.off_diagonal_energy(student_rows, self.epsilon)
+        teacher_rows = keras.ops.stop_gradient(ops.rows(teacher_outputs))
+        alignment = ops.channel_alignment(teacher_rows, student_rows, self.epsilon)
+        return alignment + self.off_diagonal_weight * ops.cross_off_diagonal_energy(
+            teacher_rows, student_rows, self.epsilon
+        )
+
+    def get_config(self):
+        return {
+            "teacher_layer_name": self.teacher_layer_name or None,
+            "student_layer_name": self.student_layer_name,
+            "target": self.target,
+            "off_diagonal_weight": self.off_diagonal_weight,
+            "epsilon": self.epsilon,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)

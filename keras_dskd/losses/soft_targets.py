@@ -1,0 +1,125 @@
+"""Loss: follow the teacher's softened class distribution."""
+
+import keras
+
+from keras_dskd import ops
+from keras_dskd.taps import output_activation
+
+
+@keras.saving.register_keras_serializable(package="keras_dskd")
+class SoftTargets(keras.distillation.DistillationLoss):
+    """Divergence of the student's softened class distribution from the teacher's.
+
+    Formula:
+
+    ```
+    T² KL(softmax(teacher / T) || softmax(student / T))
+    ```
+
+    Where the models have several outputs, the terms of all outputs are summed. The
+    teacher is detached.
+
+    Args:
+        temperature: `T`, positive. Higher shows more of the small probabilities.
+            Defaults to 4, which measured well on small images.
+        teacher_layer_name: Name of the teacher's layer that holds the logits.
+            `None` for the final output.
+        student_layer_name: The same for the student.
+        teacher_from_logits: `False` where the teacher's output has gone through a
+            softmax. Its logarithm then takes the place of logits, which is exact
+            down to probabilities of 1e-30.
+        student_from_logits: The same for the student.
+
+    Raises:
+        ValueError: If `temperature` is not positive; when the models are known, if
+            one ends in a softmax and is said to give logits.
+
+    Source:
+        Hinton, Vinyals and Dean 2015 (arXiv 1503.02531). See
+        `keras_dskd.ops.soft_targets`.
+    """
+
+    name = "soft_targets"
+
+    def __init__(
+        self,
+        temperature=4.0,
+        teacher_layer_name=None,
+        student_layer_name=None,
+        teacher_from_logits=True,
+        student_from_logits=True,
+    ):
+        if not temperature > 0:
+            raise ValueError(
+                f"`temperature` must be > 0. Received: temperature={temperature}"
+            )
+        self.temperature = temperature
+        self.teacher_layer_name = teacher_layer_name
+        self.student_layer_name = student_layer_name
+        self.teacher_from_logits = teacher_from_logits
+        self.student_from_logits = student_from_logits
+
+    def validate_model_compatibility(self, teacher, student):
+        """Raises `ValueError` where a model's last layer shows it gives no logits."""
+        if self.teacher_from_logits and not self.teacher_layer_name:
+            _check_gives_logits("teacher", teacher)
+        if self.student_from_logits and not self.student_layer_name:
+            _check_gives_logits("student", student)
+
+    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+        """The loss.
+
+        Args:
+            teacher_outputs: Tensor `(n, ..., classes)`, or a structure of them.
+            student_outputs: The same structure and shapes.
+            **kwargs: Ignored.
+
+        Returns:
+            Scalar, float32.
+
+        Raises:
+            ValueError: If structures or shapes differ.
+        """
+        terms = keras.tree.map_structure(self._term, teacher_outputs, student_outputs)
+        return sum(keras.tree.flatten(terms))
+
+    def _term(self, teacher, student):
+        teacher = keras.ops.stop_gradient(teacher)
+        return ops.soft_targets(
+            teacher if self.teacher_from_logits else _log(teacher),
+            student if self.student_from_logits else _log(student),
+            self.temperature,
+        )
+
+    def get_config(self):
+        return {
+            "temperature": self.temperature,
+            "teacher_layer_name": self.teacher_layer_name,
+            "student_layer_name": self.student_layer_name,
+            "teacher_from_logits": self.teacher_from_logits,
+            "student_from_logits": self.student_from_logits,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def _log(probabilities):
+    probabilities = keras.ops.cast(probabilities, "float32")
+    return keras.ops.log(keras.ops.maximum(probabilities, 1e-30))
+
+
+def _check_gives_logits(role, model):
+    activation = output_activation(model)
+    if activation == "softmax":
+        raise ValueError(
+            f"SoftTargets compares logits, and the {role} {model.name!r} ends in a "
+            f"softmax. Use SoftTargets({role}_from_logits=False)."
+        )
+    if activation == "sigmoid":
+        raise ValueError(
+            f"SoftTargets compares distributions over classes, and the {role} "
+            f"{model.name!r} ends in a sigmoid. Give the model one logit a class and "
+            "no activation."
+        )

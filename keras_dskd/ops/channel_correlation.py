@@ -1,0 +1,178 @@
+"""Correlations between channels, and the energies that the losses minimise."""
+
+from keras import ops
+
+from keras_dskd.ops.rows import (
+    check_paired_rows,
+    check_rows,
+    check_same_width,
+    standardize,
+)
+
+
+def channel_correlation(rows, epsilon=1e-5):
+    """Correlation of every pair of channels over the rows.
+
+    Formula:
+
+    ```
+    R = zᵀ z / n
+    ```
+
+    with `z` the rows standardised per channel (biased variance).
+
+    Args:
+        rows: Tensor `(n, c)`, at least two rows.
+        epsilon: Added to each variance. With 0 variance a channel correlates 0
+            with everything, itself included.
+
+    Returns:
+        Tensor `(c, c)`, float32, symmetric, values in [-1, 1].
+
+    Raises:
+        ValueError: If there are fewer than two rows or the rank is not 2.
+    """
+    rows = ops.convert_to_tensor(rows)
+    check_rows(rows)
+    z = standardize(rows, epsilon)
+    return _mean_product(z, z)
+
+
+def cross_correlation(teacher_rows, student_rows, epsilon=1e-5):
+    """Correlation of every teacher channel with every student channel.
+
+    Formula:
+
+    ```
+    C = z_tᵀ z_s / n
+    ```
+
+    Nothing is detached here: differentiate with respect to what you like.
+
+    Args:
+        teacher_rows: Tensor `(n, c_teacher)`, at least two rows.
+        student_rows: Tensor `(n, c_student)`, row i of the same sample.
+        epsilon: Added to each variance.
+
+    Returns:
+        Tensor `(c_teacher, c_student)`, float32, values in [-1, 1].
+
+    Raises:
+        ValueError: If the numbers of rows differ or are below two.
+
+    Source:
+        Zbontar et al. 2021, Barlow Twins (arXiv 2103.03230), equation 2, with the
+        teacher as the other view.
+    """
+    teacher_rows = ops.convert_to_tensor(teacher_rows)
+    student_rows = ops.convert_to_tensor(student_rows)
+    check_paired_rows(teacher_rows, student_rows)
+    return _mean_product(
+        standardize(teacher_rows, epsilon), standardize(student_rows, epsilon)
+    )
+
+
+def off_diagonal_energy(rows, epsilon=1e-5):
+    """Mean squared correlation between different channels.
+
+    Formula:
+
+    ```
+    Σ_{i≠j} R_ij² / (c (c - 1))
+    ```
+
+    Args:
+        rows: Tensor `(n, c)`, at least two rows.
+        epsilon: Added to each variance.
+
+    Returns:
+        Scalar, float32, in [0, 1]; 0 for a single channel.
+
+    Raises:
+        ValueError: If there are fewer than two rows or the rank is not 2.
+
+    Source:
+        The covariance term of VICReg (Bardes et al. 2022, arXiv 2105.04906,
+        equation 3) on standardised rows.
+    """
+    correlation = channel_correlation(rows, epsilon)  # (c, c)
+    channels = correlation.shape[0]
+    return _off_diagonal_sum(correlation) / max(channels * (channels - 1), 1)
+
+
+def channel_alignment(teacher_rows, student_rows, epsilon=1e-5):
+    """How far each student channel is from following its teacher channel.
+
+    Formula:
+
+    ```
+    Σ_i (1 - C_ii)² / c
+    ```
+
+    Nothing is detached here.
+
+    Args:
+        teacher_rows: Tensor `(n, c)`, at least two rows.
+        student_rows: Tensor `(n, c)`, row i of the same sample.
+        epsilon: Added to each variance.
+
+    Returns:
+        Scalar, float32, in [0, 4].
+
+    Raises:
+        ValueError: If shapes differ or there are fewer than two rows.
+
+    Source:
+        The invariance term of Barlow Twins (arXiv 2103.03230, equation 1), divided
+        by the number of channels.
+    """
+    teacher_rows = ops.convert_to_tensor(teacher_rows)
+    student_rows = ops.convert_to_tensor(student_rows)
+    check_paired_rows(teacher_rows, student_rows)
+    check_same_width(teacher_rows, student_rows)
+    diagonal = ops.mean(
+        standardize(teacher_rows, epsilon) * standardize(student_rows, epsilon), axis=0
+    )  # (c,)
+    return ops.mean(ops.square(1.0 - diagonal))
+
+
+def cross_off_diagonal_energy(teacher_rows, student_rows, epsilon=1e-5):
+    """Squared correlation between different teacher and student channels.
+
+    Formula:
+
+    ```
+    Σ_{i≠j} C_ij² / c
+    ```
+
+    Nothing is detached here. Divided by c, as in Barlow Twins, where
+    `off_diagonal_energy` divides by c (c - 1).
+
+    Args:
+        teacher_rows: Tensor `(n, c)`, at least two rows.
+        student_rows: Tensor `(n, c)`, row i of the same sample.
+        epsilon: Added to each variance.
+
+    Returns:
+        Scalar, float32, in [0, c - 1].
+
+    Raises:
+        ValueError: If shapes differ or there are fewer than two rows.
+
+    Source:
+        The redundancy reduction term of Barlow Twins (arXiv 2103.03230,
+        equation 1), divided by the number of channels.
+    """
+    correlation = cross_correlation(teacher_rows, student_rows, epsilon)  # (c, c)
+    check_same_width(teacher_rows, student_rows)
+    return _off_diagonal_sum(correlation) / correlation.shape[0]
+
+
+def _mean_product(left, right):
+    n = ops.cast(ops.shape(left)[0], "float32")
+    return ops.matmul(ops.transpose(left), right) / n
+
+
+def _off_diagonal_sum(matrix):
+    off_diagonal = 1.0 - ops.eye(matrix.shape[0], dtype="float32")
+    return ops.sum(ops.square(matrix) * off_diagonal)

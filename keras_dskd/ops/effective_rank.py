@@ -1,0 +1,57 @@
+"""How many dimensions rows really use."""
+
+from keras import ops
+
+from keras_dskd.ops.rows import check_rows
+
+
+def effective_rank(rows):
+    """Smooth rank of the rows: the exponential of the entropy of singular values.
+
+    Formula:
+
+    ```
+    exp(-Σ_k p_k log p_k),  p_k = σ_k / Σσ + 1e-7
+    ```
+
+    over the min(n, c) singular values of the rows, not centred.
+
+    Args:
+        rows: Tensor `(n, c)`, at least two rows.
+
+    Returns:
+        Scalar, float32, between 1 and min(n, c) (up to the 1e-7).
+
+    Raises:
+        ValueError: If there are fewer than two rows or the rank is not 2.
+
+    Source:
+        RankMe (Garrido et al. 2023, arXiv 2210.02885), equations 1 and 2.
+    """
+    rows = ops.cast(ops.convert_to_tensor(rows), "float32")
+    check_rows(rows)
+    # The rank does not change with scale, but squares inside the decomposition
+    # overflow beyond 1e19.
+    largest = ops.stop_gradient(ops.max(ops.abs(rows)))
+    rows = rows / ops.where(ops.equal(largest, 0.0), 1.0, largest)
+    sigma = ops.svd(rows, compute_uv=False)  # (min(n, c),)
+    total = ops.sum(sigma)
+    p = sigma / ops.where(ops.equal(total, 0.0), 1.0, total) + 1e-7
+    return ops.exp(-ops.sum(p * ops.log(p)))
+
+
+def centered_effective_rank(rows):
+    """`effective_rank` of the rows with their mean taken off.
+
+    Args:
+        rows: Tensor `(n, c)`, at least two rows.
+
+    Returns:
+        Scalar, float32.
+
+    Raises:
+        ValueError: If there are fewer than two rows or the rank is not 2.
+    """
+    rows = ops.cast(ops.convert_to_tensor(rows), "float32")
+    check_rows(rows)
+    return effective_rank(rows - ops.mean(rows, axis=0, keepdims=True))

@@ -1,0 +1,155 @@
+"""Features become rows: float32 matrices `(n, c)`, one channel a column."""
+
+import keras
+from keras import ops
+
+ROWS = ("pooled", "flattened", "positions")
+
+
+def check_rows_kind(rows):
+    """Raises `ValueError` unless `rows` names a way to make rows."""
+    if rows not in ROWS:
+        raise ValueError(f"`rows` must be one of {ROWS}. Received: rows={rows!r}")
+
+
+def check_rows(rows, name="rows"):
+    """Raises `ValueError` unless `rows` has rank 2 and at least two rows.
+
+    A batch size that is unknown until run time (`None`, in a TensorFlow graph)
+    passes; the formulas are defined for a single row and give no gradient there.
+    """
+    if len(rows.shape) != 2:
+        raise ValueError(
+            f"Expected `{name}` of shape (n, c). Received: {name}.shape="
+            f"{tuple(rows.shape)}. Turn a feature map into rows with "
+            "`keras_dskd.ops.rows`."
+        )
+    if rows.shape[0] is not None and rows.shape[0] < 2:
+        raise ValueError(
+            "Batch statistics need at least 2 rows. Received: "
+            f"{name}.shape={tuple(rows.shape)}. Use a larger batch, or drop the "
+            "last incomplete one."
+        )
+
+
+def check_paired_rows(teacher_rows, student_rows):
+    """Raises `ValueError` unless both are rows of the same samples."""
+    check_rows(teacher_rows, "teacher_rows")
+    check_rows(student_rows, "student_rows")
+    n_teacher, n_student = teacher_rows.shape[0], student_rows.shape[0]
+    if None not in (n_teacher, n_student) and n_teacher != n_student:
+        raise ValueError(
+            "Teacher and student rows must come from the same samples. Received: "
+            f"teacher_rows.shape={tuple(teacher_rows.shape)}, "
+            f"student_rows.shape={tuple(student_rows.shape)}"
+        )
+
+
+def check_same_width(teacher_rows, student_rows):
+    """Raises `ValueError` unless both have the same number of channels."""
+    if teacher_rows.shape[-1] != student_rows.shape[-1]:
+        raise ValueError(
+            "Teacher and student features must have the same number of channels. "
+            f"Received: {teacher_rows.shape[-1]} teacher channels and "
+            f"{student_rows.shape[-1]} student channels. Give the student's feature "
+            "a projector: Distiller(..., projectors={student_layer_name: "
+            f"keras.layers.Dense({teacher_rows.shape[-1]})}})."
+        )
+
+
+def rows(feature, rows="pooled", data_format=None):
+    """Turns a feature into float32 rows.
+
+    Args:
+        feature: Tensor `(n, c)`, or a feature map `(n, ..., c)` with any number of
+            positions, of any real dtype.
+        rows: What becomes a row. `"pooled"`: the mean over positions, one row a
+            sample, `(n, c)`. `"flattened"`: all positions side by side, one row a
+            sample, `(n, positions * c)`. `"positions"`: each position of each
+            sample, `(n * positions, c)`.
+        data_format: `"channels_last"` or `"channels_first"`, for feature maps of
+            rank 4 and 5. Defaults to `keras.config.image_data_format()`. Rank 3 is
+            always `(n, length, c)`.
+
+    Returns:
+        Tensor of rank 2, float32.
+
+    Raises:
+        ValueError: If `rows` is unknown or the feature has no channel axis.
+    """
+    check_rows_kind(rows)
+    feature = ops.cast(ops.convert_to_tensor(feature), "float32")
+    rank = len(feature.shape)
+    if rank < 2:
+        raise ValueError(
+            "Expected a feature of shape (n, c) or (n, ..., c). Received: "
+            f"feature.shape={tuple(feature.shape)}"
+        )
+    if rank == 2:
+        return feature
+    data_format = data_format or keras.config.image_data_format()
+    if rank > 3 and data_format == "channels_first":
+        feature = ops.moveaxis(feature, 1, -1)
+    if rows == "pooled":
+        return ops.mean(feature, axis=tuple(range(1, rank - 1)))  # (n, c)
+    if rows == "flattened":
+        size = 1
+        for length in feature.shape[1:]:
+            size = None if None in (size, length) else size * length
+        if size is None:
+            raise ValueError(
+                'rows="flattened" needs a feature map of known size. Received: '
+                f'feature.shape={tuple(feature.shape)}. Use rows="pooled".'
+            )
+        return ops.reshape(feature, (-1, size))  # (n, positions * c)
+    return ops.reshape(feature, (-1, feature.shape[-1]))  # (n * positions, c)
+
+
+def standardize(rows, epsilon=1e-5):
+    """Standardises each channel over the rows.
+
+    Formula:
+
+    ```
+    z = (x - mean(x)) / sqrt(var(x) + epsilon)
+    ```
+
+    with the biased variance (divided by n). A constant channel becomes 0 and has
+    a finite gradient.
+
+    Args:
+        rows: Tensor `(n, c)`.
+        epsilon: Added to the variance, in squared units of the feature.
+
+    Returns:
+        Tensor `(n, c)`, float32.
+    """
+    rows = ops.cast(rows, "float32")
+    centred = rows - ops.mean(rows, axis=0, keepdims=True)
+    # Squares of features beyond 1e19 overflow float32. Dividing by a constant
+    # leaves the formula as it is, provided that epsilon is divided as well.
+    scale = ops.stop_gradient(
+        ops.maximum(ops.max(ops.abs(centred), axis=0, keepdims=True), 1.0)
+    )  # (1, c)
+    centred = centred / scale
+    variance = ops.mean(ops.square(centred), axis=0, keepdims=True)  # (1, c)
+    return centred * ops.rsqrt(variance + epsilon / scale / scale)
+
+
+def normalize(rows):
+    """Scales each row to unit L2 length; a row of zeros stays zero.
+
+    Args:
+        rows: Tensor `(n, c)`.
+
+    Returns:
+        Tensor `(n, c)`, float32. The gradient of a zero row is zero.
+    """
+    rows = ops.cast(rows, "float32")
+    largest = ops.stop_gradient(ops.max(ops.abs(rows), axis=1, keepdims=True))
+    is_zero = ops.equal(largest, 0.0)  # (n, 1)
+    # The largest entry becomes 1, so that squares neither overflow nor vanish.
+    rows = rows / ops.where(is_zero, 1.0, largest)
+    squares = ops.sum(ops.square(rows), axis=1, keepdims=True)
+    lengths = ops.sqrt(ops.where(is_zero, 1.0, squares))
+    return ops.where(is_zero, 0.0, rows / lengths)

@@ -1,0 +1,62 @@
+"""Soft targets: the teacher's class distribution, softened."""
+
+from keras import ops
+
+
+def soft_targets(teacher_logits, student_logits, temperature=4.0):
+    """Divergence of the student's softened class distribution from the teacher's.
+
+    Formula:
+
+    ```
+    T² KL(softmax(teacher / T) || softmax(student / T))
+    ```
+
+    in nats, averaged over the batch and any further leading axes. The factor T²
+    keeps the gradient's size independent of T. Nothing is detached here.
+
+    Args:
+        teacher_logits: Tensor `(n, ..., classes)`, before the softmax.
+        student_logits: Tensor of the same shape.
+        temperature: `T`, positive. Higher shows more of the small probabilities.
+
+    Returns:
+        Scalar, float32, at least 0.
+
+    Raises:
+        ValueError: If the shapes differ, there are fewer than two classes, or
+            `temperature` is not positive.
+
+    Source:
+        Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), section 2.
+    """
+    if not temperature > 0:
+        raise ValueError(
+            f"`temperature` must be > 0. Received: temperature={temperature}"
+        )
+    teacher_logits = ops.cast(ops.convert_to_tensor(teacher_logits), "float32")
+    student_logits = ops.cast(ops.convert_to_tensor(student_logits), "float32")
+    check_logits(teacher_logits, student_logits)
+    teacher = ops.log_softmax(teacher_logits / temperature, axis=-1)
+    student = ops.log_softmax(student_logits / temperature, axis=-1)
+    divergence = ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)  # (n, ...)
+    return temperature**2 * ops.mean(divergence)
+
+
+def check_logits(teacher_logits, student_logits):
+    """Raises `ValueError` unless both hold logits over the same classes."""
+    shapes = tuple(teacher_logits.shape), tuple(student_logits.shape)
+    received = f"teacher_logits.shape={shapes[0]}, student_logits.shape={shapes[1]}"
+    fits = len(shapes[0]) == len(shapes[1]) and all(
+        None in (t, s) or t == s for t, s in zip(*shapes, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            "Teacher and student logits must have the same shape (n, ..., classes). "
+            f"Received: {received}"
+        )
+    if len(shapes[0]) < 2 or shapes[0][-1] == 1:
+        raise ValueError(
+            "Soft targets compare distributions over at least 2 classes. Received: "
+            f"{received}. For a single sigmoid output, give the model two logits."
+        )

@@ -1,0 +1,102 @@
+"""One batch, two modalities: what the teacher sees and what the student sees."""
+
+from typing import Any, NamedTuple
+
+import keras
+
+KEYS = ("teacher", "student", "teacher_features")
+
+
+class Pair(NamedTuple):
+    """One batch split by modality; what the batch does not hold is `None`."""
+
+    teacher: Any
+    student: Any
+    teacher_features: Any
+
+
+def is_pair(x):
+    """Whether `x` is a dict that holds the modalities apart."""
+    return isinstance(x, dict) and any(key in x for key in KEYS)
+
+
+def split(x):
+    """Splits an input by modality.
+
+    Args:
+        x: `{"teacher": ..., "student": ...}`, where each value is any structure
+            that its model takes; `"teacher_features"` may stand in place of
+            `"teacher"`. Anything else goes to both models as it is.
+
+    Returns:
+        A `Pair`.
+
+    Raises:
+        ValueError: If a paired dict lacks the student's input or has unknown keys.
+    """
+    if not is_pair(x):
+        return Pair(teacher=x, student=x, teacher_features=None)
+    unknown = sorted(str(key) for key in x if key not in KEYS)
+    if unknown:
+        raise ValueError(
+            f"A paired input has the keys {KEYS}. Received unknown keys: {unknown}"
+        )
+    if "student" not in x:
+        raise ValueError(
+            'A paired input needs the key "student". Received keys: '
+            f"{sorted(x)}. The student's modality is all that is used at run time."
+        )
+    return Pair(x.get("teacher"), x["student"], x.get("teacher_features"))
+
+
+def check_input(role, model, x, other_model):
+    """Raises `ValueError` where an input's shape cannot be the model's.
+
+    Args:
+        role: `"teacher"` or `"student"`, for the message.
+        model: The model that is about to be called.
+        x: Its input.
+        other_model: The model of the other role, to notice swapped modalities.
+    """
+    if _fits(model, x) is not False:
+        return
+    expected = [tuple(spec.shape) for spec in model.inputs]
+    received = [tuple(array.shape) for array in keras.tree.flatten(x)]
+    hint = (
+        f"It does fit the other model, {other_model.name!r}: are "
+        '"teacher" and "student" swapped?'
+        if _fits(other_model, x)
+        else f'Pass the {role}\'s modality as x["{role}"].'
+    )
+    raise ValueError(
+        f"The input does not fit the {role} {model.name!r}. Expected shape: "
+        f"{_one_or_all(expected)}. Received: x.shape={_one_or_all(received)}. {hint}"
+    )
+
+
+def _one_or_all(shapes):
+    return shapes[0] if len(shapes) == 1 else shapes
+
+
+def _fits(model, x):
+    """True or False, or `None` where only calling the model can tell."""
+    specs = getattr(model, "inputs", None)
+    arrays = keras.tree.flatten(x)
+    if not specs or len(specs) != len(arrays):
+        return None
+    return all(
+        len(spec.shape) == len(array.shape)
+        and all(
+            None in (expected, length) or expected == length
+            # The batch axis is the data's own affair.
+            for expected, length in zip(spec.shape[1:], array.shape[1:], strict=True)
+        )
+        # Keras itself adds or takes off a last axis of length 1.
+        or _squeezed(spec.shape) == _squeezed(array.shape)
+        for spec, array in zip(specs, arrays, strict=True)
+    )
+
+
+def _squeezed(shape):
+    shape = tuple(shape)[1:]
+    return shape[:-1] if shape and shape[-1] == 1 else shape

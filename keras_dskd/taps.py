@@ -1,0 +1,253 @@
+"""Read a layer's output from the very forward pass that makes the prediction.
+
+For the length of one forward pass the layer's `call` is shadowed, on that instance,
+by a recorder. It runs where the layer runs, eager or traced, so that there is no
+second model and no second pass; nothing stays on the model afterwards.
+"""
+
+import contextlib
+import difflib
+import threading
+
+import keras
+
+#: The key of a model's final output among its features.
+OUTPUT = "(output)"
+
+
+class Tap:
+    """A layer's output, by name.
+
+    Args:
+        model: The `keras.Model` that holds the layer, at any depth.
+        name: The layer's name where it is unique, or the end of its path that
+            makes it unique (`"stage2/conv1"`), or its whole path
+            (`"backbone/stage2/conv1"`). For a layer that is called more than once
+            in a forward pass, add the call, counted from 0: `"head#1"`.
+
+    Raises:
+        ValueError: If no layer or more than one has that name.
+    """
+
+    def __init__(self, model, name):
+        self.model_name = model.name
+        self.name = name
+        path, _, call = name.partition("#")
+        if call and not call.isdecimal():
+            raise ValueError(
+                f'The call of a tap is a number counted from 0, as in "{path}#0". '
+                f'Received: "{name}"'
+            )
+        self.call = int(call) if call else None
+        self.layer = find_layer(model, path)
+
+    def pick(self, outputs):
+        """The tapped one among the layer's outputs of one forward pass."""
+        where = f'Layer "{self.name.partition("#")[0]}" of model "{self.model_name}"'
+        if not outputs:
+            raise ValueError(
+                f"{where} was not called in the forward pass, so that it has no "
+                "output to tap. Tap a layer that the prediction depends on."
+            )
+        if self.call is None and len(outputs) > 1:
+            raise ValueError(
+                f"{where} was called {len(outputs)} times in one forward pass. Say "
+                f'which call to tap, counted from 0: "{self.name}#0" to '
+                f'"{self.name}#{len(outputs) - 1}".'
+            )
+        if self.call is not None and self.call >= len(outputs):
+            raise ValueError(
+                f"{where} was called {len(outputs)} times in one forward pass. "
+                f'Received: "{self.name}", and calls are counted from 0.'
+            )
+        return outputs[self.call or 0]
+
+
+def find_layer(model, path):
+    """The layer of that name or path. See `Tap`.
+
+    Raises:
+        ValueError: If no layer or more than one fits.
+    """
+    found = layer_paths(model)
+    wanted = tuple(path.split("/"))
+    matches = {
+        id(layer): (layer_path, layer)
+        for layer_path, layer in found
+        if layer_path[-len(wanted) :] == wanted
+    }
+    exact = [match for match in matches.values() if match[0] == wanted]
+    if len(exact) == 1:
+        return exact[0][1]
+    if len(matches) == 1:
+        return next(iter(matches.values()))[1]
+    if matches:
+        paths = sorted(
+            f'"{"/".join(layer_path)}"' for layer_path, _ in matches.values()
+        )
+        raise ValueError(
+            f'Tap "{path}" is ambiguous in model "{model.name}". Received a name of '
+            f"{len(paths)} layers. Use a path: {', '.join(paths)}."
+        )
+    raise ValueError(
+        f'Tap "{path}" not found in model "{model.name}". '
+        + _closest(path, [layer_path for layer_path, _ in found])
+    )
+
+
+def _closest(path, layer_paths):
+    whole = ["/".join(layer_path) for layer_path in layer_paths]
+    names = list(dict.fromkeys(whole + [layer_path[-1] for layer_path in layer_paths]))
+    close = difflib.get_close_matches(path, names, n=3, cutoff=0.5)
+    if close:
+        return "Did you mean " + " or ".join(f'"{name}"' for name in close) + "?"
+    more = ", ..." if len(whole) > 20 else ""
+    return f"Its layers are: {', '.join(whole[:20])}{more}."
+
+
+def layer_paths(model):
+    """Every layer below a model, as `(path, layer)`, in the model's order.
+
+    A layer that is reached in more than one way is listed each time.
+    """
+    paths = []
+
+    def walk(parent, prefix, ancestors):
+        children = (
+            parent.layers
+            if isinstance(parent, keras.Model)
+            else parent._flatten_layers(include_self=False, recursive=False)
+        )
+        for layer in children:
+            path = (*prefix, layer.name)
+            paths.append((path, layer))
+            if id(layer) not in ancestors:
+                walk(layer, path, {*ancestors, id(layer)})
+
+    walk(model, (), {id(model)})
+    return paths
+
+
+@contextlib.contextmanager
+def capture(taps):
+    """Captures layers' outputs during one forward pass of their model.
+
+    ```python
+    with capture([Tap(model, "block2"), Tap(model, "head#1")]) as features:
+        prediction = model(x)
+    features["block2"]
+    ```
+
+    Args:
+        taps: `Tap`s of one model.
+
+    Yields:
+        A dict, filled with name -> output when the context ends without error.
+
+    Raises:
+        ValueError: If a layer was called more than once and its tap does not say
+            which call, or if it was not called at all.
+    """
+    outputs = {id(tap.layer): [] for tap in taps}
+    features = {}
+    with contextlib.ExitStack() as stack:
+        for layer in {id(tap.layer): tap.layer for tap in taps}.values():
+            stack.enter_context(_recording(layer, outputs[id(layer)]))
+        yield features
+    for tap in taps:
+        features[tap.name] = tap.pick(outputs[id(tap.layer)])
+
+
+class _Recorder:
+    """Stands in for a layer's `call` while anyone records its outputs."""
+
+    def __init__(self, call):
+        self.call = call
+        self.listeners = []
+
+    def __call__(self, *args, **kwargs):
+        outputs = self.call(*args, **kwargs)
+        thread = threading.get_ident()
+        for listening_thread, heard in self.listeners:
+            # Replicas of one model run in threads of their own.
+            if listening_thread == thread:
+                heard.append(outputs)
+        return outputs
+
+
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _recording(layer, outputs):
+    listener = (threading.get_ident(), outputs)
+    # Written past `Layer.__setattr__`: bookkeeping of Keras and torch must not see it.
+    attributes = vars(layer)
+    with _lock:
+        own_call = attributes.get("call")
+        recorder = (
+            own_call if isinstance(own_call, _Recorder) else _Recorder(layer.call)
+        )
+        recorder.listeners.append(listener)
+        attributes["call"] = recorder
+    try:
+        yield
+    finally:
+        with _lock:
+            recorder.listeners = [
+                other for other in recorder.listeners if other is not listener
+            ]
+            if not recorder.listeners:
+                _restore(layer, recorder)
+
+
+def _restore(layer, recorder):
+    attributes = vars(layer)
+    del attributes["call"]
+    # A `call` that somebody set on the instance before goes back to its place.
+    if layer.call != recorder.call:
+        attributes["call"] = recorder.call
+
+
+class FeatureModel(keras.Model):
+    """A model whose output is the features of another: for `predict` over data.
+
+    Args:
+        model: A `keras.Model`; runs in inference mode.
+        names: Names of the layers to read. See `Tap`. `OUTPUT` is the final output.
+
+    Output: a dict of name -> feature.
+    """
+
+    def __init__(self, model, names):
+        super().__init__(autocast=False)
+        self.model = model
+        self.names = tuple(names)
+
+    def call(self, inputs):
+        taps = [Tap(self.model, name) for name in self.names if name != OUTPUT]
+        with capture(taps) as features:
+            output = self.model(inputs, training=False)
+        if OUTPUT in self.names:
+            features[OUTPUT] = output
+        return features
+
+
+def output_activation(model):
+    """Name of the activation that a model's output has gone through, if known.
+
+    Looks at the model's last layer (the last one's last, where models are nested).
+
+    Returns:
+        A string such as `"softmax"`, or `None` where the last layer tells nothing.
+    """
+    layers = getattr(model, "layers", None)
+    if not layers:
+        return None
+    last = layers[-1]
+    if isinstance(last, keras.Model):
+        return output_activation(last)
+    if isinstance(last, keras.layers.Softmax):
+        return "softmax"
+    activation = getattr(last, "activation", None)
+    return getattr(activation, "__name__", None)

@@ -1,0 +1,131 @@
+"""What a distiller asks of each distillation loss, ours, Keras's or a user's."""
+
+import re
+
+import keras
+from keras import ops
+
+from keras_dskd.taps import OUTPUT
+
+
+def check_losses(losses):
+    """The losses as a list.
+
+    Raises:
+        ValueError: If there are none, or one is no `DistillationLoss`.
+    """
+    if losses is None:
+        losses = []
+    if not isinstance(losses, (list, tuple)):
+        losses = [losses]
+    if not losses:
+        raise ValueError(
+            "`distillation_losses` must hold at least one loss, for instance "
+            "`keras_dskd.losses.SoftTargets()`. Received none."
+        )
+    for loss in losses:
+        if not isinstance(loss, keras.distillation.DistillationLoss):
+            raise ValueError(
+                "A distillation loss is an instance of "
+                "`keras.distillation.DistillationLoss`, for instance "
+                f"`keras_dskd.losses.SoftTargets()`. Received: {loss!r} of type "
+                f"{type(loss).__name__}"
+            )
+    return list(losses)
+
+
+def key(loss, role):
+    """What a loss reads of a model: a layer's name, or `OUTPUT`."""
+    return getattr(loss, f"{role}_layer_name", None) or OUTPUT
+
+
+def keys(losses, role):
+    """What all losses read of a model, each once."""
+    return list(dict.fromkeys(key(loss, role) for loss in losses))
+
+
+def names(losses):
+    """A metric name a loss: its `name` or its class's, numbered from the second on."""
+    counts, unique = {}, []
+    for loss in losses:
+        name = getattr(loss, "name", None) or _snake_case(type(loss).__name__)
+        counts[name] = counts.get(name, -1) + 1
+        unique.append(f"{name}_{counts[name]}" if counts[name] else name)
+    return unique
+
+
+def check_models(loss, teacher, student):
+    """Lets a loss check the models, as Keras's distiller does.
+
+    `FeatureDistillation` is not asked: it refuses subclassed and nested models, whose
+    layers can be tapped here.
+    """
+    check = type(loss).validate_model_compatibility
+    if check is not keras.distillation.FeatureDistillation.validate_model_compatibility:
+        loss.validate_model_compatibility(teacher, student)
+
+
+def layers_in(losses):
+    """Layers that losses hold as attributes, to be trained with the student."""
+    found = {}
+    for loss in losses:
+        for value in keras.tree.flatten(list(vars(loss).values())):
+            if isinstance(value, keras.layers.Layer):
+                found[id(value)] = value
+    return list(found.values())
+
+
+def value(loss, teacher_features, student_features):
+    """A loss's value, a float32 scalar.
+
+    Args:
+        loss: A `DistillationLoss`.
+        teacher_features: Dict of what `keys` names of the teacher.
+        student_features: The same of the student.
+
+    Raises:
+        ValueError: If the loss does not fit its features, or is no scalar.
+    """
+    # Squares of half-precision features overflow.
+    teacher = keras.tree.map_structure(_float32, teacher_features[key(loss, "teacher")])
+    student = keras.tree.map_structure(_float32, student_features[key(loss, "student")])
+    loss.validate_outputs(teacher, student)
+    if isinstance(
+        loss,
+        (
+            keras.distillation.FeatureDistillation,
+            keras.distillation.LogitsDistillation,
+        ),
+    ):
+        keras.tree.map_structure(_check_same_shape, teacher, student)
+    result = loss.compute_loss(teacher, student)
+    if len(ops.shape(result)):
+        raise ValueError(
+            "A distillation loss must be a scalar. Received from "
+            f"{type(loss).__name__}: shape {tuple(result.shape)}"
+        )
+    return result
+
+
+def _float32(feature):
+    feature = ops.convert_to_tensor(feature)
+    if keras.backend.is_float_dtype(feature.dtype):
+        return ops.cast(feature, "float32")
+    return feature
+
+
+def _check_same_shape(teacher, student):
+    shapes = tuple(teacher.shape), tuple(student.shape)
+    if len(shapes[0]) != len(shapes[1]) or any(
+        None not in (t, s) and t != s for t, s in zip(*shapes, strict=True)
+    ):
+        raise ValueError(
+            "Teacher and student features must have the same shape, which Keras's "
+            f"losses would broadcast without a word. Received: {shapes[0]} and "
+            f"{shapes[1]}. Give the student's layer a projector: "
+            "Distiller(..., projectors={student_layer_name: keras.layers.Dense(...)})."
+        )
+
+
+def _snake_case(name):
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
