@@ -13,12 +13,17 @@ distiller.student: a plain Keras model
 
 from keras_dskd import layers, losses, ops
 from keras_dskd.distiller import Distiller
+from keras_dskd.recipes import dskd, recommended
+from keras_dskd.structure import structure_report
 from keras_dskd.version import __version__
 
 __all__ = [
     "Distiller",
     "__version__",
+    "dskd",
     "layers",
     "losses",
     "ops",
+    "recommended",
+    "structure_report",
 ]

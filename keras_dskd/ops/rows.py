@@ -87,9 +87,7 @@ def rows(feature, rows="pooled", data_format=None):
         )
     if rank == 2:
         return feature
-    data_format = data_format or keras.config.image_data_format()
-    if rank > 3 and data_format == "channels_first":
-        feature = ops.moveaxis(feature, 1, -1)
+    feature = ops.moveaxis(feature, channel_axis(rank, data_format), -1)
     if rows == "pooled":
         return ops.mean(feature, axis=tuple(range(1, rank - 1)))  # (n, c)
     if rows == "flattened":
@@ -103,6 +101,12 @@ def rows(feature, rows="pooled", data_format=None):
             )
         return ops.reshape(feature, (-1, size))  # (n, positions * c)
     return ops.reshape(feature, (-1, feature.shape[-1]))  # (n * positions, c)
+
+
+def channel_axis(rank, data_format=None):
+    """Which axis of a feature map of that rank holds the channels. See `rows`."""
+    data_format = data_format or keras.config.image_data_format()
+    return 1 if rank > 3 and data_format == "channels_first" else rank - 1
 
 
 def standardize(rows, epsilon=1e-5):

@@ -1,0 +1,224 @@
+"""Compares methods on paired data: same seeds, weights and order for all.
+
+For each seed one teacher is trained on the strong modality, and one set of initial
+weights of the student is drawn. Every method starts from these and sees the same
+batches in the same order, so that differences between methods are paired.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from scipy import stats
+
+import keras_dskd
+
+
+@dataclass(frozen=True)
+class PairedData:
+    """Paired images as floats; row i of strong and weak show the same thing."""
+
+    strong_train: np.ndarray
+    weak_train: np.ndarray
+    y_train: np.ndarray
+    strong_test: np.ndarray
+    weak_test: np.ndarray
+    y_test: np.ndarray
+
+    @property
+    def classes(self):
+        """Number of classes."""
+        return int(self.y_train.max()) + 1
+
+
+class Batches(keras.utils.PyDataset):
+    """Shuffled batches in an order given by the seed alone, on every backend."""
+
+    def __init__(self, x, y, seed, batch_size):
+        super().__init__()
+        self.x, self.y, self.seed, self.batch_size = x, y, seed, batch_size
+        self.epoch = -1
+        self.on_epoch_end()
+
+    def __len__(self):
+        # Batch statistics want full batches.
+        return len(self.y) // self.batch_size
+
+    def __getitem__(self, index):
+        rows = self.order[index * self.batch_size :][: self.batch_size]
+        return keras.tree.map_structure(lambda array: array[rows], (self.x, self.y))
+
+    def on_epoch_end(self):
+        self.epoch += 1
+        order = np.random.default_rng([self.seed, self.epoch])
+        self.order = order.permutation(len(self.y))
+
+
+def alone(teacher, student, steps):
+    """The student on its own modality and labels."""
+    return student
+
+
+def soft_targets(teacher, student, steps):
+    """Soft targets alone, half and half with labels."""
+    return keras_dskd.Distiller(teacher, student, keras_dskd.losses.SoftTargets(4.0))
+
+
+def dskd(teacher, student, steps):
+    """The paper's method."""
+    return keras_dskd.dskd(teacher, student, "features", "block2", steps=steps)
+
+
+def recommended(teacher, student, steps):
+    """The best combination measured."""
+    return keras_dskd.recommended(teacher, student, ["block2", "block3"])
+
+
+METHODS = {
+    "student alone": alone,
+    "+ soft targets": soft_targets,
+    "+ dskd": dskd,
+    "+ recommended": recommended,
+}
+
+
+def compare(data, make_teacher, make_student, *, seeds, epochs, batch_size, out):
+    """Trains teachers and students, prints a table, and writes what came of it.
+
+    Args:
+        data: `PairedData`.
+        make_teacher: Function that returns a new teacher.
+        make_student: Function that returns a new student.
+        seeds: Number of seeds.
+        epochs: Epochs of every training.
+        batch_size: Samples a batch.
+        out: Folder for `results.json`, `student.keras` and `structure.png`.
+
+    Returns:
+        The results, as written to `results.json`.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    progress = Progress(total=seeds * (1 + len(METHODS)))
+    accuracies = {"teacher, strong modality": [], **{method: [] for method in METHODS}}
+    steps = epochs * (len(data.y_train) // batch_size)
+    reports = []
+    for seed in range(seeds):
+        progress.next(f"seed {seed}, teacher")
+        keras.utils.set_random_seed(seed)
+        teacher = make_teacher()
+        _train(teacher, data.strong_train, data.y_train, seed, epochs, batch_size)
+        correct = _accuracy(teacher, data.strong_test, data.y_test)
+        accuracies["teacher, strong modality"].append(correct)
+        if seed == 0:
+            reports.append(_report(teacher, data.strong_test, data.y_test, "teacher"))
+        keras.utils.set_random_seed(1000 + seed)
+        initial = make_student().get_weights()
+        for method, make in METHODS.items():
+            progress.next(f"seed {seed}, {method}")
+            student = make_student()
+            student.set_weights(initial)
+            model = make(teacher, student, steps)
+            x = data.weak_train
+            if model is not student:
+                x = {"teacher": data.strong_train, "student": data.weak_train}
+            _train(model, x, data.y_train, seed, epochs, batch_size)
+            accuracies[method].append(_accuracy(student, data.weak_test, data.y_test))
+            if seed == 0 and method != "+ soft targets":
+                reports.append(_report(student, data.weak_test, data.y_test, method))
+            if seed == 0 and method == "+ recommended":
+                student.save(out / "student.keras")
+    progress.done()
+    results = {
+        "backend": keras.backend.backend(),
+        "keras": keras.__version__,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "train_samples": len(data.y_train),
+        "test_samples": len(data.y_test),
+        "accuracy": accuracies,
+        "structure": [report.to_dict() for report in reports],
+    }
+    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    reports[0].plot(*reports[1:], path=out / "structure.png")
+    print(f"\n{table(accuracies)}\n")
+    reports[0].summary(*reports[1:])
+    print(f"\nWrote {', '.join(str(path) for path in sorted(out.iterdir()))}")
+    return results
+
+
+def table(accuracies):
+    """Accuracies as text: mean, spread, and the paired difference to the student."""
+    baseline = np.array(accuracies["student alone"])
+    lines = [
+        f"{'test accuracy, %':26} {'mean':>6} {'spread':>7}   "
+        "difference to the student alone [95 % interval]"
+    ]
+    for method, values in accuracies.items():
+        values = np.array(values)
+        line = f"{method:26} {100 * values.mean():6.2f} "
+        line += f"{100 * values.std(ddof=1):7.2f}" if len(values) > 1 else f"{'':7}"
+        if method not in ("student alone", "teacher, strong modality"):
+            line += f"   {_difference(100 * (values - baseline))}"
+        lines.append(line)
+    lines.append(
+        f"{len(baseline)} seeds; spread: standard deviation over seeds; interval: "
+        "paired t, uncorrected"
+    )
+    return "\n".join(lines)
+
+
+def _difference(differences):
+    text = f"{differences.mean():+.2f}"
+    if len(differences) > 1:
+        half = stats.sem(differences) * stats.t.ppf(0.975, len(differences) - 1)
+        text += f" [{differences.mean() - half:+.2f}, {differences.mean() + half:+.2f}]"
+    return text
+
+
+def _train(model, x, y, seed, epochs, batch_size):
+    batches = Batches(x, y, seed, batch_size)
+    steps = epochs * len(batches)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        1e-4, steps, warmup_target=3e-3, warmup_steps=max(steps // 5, 1)
+    )
+    model.compile(
+        keras.optimizers.AdamW(schedule),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    model.fit(batches, epochs=epochs, verbose=0)
+
+
+def _accuracy(model, x, y):
+    return float(np.mean(model.predict(x, verbose=0).argmax(axis=-1) == y))
+
+
+def _report(model, x, y, name):
+    return keras_dskd.structure_report(model, x, ["block2", "features"], y, name=name)
+
+
+class Progress:
+    """One line that says what is being trained, and how long the rest will take."""
+
+    def __init__(self, total):
+        self.total, self.count, self.start = total, 0, time.monotonic()
+
+    def next(self, what):
+        """Starts the next training."""
+        left = ""
+        if self.count:
+            seconds = (time.monotonic() - self.start) / self.count
+            left = f", about {seconds * (self.total - self.count):.0f} s left"
+        self.count += 1
+        self._write(f"[{self.count}/{self.total}] {what}{left}")
+
+    def done(self):
+        """Ends the line."""
+        self._write(f"{self.total} trainings in {time.monotonic() - self.start:.0f} s")
+        print(flush=True)
+
+    def _write(self, text):
+        print(f"\r{text:78}", end="", flush=True)

@@ -1,0 +1,68 @@
+"""Distil from optical images to radar: Sentinel-2 to Sentinel-1.
+
+    python examples/optical_to_radar.py --data optical_sar.npz
+
+The `.npz` file holds, as uint8 arrays, `strong_train` and `strong_test` (optical,
+`(n, height, width, 3)`), `weak_train` and `weak_test` (radar, `(n, height, width,
+channels)`), and `y_train` and `y_test` (class indices, `(n,)`). Row i of strong and
+weak shows the same place.
+
+Prints a table of test accuracies, and writes `results.json`, `student.keras` and
+`structure.png` to `--out`.
+"""
+
+import argparse
+
+import numpy as np
+from compare import PairedData, compare
+from models import cnn
+
+KEYS = ("strong_train", "weak_train", "y_train", "strong_test", "weak_test", "y_test")
+
+
+def load(path):
+    """Reads paired images from a file of the format above.
+
+    Raises:
+        SystemExit: If an array is missing, or rows do not pair.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        missing = [key for key in KEYS if key not in file]
+        if missing:
+            raise SystemExit(f"{path} lacks {missing}. It holds {sorted(file)}.")
+        arrays = {key: file[key] for key in KEYS}
+    for part in ("train", "test"):
+        counts = {key: len(arrays[key]) for key in KEYS if key.endswith(part)}
+        if len(set(counts.values())) > 1:
+            raise SystemExit(f"{path}: rows do not pair: {counts}")
+    for key, array in arrays.items():
+        is_label = key.startswith("y_")
+        arrays[key] = array.astype("int32") if is_label else array / np.float32(255)
+    return PairedData(**arrays)
+
+
+def main():
+    """Runs the comparison."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="an .npz file of paired images")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--out", default="out/optical_to_radar")
+    arguments = parser.parse_args()
+    data = load(arguments.data)
+    widths = (16, 32, 64, 64)
+    compare(
+        data,
+        lambda: cnn(data.strong_train.shape[1:], data.classes, widths, "teacher"),
+        lambda: cnn(data.weak_train.shape[1:], data.classes, widths, "student"),
+        seeds=arguments.seeds,
+        epochs=arguments.epochs,
+        batch_size=100,
+        out=arguments.out,
+    )
+
+
+if __name__ == "__main__":
+    main()

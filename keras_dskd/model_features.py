@@ -1,0 +1,126 @@
+"""Which of a model's features a method reads, where the user does not say."""
+
+import keras
+from keras import ops
+
+from keras_dskd.ops.rows import channel_axis
+from keras_dskd.taps import FeatureModel, find_layer, layer_paths
+
+
+def graph_layers(model):
+    """Layers of a Functional or Sequential model in order, as `(path, layer)`.
+
+    Nested models are entered; other layers are taken whole, since nothing tells
+    the order in which they call their own layers.
+
+    Raises:
+        ValueError: If the model has no graph to read, or is not built.
+    """
+    if not _has_graph(model):
+        raise ValueError(
+            f"{model.name!r} is a subclassed or unbuilt model, whose layers are in no "
+            "known order."
+        )
+    found = []
+    for layer in model.layers:
+        if _has_graph(layer):
+            found += [
+                (f"{layer.name}/{path}", inner) for path, inner in graph_layers(layer)
+            ]
+        else:
+            found.append((layer.name, layer))
+    return found
+
+
+def head_input(model):
+    """Path of the layer whose output the last `Dense` layer reads.
+
+    Dropout in between is passed over: what it drops is noise to a statistic.
+
+    Raises:
+        ValueError: If there is no such layer.
+    """
+    dense = [
+        layer
+        for _, layer in graph_layers(model)
+        if isinstance(layer, keras.layers.Dense)
+    ]
+    if not dense:
+        raise ValueError(f"{model.name!r} has no Dense layer to read the input of.")
+    paths = {id(layer): "/".join(path) for path, layer in layer_paths(model)}
+    layer = dense[-1].input._keras_history.operation
+    while isinstance(layer, keras.layers.Dropout):
+        layer = layer.input._keras_history.operation
+    if id(layer) not in paths or isinstance(layer, keras.layers.InputLayer):
+        raise ValueError(
+            f"The last Dense layer of {model.name!r}, {dense[-1].name!r}, does not "
+            "read the output of a layer."
+        )
+    return paths[id(layer)]
+
+
+def stage_ends(model):
+    """Paths of the last feature maps of each resolution that has weights.
+
+    A stage is a run of layers whose feature maps have the same size.
+
+    Raises:
+        ValueError: If the model has no feature maps of known size.
+    """
+    stages = []
+    size = None
+    for path, layer in graph_layers(model):
+        shape = _shape(layer)
+        if shape is None or len(shape) < 3:
+            continue
+        positions = list(shape[1:])
+        del positions[channel_axis(len(shape)) - 1]
+        if None in positions:
+            raise ValueError(
+                f"The feature maps of {model.name!r} have no known size "
+                f"({path!r}: {shape}), which would tell its stages."
+            )
+        if positions != size:
+            stages.append({"end": None, "has_weights": False})
+            size = positions
+        stages[-1]["has_weights"] |= bool(layer.weights)
+        if not isinstance(layer, keras.layers.Dropout):
+            stages[-1]["end"] = path
+    ends = [stage["end"] for stage in stages if stage["has_weights"] and stage["end"]]
+    if not ends:
+        raise ValueError(f"{model.name!r} has no feature maps.")
+    return ends
+
+
+def feature_shape(model, name):
+    """Shape of a layer's output, `None` for axes of any length.
+
+    Raises:
+        ValueError: If only a call on data could tell.
+    """
+    layer = find_layer(model, name.partition("#")[0])
+    shape = _shape(layer)
+    if shape is not None:
+        return shape
+    input_shape = (model.get_build_config() or {}).get("input_shape")
+    if not isinstance(input_shape, (list, tuple)) or None in input_shape[1:]:
+        raise ValueError(
+            f"The shape of {name!r} in {model.name!r} is only known once the model is "
+            "called on data."
+        )
+    zeros = ops.zeros((2, *input_shape[1:]))
+    return (None, *FeatureModel(model, [name])(zeros)[name].shape[1:])
+
+
+def _has_graph(layer):
+    return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None))
+
+
+def _shape(layer):
+    """A layer's one output shape, or `None`."""
+    try:
+        output = layer.output
+    # A layer called never, or several times, or outside of a graph has none.
+    except (AttributeError, ValueError):
+        return None
+    return None if keras.tree.is_nested(output) else tuple(output.shape)

@@ -1,0 +1,227 @@
+"""Measure the dimensional structure of a model's features."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from keras import ops as keras_ops
+
+from keras_dskd import ops
+from keras_dskd.taps import OUTPUT, FeatureModel
+
+#: A channel that varies less than this share of the liveliest one is dead.
+DEAD_SHARE = 1e-6
+
+
+@dataclass(frozen=True)
+class FeatureStructure:
+    """Structure of one layer's features over a data set.
+
+    Attributes:
+        rows: `(n, c)`, one row a sample, pooled over positions.
+        correlation: `(c, c)`, Pearson correlation between channels; 0 for a dead one.
+        eigenvalues: `(c,)`, of `correlation`, largest first.
+        mean_correlation: Mean of |correlation| over pairs of different channels.
+        uniformity: `spatial_uniformity` at temperature 2; lower is more uniform.
+        effective_rank: RankMe of the rows, between 1 and min(n, c).
+        dead_channels: Number of channels that do not vary over the data.
+    """
+
+    rows: np.ndarray
+    correlation: np.ndarray
+    eigenvalues: np.ndarray
+    mean_correlation: float
+    uniformity: float
+    effective_rank: float
+    dead_channels: int
+
+    @property
+    def channels(self):
+        """Number of channels."""
+        return self.rows.shape[1]
+
+
+@dataclass(frozen=True)
+class StructureReport:
+    """Structure of a model's features; see `structure_report`.
+
+    Attributes:
+        name: What the report is called in tables and figures.
+        layers: Dict of layer name -> `FeatureStructure`.
+        accuracy: Share of samples classified right, or `None` without labels.
+        labels: `(n,)` class of each sample, or `None`.
+    """
+
+    name: str
+    layers: dict
+    accuracy: float | None
+    labels: np.ndarray | None
+
+    def summary(self, *others, print_fn=print):
+        """Prints a table, one line a layer; `others` are reports to list below."""
+        print_fn(table([self, *others]))
+
+    def plot(self, *others, path=None):
+        """Draws this report, and others beside it, with matplotlib.
+
+        Args:
+            *others: Further reports, of the same number of layers.
+            path: File to save the figure to.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+        """
+        from keras_dskd.plotting import plot_structure
+
+        figure = plot_structure([self, *others])
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure
+
+    def to_dict(self):
+        """The table's numbers, as plain data."""
+        return {
+            "name": self.name,
+            "accuracy": self.accuracy,
+            "layers": {
+                layer: {
+                    "channels": feature.channels,
+                    "mean_correlation": feature.mean_correlation,
+                    "uniformity": feature.uniformity,
+                    "effective_rank": feature.effective_rank,
+                    "dead_channels": feature.dead_channels,
+                }
+                for layer, feature in self.layers.items()
+            },
+        }
+
+
+def structure_report(
+    model, x, layers, y=None, name=None, batch_size=128, max_samples=2048
+):
+    """Measures the structure of a model's features over data.
+
+    Args:
+        model: A built `keras.Model`; runs in inference mode.
+        x: Its input: arrays, at least two samples.
+        layers: Name or names of the layers to look at. See `keras_dskd.taps.Tap`.
+        y: Labels, `(n,)` class indices or `(n, classes)` one-hot; for the accuracy
+            of the model's final output.
+        name: What to call the report. Defaults to the model's name.
+        batch_size: Samples at once.
+        max_samples: Structure is measured on at most so many samples, evenly spaced
+            over the data, since uniformity looks at all pairs. Accuracy is over all.
+
+    Returns:
+        A `StructureReport`: `.summary()` prints a table, `.plot()` draws a figure.
+
+    Raises:
+        ValueError: If a layer is not found, or labels do not fit the output.
+    """
+    layers = [layers] if isinstance(layers, str) else list(layers)
+    if not layers:
+        raise ValueError("`layers` must name at least one layer. Received: layers=[]")
+    read = [*layers, OUTPUT] if y is not None else layers
+    features = PooledFeatures(model, read).predict(x, batch_size=batch_size, verbose=0)
+    count = len(features[layers[0]])
+    picked = np.unique(np.linspace(0, count - 1, min(count, max_samples)).astype(int))
+    accuracy = labels = None
+    if y is not None:
+        labels = _class_indices(y, features[OUTPUT])
+        accuracy = float(np.mean(np.argmax(features[OUTPUT], axis=-1) == labels))
+        labels = labels[picked]
+    return StructureReport(
+        name=name or model.name,
+        layers={layer: measure(features[layer][picked]) for layer in layers},
+        accuracy=accuracy,
+        labels=labels,
+    )
+
+
+def measure(rows):
+    """The structure of rows `(n, c)`: a `FeatureStructure`."""
+    rows = np.asarray(rows, "float32")
+    spread = rows.std(axis=0)
+    # An epsilon beside the variance would shrink the correlation of quiet channels.
+    correlation = _number(ops.channel_correlation(rows, epsilon=1e-12))
+    different = ~np.eye(len(correlation), dtype=bool)
+    return FeatureStructure(
+        rows=rows,
+        correlation=correlation,
+        eigenvalues=np.linalg.eigvalsh(correlation.astype("float64"))[::-1],
+        mean_correlation=float(np.abs(correlation)[different].mean())
+        if len(correlation) > 1
+        else 0.0,
+        uniformity=float(_number(ops.spatial_uniformity(rows))),
+        effective_rank=float(_number(ops.effective_rank(rows))),
+        dead_channels=int(np.sum(spread <= DEAD_SHARE * spread.max())),
+    )
+
+
+def table(reports):
+    """The reports' numbers as text, one line a layer."""
+    header = (
+        "model",
+        "layer",
+        "channels",
+        "mean |off-diag. corr.|",
+        "uniformity",
+        "effective rank",
+        "dead channels",
+        "accuracy",
+    )
+    lines = [header]
+    for report in reports:
+        for layer, feature in report.layers.items():
+            accuracy = "" if report.accuracy is None else f"{report.accuracy:.2%}"
+            lines.append(
+                (
+                    report.name,
+                    layer,
+                    str(feature.channels),
+                    f"{feature.mean_correlation:.3f}",
+                    f"{feature.uniformity:.3f}",
+                    f"{feature.effective_rank:.1f}",
+                    str(feature.dead_channels),
+                    accuracy,
+                )
+            )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join(
+            cell.ljust(width) if index < 2 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
+
+
+class PooledFeatures(FeatureModel):
+    """Features as rows, pooled where they are made.
+
+    Whole feature maps of a data set would fill memory.
+    """
+
+    def call(self, inputs):
+        features = super().call(inputs)
+        return {
+            name: feature if name == OUTPUT else ops.rows(feature)
+            for name, feature in features.items()
+        }
+
+
+def _class_indices(y, output):
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] > 1:
+        y = np.argmax(y, axis=1)
+    y = y.reshape(-1)
+    if output.ndim != 2 or len(y) != len(output):
+        raise ValueError(
+            "Accuracy needs one label a sample and an output of shape (n, classes). "
+            f"Received: {len(y)} labels and an output of shape {output.shape}"
+        )
+    return y.astype(int)
+
+
+def _number(tensor):
+    return keras_ops.convert_to_numpy(tensor)
