@@ -48,7 +48,7 @@ def main():
     )
     parser.add_argument("--data", required=True, help="an .npz file of paired images")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--out", default="out/optical_to_radar")
     arguments = parser.parse_args()
     data = load(arguments.data)

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_dskd import pairs, replicas, terms, weights
-from keras_dskd.taps import OUTPUT, FeatureModel, Tap, capture
+from keras_dskd.taps import OUTPUT, FeatureModel, ShapesOnly, Tap, capture
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -98,13 +98,13 @@ class Distiller(keras.Model):
     ):
         # Inputs reach each model as they came: casting is the models' own affair.
         super().__init__(name=name, autocast=False, **kwargs)
-        _check_models(teacher, student)
+        terms.check_models(teacher, student)
         losses = terms.check_losses(distillation_losses)
         weights.check_number("student_loss_weight", student_loss_weight, most=1)
         self.teacher = teacher
         self.student = student
         self.distillation_losses = losses
-        self.projectors = _check_projectors(projectors, losses)
+        self.projectors = terms.check_projectors(projectors, losses)
         self._loss_layers = terms.layers_in(losses)
         self._term_weights = weights.TermWeights(
             student_loss_weight,
@@ -115,16 +115,22 @@ class Distiller(keras.Model):
             if getattr(self, role).built:
                 self._find_taps(role)
         for loss in losses:
-            terms.check_models(loss, teacher, student)
-        self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
-        self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
-        self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
-        self._term_trackers = [
-            keras.metrics.Mean(name=term) for term in terms.names(losses)
+            terms.check_compatible(loss, teacher, student)
+        self._trackers = [
+            keras.metrics.Mean(name=term)
+            for term in (
+                "student_loss",
+                "distillation_loss",
+                "total_loss",
+                *terms.names(losses),
+            )
         ]
-        self._ran_terms = True
+        self._not_computed = set()
         # From `call` to `compute_loss` of the same step, in the same thread.
         self._handed_over = threading.local()
+        inputs = pairs.input_of(teacher), pairs.input_of(student)
+        if None not in inputs and not self._is_ready():
+            self._build_held_layers(*inputs)
 
     @property
     def distillation_loss_weights(self):
@@ -217,17 +223,38 @@ class Distiller(keras.Model):
         if not self.student.built:
             # Layers that a model makes in its `build` cannot be tapped before.
             self.student(pair.student, training=False, **kwargs)
-        with capture(self._find_taps("student")) as features:
-            prediction = self.student(pair.student, training=training, **kwargs)
-        for layer_name, projector in self.projectors.items():
-            features[layer_name] = projector(features[layer_name], training=training)
-        features[OUTPUT] = prediction
+        features = self._student_features(pair.student, training, **kwargs)
         if distils:
             self._handed_over.features = features
-        elif not self._is_ready() and pair[0] is not None and self.teacher.built:
-            # Layers inside losses get their shapes from a first pass.
-            self._term_values(pair, features)
-        return prediction
+        elif not self._is_ready() and pairs.holds_teacher(inputs, self.teacher):
+            # Layers inside losses get their shapes before the first step.
+            self._build_held_layers(pair.teacher, pair.student)
+        return features[OUTPUT]
+
+    def _student_features(self, x, training, **kwargs):
+        with capture(self._find_taps("student")) as features:
+            features[OUTPUT] = self.student(x, training=training, **kwargs)
+        for layer_name, projector in self.projectors.items():
+            features[layer_name] = projector(features[layer_name], training=training)
+        return features
+
+    def _build_held_layers(self, x_teacher, x_student):
+        """Builds projectors and layers inside losses, from shapes alone."""
+
+        def terms_of(x):
+            teacher_features = self._teacher_features(pairs.Pair(x[0], x[1], None))
+            return self._term_values(
+                teacher_features, self._student_features(x[1], training=False)
+            )
+
+        ShapesOnly(terms_of).compute_output_spec(
+            keras.tree.map_structure(
+                lambda array: keras.KerasTensor(
+                    array.shape, keras.backend.standardize_dtype(array.dtype)
+                ),
+                [x_teacher, x_student],
+            )
+        )
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
@@ -255,26 +282,31 @@ class Distiller(keras.Model):
             y_pred = self(x, training=training)
             features = vars(self._handed_over).pop("features", None)
         samples = ops.shape(keras.tree.flatten(pair.student)[0])[0]
+        computed = {}
         student_loss = self._student_loss(x, y, y_pred, sample_weight, training)
-        total = student_loss
+        if student_loss is not None:
+            computed["student_loss"] = replicas.whole_of_replicas(student_loss)
         if distils:
-            values = self._term_values(pair, features)
+            values = self._term_values(self._teacher_features(pair), features)
             distillation_loss = self._term_weights.weighted_sum(values)
+            computed["distillation_loss"] = distillation_loss
+            computed.update(
+                zip(terms.names(self.distillation_losses), values, strict=True)
+            )
             total = (1.0 - self._term_weights.student) * replicas.split_over_replicas(
                 distillation_loss
             )
             if self.student_loss_weight > 0:
                 total = total + self._term_weights.student * student_loss
-            self.distillation_loss_tracker.update_state(distillation_loss, samples)
-            for tracker, value in zip(self._term_trackers, values, strict=True):
-                tracker.update_state(value, samples)
-        self._ran_terms = distils
+        else:
+            total = ops.zeros(()) if student_loss is None else student_loss
+        computed["total_loss"] = replicas.whole_of_replicas(total)
         if training:
             self._term_weights.advance()
-        self.student_loss_tracker.update_state(
-            replicas.whole_of_replicas(student_loss), samples
-        )
-        self.total_loss_tracker.update_state(replicas.whole_of_replicas(total), samples)
+        for tracker in self._trackers:
+            if tracker.name in computed:
+                tracker.update_state(computed[tracker.name], samples)
+        self._not_computed = {t.name for t in self._trackers} - set(computed)
         return total
 
     def _distils(self, training):
@@ -285,8 +317,8 @@ class Distiller(keras.Model):
         lacks_loss = self.loss is None and not self.losses
         if not lacks_labels and not lacks_loss:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        if training and self.student_loss_weight == 0:
-            return ops.zeros(())
+        if self.student_loss_weight == 0:
+            return None
         what = (
             "Labels are missing: y=None. Pass `y`"
             if lacks_labels
@@ -296,8 +328,7 @@ class Distiller(keras.Model):
             f"{what}, or use student_loss_weight=0 to train on the teacher alone."
         )
 
-    def _term_values(self, pair, student_features):
-        teacher_features = self._teacher_features(pair)
+    def _term_values(self, teacher_features, student_features):
         return [
             terms.value(loss, teacher_features, student_features)
             for loss in self.distillation_losses
@@ -368,12 +399,12 @@ class Distiller(keras.Model):
         )
 
     def get_metrics_result(self):
-        """The metrics' values; a term that was not computed is left out, not 0."""
-        results = super().get_metrics_result()
-        if not self._ran_terms:
-            for tracker in (self.distillation_loss_tracker, *self._term_trackers):
-                results.pop(tracker.name, None)
-        return results
+        """The metrics' values; what the step did not compute is left out, not 0."""
+        return {
+            name: result
+            for name, result in super().get_metrics_result().items()
+            if name not in self._not_computed
+        }
 
     def compile(self, optimizer="adam", loss=None, **kwargs):
         """`keras.Model.compile`, with Adam by default as in Keras's distiller."""
@@ -423,36 +454,6 @@ class Distiller(keras.Model):
             for layer_name, projector in config.get("projectors", {}).items()
         }
         return cls(**config)
-
-
-def _check_models(teacher, student):
-    for role, model in (("teacher", teacher), ("student", student)):
-        if not isinstance(model, keras.Model):
-            raise ValueError(
-                f"`{role}` must be a keras.Model. Received: {model!r} of type "
-                f"{type(model).__name__}"
-            )
-    if teacher is student:
-        raise ValueError(
-            f"Teacher and student are the same object, {teacher.name!r}. To distil a "
-            "model from itself, copy it: keras.models.clone_model, then set_weights."
-        )
-
-
-def _check_projectors(projectors, losses):
-    read = terms.keys(losses, "student")
-    for layer_name, projector in (projectors or {}).items():
-        if layer_name not in read or layer_name == OUTPUT:
-            raise ValueError(
-                f"No loss reads the student's layer of projector {layer_name!r}. The "
-                f"losses read: {[name for name in read if name != OUTPUT]}"
-            )
-        if not isinstance(projector, keras.layers.Layer):
-            raise ValueError(
-                f"A projector is a keras.layers.Layer. Received for {layer_name!r}: "
-                f"{projector!r} of type {type(projector).__name__}"
-            )
-    return dict(projectors or {})
 
 
 def _without(variables, others):

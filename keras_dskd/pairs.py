@@ -49,6 +49,21 @@ def split(x):
     return Pair(x.get("teacher"), x["student"], x.get("teacher_features"))
 
 
+def holds_teacher(x, teacher):
+    """Whether an input surely holds what the teacher takes."""
+    if is_pair(x):
+        return x.get("teacher") is not None
+    return fits(teacher, x) is True
+
+
+def input_of(model):
+    """A model's input as `KerasTensor`s in the structure it takes, or `None`."""
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        return None
+    return inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
 def check_input(role, model, x, other_model):
     """Raises `ValueError` where an input's shape cannot be the model's.
 
@@ -58,14 +73,14 @@ def check_input(role, model, x, other_model):
         x: Its input.
         other_model: The model of the other role, to notice swapped modalities.
     """
-    if _fits(model, x) is not False:
+    if fits(model, x) is not False:
         return
     expected = [tuple(spec.shape) for spec in model.inputs]
     received = [tuple(array.shape) for array in keras.tree.flatten(x)]
     hint = (
         f"It does fit the other model, {other_model.name!r}: are "
         '"teacher" and "student" swapped?'
-        if _fits(other_model, x)
+        if fits(other_model, x)
         else f'Pass the {role}\'s modality as x["{role}"].'
     )
     raise ValueError(
@@ -78,8 +93,8 @@ def _one_or_all(shapes):
     return shapes[0] if len(shapes) == 1 else shapes
 
 
-def _fits(model, x):
-    """True or False, or `None` where only calling the model can tell."""
+def fits(model, x):
+    """Whether an input's shape is the model's; `None` where only a call can tell."""
     specs = getattr(model, "inputs", None)
     arrays = keras.tree.flatten(x)
     if not specs or len(specs) != len(arrays):

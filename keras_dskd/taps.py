@@ -233,6 +233,17 @@ class FeatureModel(keras.Model):
         return features
 
 
+class ShapesOnly(keras.layers.Layer):
+    """A function as a layer, for its `compute_output_spec`."""
+
+    def __init__(self, function):
+        super().__init__(autocast=False)
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
 def output_activation(model):
     """Name of the activation that a model's output has gone through, if known.
 

@@ -1,11 +1,48 @@
 """What a distiller asks of each distillation loss, ours, Keras's or a user's."""
 
+import itertools
 import re
 
 import keras
 from keras import ops
 
 from keras_dskd.taps import OUTPUT
+
+
+def check_models(teacher, student):
+    """Raises `ValueError` unless both are Keras models, and two."""
+    for role, model in (("teacher", teacher), ("student", student)):
+        if not isinstance(model, keras.Model):
+            raise ValueError(
+                f"`{role}` must be a keras.Model. Received: {model!r} of type "
+                f"{type(model).__name__}"
+            )
+    if teacher is student:
+        raise ValueError(
+            f"Teacher and student are the same object, {teacher.name!r}. To distil a "
+            "model from itself, copy it: keras.models.clone_model, then set_weights."
+        )
+
+
+def check_projectors(projectors, losses):
+    """The projectors as a dict.
+
+    Raises:
+        ValueError: If one is no layer, or no loss reads the feature it is for.
+    """
+    read = keys(losses, "student")
+    for layer_name, projector in (projectors or {}).items():
+        if layer_name not in read or layer_name == OUTPUT:
+            raise ValueError(
+                f"No loss reads the student's layer of projector {layer_name!r}. The "
+                f"losses read: {[name for name in read if name != OUTPUT]}"
+            )
+        if not isinstance(projector, keras.layers.Layer):
+            raise ValueError(
+                f"A projector is a keras.layers.Layer. Received for {layer_name!r}: "
+                f"{projector!r} of type {type(projector).__name__}"
+            )
+    return dict(projectors or {})
 
 
 def check_losses(losses):
@@ -45,16 +82,19 @@ def keys(losses, role):
 
 
 def names(losses):
-    """A metric name a loss: its `name` or its class's, numbered from the second on."""
-    counts, unique = {}, []
+    """A metric name a loss: its `name` or its class's, numbered where it is taken."""
+    taken = ["loss", "student_loss", "distillation_loss", "total_loss"]
+    reserved = len(taken)
     for loss in losses:
         name = getattr(loss, "name", None) or _snake_case(type(loss).__name__)
-        counts[name] = counts.get(name, -1) + 1
-        unique.append(f"{name}_{counts[name]}" if counts[name] else name)
-    return unique
+        numbered = (f"{name}_{number}" for number in itertools.count(1))
+        taken.append(
+            next(n for n in itertools.chain([name], numbered) if n not in taken)
+        )
+    return taken[reserved:]
 
 
-def check_models(loss, teacher, student):
+def check_compatible(loss, teacher, student):
     """Lets a loss check the models, as Keras's distiller does.
 
     `FeatureDistillation` is not asked: it refuses subclassed and nested models, whose

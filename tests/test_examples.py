@@ -1,0 +1,84 @@
+"""The examples, run as a newcomer runs them, at a small size."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+for needed in ("matplotlib", "sklearn"):
+    pytest.importorskip(needed, reason=f"the examples need {needed}")
+
+
+def run(script, *arguments):
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
+    )
+
+
+def check_outputs(folder, result):
+    assert result.returncode == 0, result.stderr
+    results = json.loads((folder / "results.json").read_text())
+    assert results["backend"] == keras.backend.backend()
+    for method in ("student alone", "+ soft targets", "+ dskd", "+ recommended"):
+        assert method in result.stdout
+        (accuracy,) = results["accuracy"][method]
+        assert 0 <= accuracy <= 1
+    assert (folder / "structure.png").read_bytes().startswith(b"\x89PNG")
+    return results
+
+
+def test_quickstart_gives_a_model_a_table_and_a_picture(tmp_path):
+    result = run("quickstart.py", "--seeds", 1, "--epochs", 2, "--out", tmp_path)
+    results = check_outputs(tmp_path, result)
+    assert (results["train_samples"], results["test_samples"]) == (1000, 797)
+    student = keras.saving.load_model(tmp_path / "student.keras")
+    assert student.predict(np.zeros((2, 8, 8, 1)), verbose=0).shape == (2, 10)
+
+
+def paired_file(path, **changed):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 100), ("test", 20)):
+        arrays[f"strong_{part}"] = rng.integers(0, 256, (count, 16, 16, 3), "uint8")
+        arrays[f"weak_{part}"] = rng.integers(0, 256, (count, 16, 16, 1), "uint8")
+        arrays[f"y_{part}"] = np.arange(count) % 4
+    arrays.update(changed)
+    np.savez(path, **{key: a for key, a in arrays.items() if a is not None})
+    return path
+
+
+def test_optical_to_radar_runs_on_a_file_of_the_users_own(tmp_path):
+    data = paired_file(tmp_path / "own.npz")
+    out = tmp_path / "out"
+    arguments = ("--data", data, "--seeds", 1, "--epochs", 1, "--out", out)
+    check_outputs(out, run("optical_to_radar.py", *arguments))
+
+
+def test_a_file_without_labels_is_refused(tmp_path):
+    result = run(
+        "optical_to_radar.py", "--data", paired_file(tmp_path / "f.npz", y_train=None)
+    )
+    assert result.returncode != 0
+    assert "lacks ['y_train']" in result.stderr
+
+
+def test_a_file_whose_rows_do_not_pair_is_refused(tmp_path):
+    data = paired_file(tmp_path / "f.npz", y_test=np.zeros(3, int))
+    result = run("optical_to_radar.py", "--data", data)
+    assert result.returncode != 0
+    assert "rows do not pair" in result.stderr
+
+
+def test_help_describes_the_file():
+    result = run("optical_to_radar.py", "--help")
+    assert "strong_train" in result.stdout
+    assert "uint8" in result.stdout

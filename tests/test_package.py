@@ -1,0 +1,137 @@
+"""The package as a whole: what it exports, and what imports what."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+import keras_dskd
+
+PACKAGE = Path(keras_dskd.__file__).parent
+BACKENDS = {"tensorflow", "jax", "torch"}
+
+# Each module, or folder of modules, and those of the package that it may import.
+BELOW = {
+    "version": set(),
+    "replicas": set(),
+    "pairs": set(),
+    "taps": set(),
+    "plotting": set(),
+    "weights": set(),
+    "ops": {"ops"},
+    "losses": {"losses", "ops", "taps"},
+    "layers": {"layers", "ops"},
+    "model_features": {"ops", "taps"},
+    # The figure is drawn on demand, from NumPy arrays alone.
+    "structure": {"ops", "taps", "plotting"},
+    "terms": {"taps"},
+    "distiller": {"pairs", "replicas", "taps", "terms", "weights"},
+    "recipes": {"distiller", "losses", "model_features", "ops", "taps"},
+    "__init__": {
+        "distiller",
+        "layers",
+        "losses",
+        "ops",
+        "recipes",
+        "structure",
+        "version",
+    },
+}
+
+
+def part(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in {path}"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(PACKAGE.rglob("*.py")),
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_imports_run_one_way(path):
+    own = {n.split(".")[1] for n in imported(path) if n.startswith("keras_dskd.")}
+    assert own <= BELOW[part(path)]
+
+
+@pytest.mark.parametrize("folder", ["losses", "layers"])
+def test_losses_and_layers_never_import_one_another(folder):
+    for path in (PACKAGE / folder).glob("*.py"):
+        if path.name != "__init__.py":
+            assert not any(n.startswith(f"keras_dskd.{folder}") for n in imported(path))
+
+
+def test_backends_are_imported_in_one_module_alone():
+    importing = {
+        part(path)
+        for path in PACKAGE.rglob("*.py")
+        if BACKENDS & {name.split(".")[0] for name in imported(path)}
+    }
+    assert importing == {"replicas"}
+
+
+def test_nothing_private_of_keras_is_imported():
+    for path in PACKAGE.rglob("*.py"):
+        assert not any(name.startswith("keras.src") for name in imported(path))
+
+
+def test_importing_the_package_imports_no_further_backend():
+    code = (
+        "import sys, keras; before = set(sys.modules); import keras_dskd; "
+        "print({n.split('.')[0] for n in set(sys.modules) - before})"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    new = ast.literal_eval(result.stdout.strip().splitlines()[-1])
+    assert "keras_dskd" in new
+    assert not new & (BACKENDS | {"matplotlib"})
+
+
+def test_public_names_are_those_of_the_contract():
+    assert set(keras_dskd.__all__) == {
+        "Distiller",
+        "__version__",
+        "dskd",
+        "layers",
+        "losses",
+        "ops",
+        "recommended",
+        "structure_report",
+    }
+    assert set(keras_dskd.losses.__all__) == {
+        "ChannelAlignment",
+        "ChannelIndependence",
+        "SoftTargets",
+        "SpatialUniformity",
+    }
+    assert set(keras_dskd.layers.__all__) == {
+        "ChannelIndependence",
+        "SpatialUniformity",
+    }
+    for module in (keras_dskd, keras_dskd.losses, keras_dskd.layers, keras_dskd.ops):
+        assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_loss_and_layer_of_one_name_are_saved_under_different_ones():
+    names = {
+        keras.saving.get_registered_name(cls)
+        for cls in (
+            keras_dskd.losses.ChannelIndependence,
+            keras_dskd.layers.ChannelIndependence,
+            keras_dskd.losses.SpatialUniformity,
+            keras_dskd.layers.SpatialUniformity,
+        )
+    }
+    assert len(names) == 4

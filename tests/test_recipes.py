@@ -1,0 +1,217 @@
+"""The recipes: what they are made of, what they pick, and what they refuse."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_dskd
+
+
+def cnn(channels=3, widths=(4, 6, 8, 8), name="teacher", activation=None):
+    x = inputs = keras.Input((16, 16, channels))
+    for number, width in enumerate(widths, start=1):
+        if number > 1:
+            x = keras.layers.MaxPooling2D(name=f"pool{number - 1}")(x)
+        x = keras.layers.Conv2D(width, 3, padding="same", name=f"conv{number}")(x)
+        x = keras.layers.ReLU(name=f"block{number}")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="features")(x)
+    x = keras.layers.Dropout(0.1, name="dropout")(x)
+    outputs = keras.layers.Dense(3, activation=activation, name="logits")(x)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def student(**kwargs):
+    return cnn(channels=1, name="student", **kwargs)
+
+
+def fit(distiller):
+    rng = np.random.default_rng(0)
+    x = {
+        "teacher": rng.random((8, 16, 16, 3), "float32"),
+        "student": rng.random((8, 16, 16, 1), "float32"),
+    }
+    distiller.compile(
+        "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    return distiller.fit(x, rng.integers(0, 3, 8), batch_size=4, verbose=0).history
+
+
+def read(distiller):
+    return [
+        (loss.teacher_layer_name or None, loss.student_layer_name)
+        for loss in distiller.distillation_losses
+    ]
+
+
+def test_dskd_picks_the_deep_and_a_middle_feature_and_says_so(capsys):
+    distiller = keras_dskd.dskd(cnn(), student())
+    assert read(distiller) == [(None, None), (None, "features"), (None, "block2")]
+    printed = capsys.readouterr().out
+    assert "dskd: output_features of the student: features" in printed
+    assert "dskd: intermediate_features of the student: block2" in printed
+
+
+def test_dskd_has_the_weights_of_its_formula():
+    distiller = keras_dskd.dskd(cnn(), student(), "features", "block2")
+    half = distiller.student_loss_weight
+    assert half == 0.5
+    in_total = [half * weight for weight in distiller.distillation_loss_weights]
+    assert in_total == pytest.approx([0.5, 0.3, 0.1])
+    assert np.isfinite(fit(distiller)["loss"]).all()
+
+
+def test_dskd_guided_by_the_teacher_projects_where_widths_differ():
+    distiller = keras_dskd.dskd(
+        cnn(), student(widths=(2, 3, 4, 5)), target="teacher", steps=None
+    )
+    assert read(distiller)[1] == ("features", "features")
+    assert distiller.distillation_loss_weights[1] * 0.5 == pytest.approx(2.0)
+    assert list(distiller.projectors) == ["features"]
+    assert np.isfinite(fit(distiller)["loss"]).all()
+
+
+def test_dskd_of_equal_widths_needs_no_projector():
+    assert not keras_dskd.dskd(cnn(), student(), target="teacher").projectors
+
+
+def test_structure_weights_rise_over_the_first_30_percent_of_the_steps():
+    weights = keras_dskd.dskd(cnn(), student(), steps=100).distillation_loss_weights
+    assert weights[0] == 1.0
+    # Half way up after 15 steps, and at the top from the 30th on.
+    for step, share in ((0, 0.0), (15, 0.5), (30, 1.0), (99, 1.0)):
+        assert 0.5 * float(weights[1](step)) == pytest.approx(0.3 * share, abs=1e-6)
+        assert 0.5 * float(weights[2](step)) == pytest.approx(0.1 * share, abs=1e-6)
+
+
+def test_recommended_aligns_two_middle_stages_through_projectors(capsys):
+    distiller = keras_dskd.recommended(cnn(), student(widths=(2, 3, 4, 5)))
+    assert read(distiller) == [(None, None), ("block2",) * 2, ("block3",) * 2]
+    in_total = [0.5 * weight for weight in distiller.distillation_loss_weights]
+    assert in_total == pytest.approx([0.5, 1.5, 1.5])
+    assert "intermediate_features of the teacher: block2, block3" in (
+        capsys.readouterr().out
+    )
+    assert np.isfinite(fit(distiller)["loss"]).all()
+    # From the student's 3 and 4 channels to the teacher's 6 and 8.
+    shapes = [tuple(p.weights[0].shape) for p in distiller.projectors.values()]
+    assert shapes == [(3, 6), (4, 8)]
+
+
+def test_features_are_named_as_one_name_a_pair_or_a_list(capsys):
+    distiller = keras_dskd.recommended(
+        cnn(), student(), ["block1", ("conv3", "block2")]
+    )
+    assert read(distiller)[1:] == [("block1", "block1"), ("conv3", "block2")]
+    assert not capsys.readouterr().out
+
+
+def test_a_dense_feature_gets_a_projector_too():
+    distiller = keras_dskd.recommended(cnn(), student(), "features")
+    assert np.isfinite(fit(distiller)["loss"]).all()
+
+
+def test_models_that_end_in_a_softmax_are_read_as_probabilities():
+    distiller = keras_dskd.recommended(cnn(activation="softmax"), student())
+    soft_targets = distiller.distillation_losses[0]
+    assert (soft_targets.teacher_from_logits, soft_targets.student_from_logits) == (
+        False,
+        True,
+    )
+
+
+def test_layers_of_a_nested_backbone_are_picked_by_path():
+    backbone = keras.Sequential(
+        [
+            keras.Input((16, 16, 1)),
+            keras.layers.Conv2D(2, 3, padding="same", name="a"),
+            keras.layers.Conv2D(3, 3, 2, padding="same", name="b"),
+            keras.layers.Conv2D(4, 3, 2, padding="same", name="c"),
+        ],
+        name="backbone",
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 1)),
+            backbone,
+            keras.layers.GlobalMaxPooling2D(name="pool"),
+            keras.layers.Dense(3),
+        ],
+        name="student",
+    )
+    distiller = keras_dskd.dskd(cnn(), model)
+    assert read(distiller)[1:] == [(None, "pool"), (None, "backbone/b")]
+
+
+def test_a_recipe_is_saved_and_goes_on(tmp_path):
+    distiller = keras_dskd.recommended(cnn(), student(widths=(2, 3, 4, 5)))
+    fit(distiller)
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.saving.load_model(tmp_path / "distiller.keras")
+    assert np.isfinite(fit(loaded)["channel_alignment_1"]).all()
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__(name="subclassed")
+        self.hidden = keras.layers.Dense(4, name="hidden")
+        self.head = keras.layers.Dense(3, name="head")
+
+    def call(self, x):
+        return self.head(self.hidden(keras.ops.mean(x, axis=(1, 2))))
+
+
+def test_a_subclassed_student_must_have_its_layers_named():
+    with pytest.raises(ValueError, match="subclassed or unbuilt.*output_features="):
+        keras_dskd.dskd(cnn(), Subclassed())
+
+
+def test_a_subclassed_pair_trains_with_named_layers():
+    teacher = Subclassed()
+    teacher(np.zeros((1, 16, 16, 3), "float32"))
+    distiller = keras_dskd.recommended(teacher, Subclassed(), "hidden")
+    assert np.isfinite(fit(distiller)["loss"]).all()
+
+
+def test_a_model_without_feature_maps_is_refused():
+    mlp = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)], name="mlp")
+    with pytest.raises(ValueError, match="no feature maps.*intermediate_features="):
+        keras_dskd.recommended(cnn(), mlp)
+
+
+def test_a_model_without_a_dense_layer_is_refused():
+    fully_convolutional = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Conv2D(3, 1)], name="convolutions"
+    )
+    with pytest.raises(ValueError, match="no Dense layer"):
+        keras_dskd.dskd(cnn(), fully_convolutional)
+
+
+def test_feature_maps_of_unknown_size_are_refused():
+    inputs = keras.Input((None, None, 1))
+    x = keras.layers.Conv2D(2, 3)(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(3)(x), name="any_size")
+    with pytest.raises(ValueError, match="no known size"):
+        keras_dskd.dskd(cnn(), model)
+
+
+def test_too_few_stages_are_refused():
+    with pytest.raises(ValueError, match="has 1 stage of feature maps, and 2"):
+        keras_dskd.recommended(cnn(), student(widths=(4,)))
+
+
+def test_a_misspelt_layer_is_reported_with_the_closest_names():
+    with pytest.raises(ValueError, match='"blok2" not found.*Did you mean "block2"'):
+        keras_dskd.recommended(cnn(), student(), "blok2")
+
+
+def test_something_that_is_no_feature_is_refused():
+    with pytest.raises(ValueError, match=r"a layer name for both models, or a pair"):
+        keras_dskd.recommended(cnn(), student(), [("a", "b", "c")])
+
+
+def test_one_student_layer_twice_is_refused():
+    with pytest.raises(ValueError, match="takes each layer of the student once"):
+        keras_dskd.recommended(
+            cnn(), student(), [("block2", "block2"), ("block3", "block2")]
+        )

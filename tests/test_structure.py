@@ -1,0 +1,130 @@
+"""The structure report: its numbers, its table, its figure."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+
+import keras_dskd
+
+
+def model():
+    inputs = keras.Input((4, 4, 1))
+    x = keras.layers.Conv2D(5, 3, padding="same", name="map")(inputs)
+    x = keras.layers.GlobalAveragePooling2D(name="features")(x)
+    return keras.Model(inputs, keras.layers.Dense(3, name="logits")(x), name="net")
+
+
+def images(count=40):
+    return np.random.default_rng(0).normal(size=(count, 4, 4, 1)).astype("float32")
+
+
+def test_numbers_are_those_of_the_pooled_features():
+    net, x = model(), images()
+    report = keras_dskd.structure_report(net, x, "features")
+    rows = keras.Model(net.input, net.get_layer("features").output).predict(
+        x, verbose=0
+    )
+    measured = report.layers["features"]
+    # float32 features: 1e-4 is far above their rounding and below any mistake.
+    np.testing.assert_allclose(measured.rows, rows, atol=1e-6)
+    pearson = np.corrcoef(rows.astype("float64").T)
+    np.testing.assert_allclose(measured.correlation, pearson, atol=1e-4)
+    assert measured.mean_correlation == pytest.approx(
+        np.abs(pearson[~np.eye(5, dtype=bool)]).mean(), abs=1e-4
+    )
+    assert measured.uniformity == pytest.approx(
+        reference.spatial_uniformity(rows.astype("float64")), abs=1e-4
+    )
+    assert measured.effective_rank == pytest.approx(
+        reference.effective_rank(rows.astype("float64")), abs=1e-3
+    )
+    assert measured.channels == 5
+    # The eigenvalues of a correlation matrix sum to the number of its channels.
+    assert measured.eigenvalues.sum() == pytest.approx(5, abs=1e-4)
+    assert (np.diff(measured.eigenvalues) <= 1e-9).all()
+
+
+def test_feature_maps_are_pooled_over_positions():
+    net, x = model(), images()
+    report = keras_dskd.structure_report(net, x, ["map", "features"])
+    np.testing.assert_allclose(
+        report.layers["map"].rows, report.layers["features"].rows, atol=1e-6
+    )
+
+
+def test_dead_channels_are_counted():
+    net = model()
+    kernel, bias = net.get_layer("map").get_weights()
+    kernel[..., [0, 3]] = 0
+    net.get_layer("map").set_weights([kernel, bias + 1])
+    report = keras_dskd.structure_report(net, images(), "features")
+    measured = report.layers["features"]
+    assert measured.dead_channels == 2
+    assert np.isfinite(measured.correlation).all()
+    np.testing.assert_array_equal(measured.correlation[0], 0)
+
+
+def test_accuracy_is_that_of_the_final_output():
+    net, x = model(), images()
+    predicted = net.predict(x, verbose=0).argmax(axis=1)
+    labels = predicted.copy()
+    labels[:10] = (labels[:10] + 1) % 3
+    report = keras_dskd.structure_report(net, x, "features", y=labels)
+    assert report.accuracy == pytest.approx(0.75)
+    one_hot = keras_dskd.structure_report(net, x, "features", y=np.eye(3)[labels])
+    assert one_hot.accuracy == pytest.approx(0.75)
+
+
+def test_structure_is_measured_on_at_most_so_many_samples():
+    net, x = model(), images()
+    report = keras_dskd.structure_report(net, x, "features", max_samples=10)
+    assert report.layers["features"].rows.shape == (10, 5)
+
+
+def test_the_model_is_left_as_it_was():
+    net, x = model(), images()
+    before = net.get_weights()
+    keras_dskd.structure_report(net, x, ["map", "features"])
+    assert all("call" not in vars(layer) for layer in net.layers)
+    for old, new in zip(before, net.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_summary_prints_a_line_a_layer(capsys):
+    net, x = model(), images()
+    report = keras_dskd.structure_report(net, x, ["map", "features"], y=np.zeros(40))
+    report.summary(report)
+    lines = capsys.readouterr().out.strip().split("\n")
+    assert lines[0].split()[:2] == ["model", "layer"]
+    assert [line.split()[:3] for line in lines[2:]] == 2 * [
+        ["net", "map", "5"],
+        ["net", "features", "5"],
+    ]
+    assert lines[2].endswith("%")
+
+
+def test_to_dict_is_plain_data():
+    report = keras_dskd.structure_report(model(), images(), "features")
+    measured = report.to_dict()["layers"]["features"]
+    assert set(map(type, measured.values())) == {int, float}
+
+
+def test_an_unknown_layer_is_refused():
+    with pytest.raises(ValueError, match='Tap "featres" not found.*"features"'):
+        keras_dskd.structure_report(model(), images(), "featres")
+
+
+def test_no_layers_are_refused():
+    with pytest.raises(ValueError, match="at least one layer"):
+        keras_dskd.structure_report(model(), images(), [])
+
+
+def test_labels_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="one label a sample"):
+        keras_dskd.structure_report(model(), images(), "features", y=np.zeros(39))
+
+
+def test_one_sample_is_refused():
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        keras_dskd.structure_report(model(), images(1), "features")
