@@ -131,6 +131,7 @@ class Distiller(keras.Model):
         inputs = pairs.input_of(teacher), pairs.input_of(student)
         if None not in inputs and not self._is_ready():
             self._build_held_layers(*inputs)
+        self.built = self.teacher.built and self._is_ready()
 
     @property
     def distillation_loss_weights(self):
@@ -410,6 +411,14 @@ class Distiller(keras.Model):
         """`keras.Model.compile`, with Adam by default as in Keras's distiller."""
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
+    def get_compile_config(self):
+        """What `compile_from_config` takes; see `keras.Model.get_compile_config`."""
+        # On loading, the optimizer of a built model is built, and then refuses the
+        # state of one that was saved before its first step.
+        if self.compiled and self.built and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return super().get_compile_config()
+
     def compile_from_config(self, config):
         """Compiles as before saving; see `keras.Model.compile_from_config`."""
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -417,6 +426,7 @@ class Distiller(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
     def get_config(self):
+        terms.check_nothing_shared(self.teacher, self.student)
         serialize = keras.saving.serialize_keras_object
         config = super().get_config()
         config.update(

@@ -99,6 +99,8 @@ def fits(model, x):
     arrays = keras.tree.flatten(x)
     if not specs or len(specs) != len(arrays):
         return None
+    if not all(hasattr(array, "shape") for array in arrays):
+        return None  # A data set, whose batches only a call will see.
     return all(
         len(spec.shape) == len(array.shape)
         and all(

@@ -6,7 +6,7 @@ import re
 import keras
 from keras import ops
 
-from keras_dskd.taps import OUTPUT
+from keras_dskd.taps import OUTPUT, layer_paths
 
 
 def check_models(teacher, student):
@@ -21,6 +21,25 @@ def check_models(teacher, student):
         raise ValueError(
             f"Teacher and student are the same object, {teacher.name!r}. To distil a "
             "model from itself, copy it: keras.models.clone_model, then set_weights."
+        )
+
+
+def check_nothing_shared(teacher, student):
+    """Raises `ValueError` if both hold one layer, which a saved file would part.
+
+    Keras writes the weights of a shared layer once, and makes two of it on loading.
+    """
+    of_teacher = {id(layer) for _, layer in layer_paths(teacher)}
+    shared = sorted(
+        "/".join(path)
+        for path, layer in layer_paths(student)
+        if id(layer) in of_teacher
+    )
+    if shared:
+        raise ValueError(
+            "A distiller whose teacher and student share layers cannot be saved as a "
+            f"whole. Shared: {shared}. Save `distiller.student` and "
+            "`distiller.teacher` each, or the weights with `save_weights`."
         )
 
 

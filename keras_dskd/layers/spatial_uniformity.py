@@ -5,7 +5,7 @@ import math
 import keras
 
 from keras_dskd import ops
-from keras_dskd.ops.rows import check_rows_kind
+from keras_dskd.ops.rows import check_rows_kind, check_temperature
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd_layers")
@@ -51,10 +51,7 @@ class SpatialUniformity(keras.layers.Layer):
         super().__init__(**kwargs)
         if not (weight >= 0 and math.isfinite(weight)):
             raise ValueError(f"`weight` must be >= 0. Received: weight={weight}")
-        if not temperature > 0:
-            raise ValueError(
-                f"`temperature` must be > 0. Received: temperature={temperature}"
-            )
+        check_temperature(temperature)
         check_rows_kind(rows)
         self.weight = weight
         self.temperature = temperature

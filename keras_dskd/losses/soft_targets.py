@@ -3,6 +3,7 @@
 import keras
 
 from keras_dskd import ops
+from keras_dskd.ops.rows import check_temperature
 from keras_dskd.taps import output_activation
 
 
@@ -49,12 +50,12 @@ class SoftTargets(keras.distillation.DistillationLoss):
         teacher_from_logits=True,
         student_from_logits=True,
     ):
-        if not temperature > 0:
-            raise ValueError(
-                f"`temperature` must be > 0. Received: temperature={temperature}"
-            )
+        check_temperature(temperature)
         self.temperature = temperature
-        self.teacher_layer_name = teacher_layer_name
+        # Keras's own Distiller reads the student's layer only where the teacher's
+        # is not None, and takes "" for the teacher's final output.
+        student_alone = teacher_layer_name is None and student_layer_name is not None
+        self.teacher_layer_name = "" if student_alone else teacher_layer_name
         self.student_layer_name = student_layer_name
         self.teacher_from_logits = teacher_from_logits
         self.student_from_logits = student_from_logits
@@ -65,6 +66,23 @@ class SoftTargets(keras.distillation.DistillationLoss):
             _check_gives_logits("teacher", teacher)
         if self.student_from_logits and not self.student_layer_name:
             _check_gives_logits("student", student)
+
+    def validate_outputs(self, teacher_outputs, student_outputs):
+        """Raises `ValueError` unless both models give the same structure of outputs."""
+        try:
+            keras.tree.assert_same_structure(teacher_outputs, student_outputs)
+        except (TypeError, ValueError) as error:
+            counts = [
+                len(keras.tree.flatten(outputs))
+                for outputs in (teacher_outputs, student_outputs)
+            ]
+            raise ValueError(
+                "SoftTargets compares outputs of one structure. Received a mismatch: "
+                f"{counts[0]} from the teacher in a {type(teacher_outputs).__name__}, "
+                f"{counts[1]} from the student in a {type(student_outputs).__name__}. "
+                "Name the layers that hold the logits: teacher_layer_name=..., "
+                "student_layer_name=..."
+            ) from error
 
     def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
         """The loss.
@@ -84,7 +102,7 @@ class SoftTargets(keras.distillation.DistillationLoss):
         return sum(keras.tree.flatten(terms))
 
     def _term(self, teacher, student):
-        teacher = keras.ops.stop_gradient(teacher)
+        teacher = keras.ops.stop_gradient(keras.ops.convert_to_tensor(teacher))
         return ops.soft_targets(
             teacher if self.teacher_from_logits else _log(teacher),
             student if self.student_from_logits else _log(student),
@@ -94,7 +112,7 @@ class SoftTargets(keras.distillation.DistillationLoss):
     def get_config(self):
         return {
             "temperature": self.temperature,
-            "teacher_layer_name": self.teacher_layer_name,
+            "teacher_layer_name": self.teacher_layer_name or None,
             "student_layer_name": self.student_layer_name,
             "teacher_from_logits": self.teacher_from_logits,
             "student_from_logits": self.student_from_logits,

@@ -3,7 +3,7 @@
 import keras
 
 from keras_dskd import ops
-from keras_dskd.ops.rows import check_rows_kind
+from keras_dskd.ops.rows import check_rows_kind, check_temperature
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -38,10 +38,7 @@ class SpatialUniformity(keras.distillation.DistillationLoss):
     name = "spatial_uniformity"
 
     def __init__(self, student_layer_name=None, temperature=2.0, rows="pooled"):
-        if not temperature > 0:
-            raise ValueError(
-                f"`temperature` must be > 0. Received: temperature={temperature}"
-            )
+        check_temperature(temperature)
         check_rows_kind(rows)
         # Keras's own Distiller reads the student's layer only where the teacher's
         # is not None, and takes "" for the teacher's final output.

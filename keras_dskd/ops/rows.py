@@ -12,6 +12,14 @@ def check_rows_kind(rows):
         raise ValueError(f"`rows` must be one of {ROWS}. Received: rows={rows!r}")
 
 
+def check_temperature(temperature):
+    """Raises `ValueError` unless `temperature` is positive and finite."""
+    if not 0 < temperature < float("inf"):
+        raise ValueError(
+            f"`temperature` must be > 0 and finite. Received: temperature={temperature}"
+        )
+
+
 def check_rows(rows, name="rows"):
     """Raises `ValueError` unless `rows` has rank 2 and at least two rows.
 
@@ -129,6 +137,9 @@ def standardize(rows, epsilon=1e-5):
         Tensor `(n, c)`, float32.
     """
     rows = ops.cast(rows, "float32")
+    # The mean of equal numbers can miss them by a rounding, which would be taken for a
+    # spread. Less the first row, a constant channel is exactly 0.
+    rows = rows - ops.stop_gradient(rows[:1])
     centred = rows - ops.mean(rows, axis=0, keepdims=True)
     # Squares of features beyond 1e19 overflow float32. Dividing by a constant
     # leaves the formula as it is, provided that epsilon is divided as well.

@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from keras_dskd.ops.rows import check_temperature
+
 
 def soft_targets(teacher_logits, student_logits, temperature=4.0):
     """Divergence of the student's softened class distribution from the teacher's.
@@ -30,10 +32,7 @@ def soft_targets(teacher_logits, student_logits, temperature=4.0):
     Source:
         Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), section 2.
     """
-    if not temperature > 0:
-        raise ValueError(
-            f"`temperature` must be > 0. Received: temperature={temperature}"
-        )
+    check_temperature(temperature)
     teacher_logits = ops.cast(ops.convert_to_tensor(teacher_logits), "float32")
     student_logits = ops.cast(ops.convert_to_tensor(student_logits), "float32")
     check_logits(teacher_logits, student_logits)

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_dskd.ops.rows import check_rows, normalize
+from keras_dskd.ops.rows import check_rows, check_temperature, normalize
 
 
 def spatial_uniformity(rows, temperature=2.0):
@@ -32,10 +32,7 @@ def spatial_uniformity(rows, temperature=2.0):
     Source:
         Wang and Isola 2020 (arXiv 2005.10242), L_uniform.
     """
-    if not temperature > 0:
-        raise ValueError(
-            f"`temperature` must be > 0. Received: temperature={temperature}"
-        )
+    check_temperature(temperature)
     rows = ops.convert_to_tensor(rows)
     check_rows(rows)
     unit = normalize(rows)  # (n, c)
