@@ -313,6 +313,17 @@ class Distiller(keras.Model):
     def _distils(self, training):
         return bool(training) and self.student_loss_weight < 1
 
+    def test_step(self, *args):
+        """One step of `evaluate`: the student's own, which needs labels."""
+        _, y, _ = keras.utils.unpack_x_y_sample_weight(
+            args[-1]
+        )  # args[0] is JAX's state
+        if self.loss is not None and y is None:
+            raise ValueError(
+                "Labels are missing: y=None. Pass `y`: `evaluate` needs it."
+            )
+        return super().test_step(*args)
+
     def _student_loss(self, x, y, y_pred, sample_weight, training):
         lacks_labels = self.loss is not None and y is None
         lacks_loss = self.loss is None and not self.losses
@@ -424,6 +435,11 @@ class Distiller(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
+
+    def save(self, *args, **kwargs):
+        """`keras.Model.save`; what cannot be saved leaves an older file as it was."""
+        self.get_config()
+        return super().save(*args, **kwargs)
 
     def get_config(self):
         terms.check_nothing_shared(self.teacher, self.student)

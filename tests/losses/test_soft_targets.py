@@ -202,7 +202,7 @@ def test_config_survives_serialization():
 
 @pytest.mark.parametrize("temperature", [0.0, -2.0, float("nan")])
 def test_temperature_that_is_not_positive_raises(temperature):
-    with pytest.raises(ValueError, match=rf"> 0 and finite. Received: temperature={temperature}"):
+    with pytest.raises(ValueError, match=rf"temperature={temperature}"):
         SoftTargets(temperature)
 
 

@@ -217,5 +217,5 @@ def test_single_class_raises(shape):
 @pytest.mark.parametrize("temperature", [0, -1.0, float("nan")])
 def test_temperature_that_is_not_positive_raises(temperature):
     logits = reference.samples(4, 3)
-    with pytest.raises(ValueError, match=rf"> 0 and finite. Received: temperature={temperature}"):
+    with pytest.raises(ValueError, match=rf"temperature={temperature}"):
         ops.soft_targets(logits, logits, temperature)

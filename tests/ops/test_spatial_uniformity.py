@@ -230,5 +230,5 @@ def test_wrong_rank_raises(shape):
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_temperature_that_is_not_positive_raises(temperature):
-    with pytest.raises(ValueError, match=rf"> 0 and finite. Received: temperature={temperature}"):
+    with pytest.raises(ValueError, match=rf"temperature={temperature}"):
         ops.spatial_uniformity(reference.samples(4, 3), temperature)
