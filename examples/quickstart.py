@@ -50,7 +50,7 @@ def degrade(images, rng):
 def main():
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--out", default="out/quickstart")
     arguments = parser.parse_args()

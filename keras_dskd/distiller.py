@@ -217,7 +217,7 @@ class Distiller(keras.Model):
     def call(self, inputs, training=None, **kwargs):
         """The student's prediction."""
         pair = pairs.split(inputs)
-        pairs.check_input("student", self.student, pair.student, self.teacher)
+        pairs.check_input("student", pair, self.teacher, self.student)
         distils = self._distils(training)
         if not distils and self._is_ready():
             return self.student(pair.student, training=training, **kwargs)
@@ -315,9 +315,8 @@ class Distiller(keras.Model):
 
     def test_step(self, *args):
         """One step of `evaluate`: the student's own, which needs labels."""
-        _, y, _ = keras.utils.unpack_x_y_sample_weight(
-            args[-1]
-        )  # args[0] is JAX's state
+        # The JAX trainer passes its state first.
+        _, y, _ = keras.utils.unpack_x_y_sample_weight(args[-1])
         if self.loss is not None and y is None:
             raise ValueError(
                 "Labels are missing: y=None. Pass `y`: `evaluate` needs it."
@@ -376,7 +375,7 @@ class Distiller(keras.Model):
                 f"The teacher {self.teacher.name!r} has no weights yet. Train it or "
                 "load its weights before distilling from it."
             )
-        pairs.check_input("teacher", self.teacher, pair.teacher, self.student)
+        pairs.check_input("teacher", pair, self.teacher, self.student)
 
     def _find_taps(self, role):
         if role not in self._taps:

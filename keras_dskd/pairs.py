@@ -64,25 +64,34 @@ def input_of(model):
     return inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
-def check_input(role, model, x, other_model):
-    """Raises `ValueError` where an input's shape cannot be the model's.
+def check_input(role, pair, teacher, student):
+    """Raises `ValueError` where an input's shape cannot be its model's.
 
     Args:
-        role: `"teacher"` or `"student"`, for the message.
-        model: The model that is about to be called.
-        x: Its input.
-        other_model: The model of the other role, to notice swapped modalities.
+        role: `"teacher"` or `"student"`: whose input to check.
+        pair: A `Pair`.
+        teacher: The teacher.
+        student: The student.
     """
+    x = getattr(pair, role)
+    model, other = (teacher, student) if role == "teacher" else (student, teacher)
     if fits(model, x) is not False:
         return
     expected = [tuple(spec.shape) for spec in model.inputs]
     received = [tuple(array.shape) for array in keras.tree.flatten(x)]
-    hint = (
-        f"It does fit the other model, {other_model.name!r}: are "
-        '"teacher" and "student" swapped?'
-        if fits(other_model, x)
-        else f'Pass the {role}\'s modality as x["{role}"].'
-    )
+    if not fits(other, x):
+        hint = f'Pass the {role}\'s modality as x["{role}"].'
+    elif pair.teacher is pair.student:
+        hint = (
+            f"It is the modality of {other.name!r} alone. Training takes both, "
+            'x={"teacher": ..., "student": ...}; evaluate and predict take the '
+            "student's."
+        )
+    else:
+        hint = (
+            f"It does fit the other model, {other.name!r}: are "
+            '"teacher" and "student" swapped?'
+        )
     raise ValueError(
         f"The input does not fit the {role} {model.name!r}. Expected shape: "
         f"{_one_or_all(expected)}. Received: x.shape={_one_or_all(received)}. {hint}"

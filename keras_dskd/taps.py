@@ -26,7 +26,8 @@ class Tap:
             in a forward pass, add the call, counted from 0: `"head#1"`.
 
     Raises:
-        ValueError: If no layer or more than one has that name.
+        ValueError: If no layer or more than one has that name, or the layer's output
+            is rematerialised (`keras.RematScope`), so that it is gone after the pass.
     """
 
     def __init__(self, model, name):
@@ -40,6 +41,7 @@ class Tap:
             )
         self.call = int(call) if call else None
         self.layer = find_layer(model, path)
+        _check_not_rematerialized(model, self.layer, name)
 
     def pick(self, outputs):
         """The tapped one among the layer's outputs of one forward pass."""
@@ -93,6 +95,22 @@ def find_layer(model, path):
         f'Tap "{path}" not found in model "{model.name}". '
         + _closest(path, [layer_path for layer_path, _ in found])
     )
+
+
+def _check_not_rematerialized(model, layer, name):
+    paths = [path for path, found in layer_paths(model) if found is layer]
+    holders = [
+        found
+        for path, found in layer_paths(model)
+        if any(whole[: len(path)] == path for whole in paths)
+    ]
+    for holder in (model, *holders):
+        if getattr(holder, "_remat_mode", None):
+            raise ValueError(
+                f'Tap "{name}" cannot be read: "{holder.name}" was made within a '
+                "keras.RematScope, whose layers keep no outputs. Make the tapped "
+                "layer, and the models that hold it, outside of the scope."
+            )
 
 
 def _closest(path, layer_paths):

@@ -64,7 +64,8 @@ def test_an_unknown_key_raises():
 
 
 def check(x, model=None, other=None):
-    pairs.check_input("student", model or mlp(4), x, other or mlp(6, name="teacher"))
+    pair = pairs.Pair(teacher=rows(2, 6), student=x, teacher_features=None)
+    pairs.check_input("student", pair, other or mlp(6, name="teacher"), model or mlp(4))
 
 
 def functional(*shapes, dtype=None):
@@ -119,3 +120,11 @@ def test_one_of_several_inputs_that_does_not_fit_raises_with_all_shapes():
 def test_the_other_models_input_is_recognised():
     with pytest.raises(ValueError, match='are "teacher" and "student" swapped'):
         check(rows(2, 6))
+
+
+def test_one_modality_alone_in_training_is_recognised():
+    """What is not paired goes to both models, and here fits the student alone."""
+    pair = pairs.split(rows(2, 4))
+    expected = r"modality of 'student' alone. Training takes both, x=\{\"teacher\""
+    with pytest.raises(ValueError, match=expected):
+        pairs.check_input("teacher", pair, mlp(6, name="teacher"), mlp(4))

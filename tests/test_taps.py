@@ -429,3 +429,18 @@ def test_a_keras_hub_classifier_is_tapped_by_layer_path():
     features = features_of(model, x, name, f"{backbone.name}/{name}")
     for feature in features.values():
         np.testing.assert_allclose(feature, expected, **SAME)
+
+
+def test_a_layer_whose_outputs_are_not_kept_raises():
+    """JAX and TensorFlow would fail with an error of their own, of leaked tensors."""
+    inputs = keras.Input((4,))
+    with keras.RematScope(mode="full"):
+        hidden = keras.layers.Dense(3, name="hidden")(inputs)
+    outputs = keras.layers.Dense(2, name="logits")(hidden)
+    model = keras.Model(inputs, outputs, name="net")
+    assert Tap(model, "logits").name == "logits"
+    with pytest.raises(ValueError, match='"hidden" was made within a keras.RematScope'):
+        Tap(model, "hidden")
+    holder = keras.Sequential([keras.Input((4,)), model], name="holder")
+    with pytest.raises(ValueError, match="RematScope"):
+        Tap(holder, "net/hidden")
