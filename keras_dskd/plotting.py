@@ -104,9 +104,9 @@ def _draw_sphere(axes, feature, labels):
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
+    what = "features on the unit sphere" + ("" if labels is None else ", by class")
     axes.set_xlabel(
-        f"features on the unit sphere\nuniformity {feature.uniformity:.2f} "
-        "(lower: more even)",
+        f"{what}\nuniformity {feature.uniformity:.2f} (lower: more even)",
         fontsize=9,
     )
 
@@ -125,12 +125,13 @@ def _draw_eigenvalues(axes, reports, pairs):
     axes.axhline(
         1, color="grey", linestyle="--", linewidth=1, label="independent channels"
     )
-    axes.set_ylim(bottom=min(0.1, axes.get_ylim()[0]))
+    # Curves fall to the right: below them is room for the legend.
+    axes.set_ylim(bottom=axes.get_ylim()[0] / 8)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("number of the eigenvalue, largest first")
     axes.set_ylabel("eigenvalue of the correlation matrix (cut at 0.0001)")
     axes.set_title("Spread over dimensions", fontsize=10)
-    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    axes.legend(fontsize=8, loc="lower left")
     axes.grid(alpha=0.3)
 
 
