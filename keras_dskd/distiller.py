@@ -20,8 +20,9 @@ class Distiller(keras.Model):
     ```
 
     `student_loss` is what the student's own `fit` would minimise: the compiled loss
-    with sample weights, what its layers `add_loss`, and its weights' regularisers
-    (a projector's are added to them). Each distillation loss sees float32 features
+    with sample weights, what its layers `add_loss`, and its weights' regularisers.
+    (Those of projectors and of layers inside losses are added to the total in
+    training, as they are.) Each distillation loss sees float32 features
     of one forward pass of each model; the teacher runs in inference mode, detached,
     and is never changed, whatever `trainable` says. Only training calls it: in
     `evaluate` and `predict` the distiller is the student, and `evaluate` reports no
@@ -44,13 +45,15 @@ class Distiller(keras.Model):
         distillation_loss_weights: One weight a loss, not negative: a number, or a
             callable of the step such as a
             `keras.optimizers.schedules.LearningRateSchedule`. A step is one training
-            batch, counted from 0. Can be assigned at any time, also while training.
-            Defaults to 1 each.
+            batch, counted from 0; a callable gets it as an integer tensor, and is
+            compiled: choose with `keras.ops.where`, not with `if`. Can be assigned at
+            any time, also while training. Defaults to 1 each.
         student_loss_weight: `w`, between 0 and 1. At 1 the teacher is not run; at 0
             labels are only used for metrics, and may be missing.
         projectors: Dict of student layer name, as the losses have it, to a
             `keras.layers.Layer` that is applied to that feature before the losses
-            see it. Trained with the student, not part of it.
+            see it: all losses that read the layer, its own regularisers too.
+            Trained with the student, not part of it.
         name: Name of the model.
         **kwargs: Arguments of `keras.Model`.
 
@@ -79,7 +82,11 @@ class Distiller(keras.Model):
         distillation_loss_weights=[1.0, 0.5],
         projectors={"pool": keras.layers.Dense(64)},
     )
-    distiller.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    distiller.compile(
+        "adam",
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
     distiller.fit({"teacher": optical, "student": radar}, labels)
     distiller.student.save("student.keras")
     ```
@@ -182,7 +189,7 @@ class Distiller(keras.Model):
     @trainable.setter
     def trainable(self, value):
         self._trainable = bool(value)
-        for layer in (self.student, *self.projectors.values(), *self._loss_layers):
+        for layer in (self.student, *self._held_layers()):
             layer.trainable = value
 
     # The torch trainer reads `trainable_weights`, the others `trainable_variables`.
@@ -237,7 +244,20 @@ class Distiller(keras.Model):
             features[OUTPUT] = self.student(x, training=training, **kwargs)
         for layer_name, projector in self.projectors.items():
             features[layer_name] = projector(features[layer_name], training=training)
+        self._handed_over.penalties = [
+            loss for layer in self._held_layers() for loss in layer.losses
+        ]
         return features
+
+    def _held_layers(self):
+        return (*self.projectors.values(), *self._loss_layers)
+
+    @property
+    def losses(self):
+        """What the student's layers and regularisers add to its loss."""
+        # The JAX trainer carries over what `call` collected.
+        carried_over = getattr(self, "_losses_override", None)
+        return carried_over or [*self._get_own_losses(), *self.student.losses]
 
     def _build_held_layers(self, x_teacher, x_student):
         """Builds projectors and layers inside losses, from shapes alone."""
@@ -279,7 +299,10 @@ class Distiller(keras.Model):
         pair = pairs.split(x)
         distils = self._distils(training)
         features = vars(self._handed_over).pop("features", None)
-        if y_pred is None or (distils and features is None):
+        if y_pred is None or (
+            # The features must be those of the very pass that made the prediction.
+            distils and (features is None or features[OUTPUT] is not y_pred)
+        ):
             y_pred = self(x, training=training)
             features = vars(self._handed_over).pop("features", None)
         samples = ops.shape(keras.tree.flatten(pair.student)[0])[0]
@@ -294,20 +317,24 @@ class Distiller(keras.Model):
             computed.update(
                 zip(terms.names(self.distillation_losses), values, strict=True)
             )
-            total = (1.0 - self._term_weights.student) * replicas.split_over_replicas(
-                distillation_loss
-            )
+            total = (1.0 - self._term_weights.student) * distillation_loss
+            for penalty in vars(self._handed_over).pop("penalties"):
+                total = total + ops.sum(penalty)
+            total = replicas.split_over_replicas(total)
             if self.student_loss_weight > 0:
                 total = total + self._term_weights.student * student_loss
         else:
             total = ops.zeros(()) if student_loss is None else student_loss
-        computed["total_loss"] = replicas.whole_of_replicas(total)
+        if distils or student_loss is not None:
+            computed["loss"] = computed["total_loss"] = replicas.whole_of_replicas(
+                total
+            )
         if training:
             self._term_weights.advance()
         for tracker in self._trackers:
             if tracker.name in computed:
                 tracker.update_state(computed[tracker.name], samples)
-        self._not_computed = {t.name for t in self._trackers} - set(computed)
+        self._not_computed = {"loss", *(t.name for t in self._trackers)} - set(computed)
         return total
 
     def _distils(self, training):
@@ -385,10 +412,9 @@ class Distiller(keras.Model):
         return self._taps[role]
 
     def _is_ready(self):
-        held = (*self.projectors.values(), *self._loss_layers)
-        return self.student.built and all(layer.built for layer in held)
+        return self.student.built and all(held.built for held in self._held_layers())
 
-    def cache_teacher(self, x_teacher, batch_size=32):
+    def cache_teacher(self, x_teacher, *, batch_size=32):
         """Runs the teacher once over a data set.
 
         Args:
@@ -417,9 +443,9 @@ class Distiller(keras.Model):
             if name not in self._not_computed
         }
 
-    def compile(self, optimizer="adam", loss=None, **kwargs):
-        """`keras.Model.compile`, with Adam by default as in Keras's distiller."""
-        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+    def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs):
+        """`keras.Model.compile`, with the defaults of Keras's distiller."""
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
     def get_compile_config(self):
         """What `compile_from_config` takes; see `keras.Model.get_compile_config`."""

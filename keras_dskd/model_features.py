@@ -60,36 +60,36 @@ def head_input(model):
 
 
 def stage_ends(model):
-    """Paths of the last feature maps of each resolution that has weights.
+    """Paths of the last feature map of each size, in the order of the sizes.
 
-    A stage is a run of layers whose feature maps have the same size.
+    A stage is all layers whose feature maps have one size, and some have weights.
 
     Raises:
         ValueError: If the model has no feature maps of known size.
     """
-    stages = []
-    size = None
+    ends, have_weights = {}, set()
     for path, layer in graph_layers(model):
         shape = _shape(layer)
         if shape is None or len(shape) < 3:
             continue
-        positions = list(shape[1:])
-        del positions[channel_axis(len(shape)) - 1]
-        if None in positions:
+        size = list(shape[1:])
+        del size[channel_axis(len(shape)) - 1]
+        if None in size:
             raise ValueError(
                 f"The feature maps of {model.name!r} have no known size "
                 f"({path!r}: {shape}), which would tell its stages."
             )
-        if positions != size:
-            stages.append({"end": None, "has_weights": False})
-            size = positions
-        stages[-1]["has_weights"] |= bool(layer.weights)
-        if not isinstance(layer, keras.layers.Dropout):
-            stages[-1]["end"] = path
-    ends = [stage["end"] for stage in stages if stage["has_weights"] and stage["end"]]
-    if not ends:
+        size = tuple(size)
+        # A single position is a gate or a pooled feature, not a map.
+        if set(size) == {1} or isinstance(layer, keras.layers.Dropout):
+            continue
+        ends[size] = path
+        if layer.weights:
+            have_weights.add(size)
+    paths = [path for size, path in ends.items() if size in have_weights]
+    if not paths:
         raise ValueError(f"{model.name!r} has no feature maps.")
-    return ends
+    return paths
 
 
 def feature_shape(model, name):

@@ -11,7 +11,7 @@ from keras_dskd.losses import (
 )
 from keras_dskd.model_features import feature_shape, head_input, stage_ends
 from keras_dskd.ops.rows import channel_axis
-from keras_dskd.taps import find_layer, output_activation
+from keras_dskd.taps import find_layer, output_activations
 
 # The weights below are those of the total. `Distiller` multiplies distillation terms
 # by 1 - student_loss_weight.
@@ -160,6 +160,11 @@ class _Features:
         """The intermediate features: those named, or `count` from the middle."""
         if named is not None:
             named = named if isinstance(named, list) else [named]
+            if not named:
+                raise ValueError(
+                    "`intermediate_features` must name at least one feature. "
+                    "Received: intermediate_features=[]"
+                )
             return [self._pair(feature, reads_teacher) for feature in named]
 
         def middle(model):
@@ -224,6 +229,9 @@ class _Features:
                 "A feature is a layer name for both models, or a pair (teacher's, "
                 f"student's). Received: {named!r}"
             )
+        for model, name in zip(self.models.values(), names, strict=True):
+            if reads_teacher or model is self.models["student"]:
+                find_layer(model, name.partition("#")[0])
         return names if reads_teacher else (None, names[1])
 
     def _pick(self, argument, pick, reads_teacher):
@@ -256,6 +264,6 @@ def _ramp(weight, steps):
 def _soft_targets(teacher, student):
     return SoftTargets(
         temperature=4.0,
-        teacher_from_logits=output_activation(teacher) != "softmax",
-        student_from_logits=output_activation(student) != "softmax",
+        teacher_from_logits=output_activations(teacher) != {"softmax"},
+        student_from_logits=output_activations(student) != {"softmax"},
     )

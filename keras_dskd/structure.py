@@ -140,6 +140,11 @@ def structure_report(
 def measure(rows):
     """The structure of rows `(n, c)`: a `FeatureStructure`."""
     rows = np.asarray(rows, "float32")
+    if not np.isfinite(rows).all():
+        raise ValueError(
+            f"Features must be finite. Received {np.sum(~np.isfinite(rows))} values "
+            f"that are not, of {rows.size}."
+        )
     spread = rows.std(axis=0)
     # An epsilon beside the variance would shrink the correlation of quiet channels.
     correlation = _number(ops.channel_correlation(rows, epsilon=1e-12))
@@ -212,9 +217,16 @@ class PooledFeatures(FeatureModel):
 
 def _class_indices(y, output):
     y = np.asarray(y)
+    if output.ndim == 2 and output.shape[1] == 1:
+        raise ValueError(
+            "Accuracy is that of the most likely class, and the output has one column. "
+            f"Received: an output of shape {output.shape}. Leave out `y`."
+        )
     if y.ndim == 2 and y.shape[1] > 1:
         y = np.argmax(y, axis=1)
     y = y.reshape(-1)
+    if not np.array_equal(y, np.round(y)):
+        raise ValueError("Labels must be class indices. Received fractions in `y`.")
     if output.ndim != 2 or len(y) != len(output):
         raise ValueError(
             "Accuracy needs one label a sample and an output of shape (n, classes). "

@@ -73,14 +73,14 @@ def find_layer(model, path):
     """
     found = layer_paths(model)
     wanted = tuple(path.split("/"))
+    exact = {id(layer): layer for layer_path, layer in found if layer_path == wanted}
+    if len(exact) == 1:
+        return next(iter(exact.values()))
     matches = {
         id(layer): (layer_path, layer)
-        for layer_path, layer in found
+        for layer_path, layer in reversed(found)
         if layer_path[-len(wanted) :] == wanted
     }
-    exact = [match for match in matches.values() if match[0] == wanted]
-    if len(exact) == 1:
-        return exact[0][1]
     if len(matches) == 1:
         return next(iter(matches.values()))[1]
     if matches:
@@ -98,10 +98,11 @@ def find_layer(model, path):
 
 
 def _check_not_rematerialized(model, layer, name):
-    paths = [path for path, found in layer_paths(model) if found is layer]
+    below = layer_paths(model)
+    paths = [path for path, found in below if found is layer]
     holders = [
         found
-        for path, found in layer_paths(model)
+        for path, found in below
         if any(whole[: len(path)] == path for whole in paths)
     ]
     for holder in (model, *holders):
@@ -201,13 +202,14 @@ def _recording(layer, outputs):
     listener = (threading.get_ident(), outputs)
     # Written past `Layer.__setattr__`: bookkeeping of Keras and torch must not see it.
     attributes = vars(layer)
+    # Keras calls a quantised layer by another name.
+    is_quantized = getattr(layer, "quantization_mode", None) is not None
+    method = "quantized_call" if is_quantized else "call"
     with _lock:
-        own_call = attributes.get("call")
-        recorder = (
-            own_call if isinstance(own_call, _Recorder) else _Recorder(layer.call)
-        )
+        call = getattr(layer, method)
+        recorder = call if isinstance(call, _Recorder) else _Recorder(call)
         recorder.listeners.append(listener)
-        attributes["call"] = recorder
+        attributes[method] = recorder
     try:
         yield
     finally:
@@ -216,15 +218,15 @@ def _recording(layer, outputs):
                 other for other in recorder.listeners if other is not listener
             ]
             if not recorder.listeners:
-                _restore(layer, recorder)
+                _restore(layer, method, recorder)
 
 
-def _restore(layer, recorder):
+def _restore(layer, method, recorder):
     attributes = vars(layer)
-    del attributes["call"]
+    del attributes[method]
     # A `call` that somebody set on the instance before goes back to its place.
-    if layer.call != recorder.call:
-        attributes["call"] = recorder.call
+    if getattr(layer, method) != recorder.call:
+        attributes[method] = recorder.call
 
 
 class FeatureModel(keras.Model):
@@ -262,21 +264,32 @@ class ShapesOnly(keras.layers.Layer):
         return self.function(x)
 
 
-def output_activation(model):
-    """Name of the activation that a model's output has gone through, if known.
+def output_activations(model, layer_name=None):
+    """Names of the activations that outputs have gone through, where they are known.
 
-    Looks at the model's last layer (the last one's last, where models are nested).
+    Args:
+        model: A `keras.Model`.
+        layer_name: A layer's name, as of a `Tap`; `None` for the final outputs.
 
     Returns:
-        A string such as `"softmax"`, or `None` where the last layer tells nothing.
+        A set of strings such as `{"softmax"}`. Empty for a subclassed model, whose
+        outputs nothing ties to a layer.
     """
-    layers = getattr(model, "layers", None)
-    if not layers:
-        return None
-    last = layers[-1]
-    if isinstance(last, keras.Model):
-        return output_activation(last)
-    if isinstance(last, keras.layers.Softmax):
-        return "softmax"
-    activation = getattr(last, "activation", None)
-    return getattr(activation, "__name__", None)
+    if layer_name:
+        makers = [find_layer(model, layer_name.partition("#")[0])]
+    elif isinstance(model, keras.Sequential) and model.layers:
+        makers = [model.layers[-1]]
+    elif getattr(model, "inputs", None):
+        makers = [output._keras_history.operation for output in model.outputs]
+    else:
+        return set()
+    found = set()
+    for maker in makers:
+        if isinstance(maker, keras.Model):
+            found |= output_activations(maker)
+        elif type(maker).__name__ in ("Softmax", "Sigmoid"):
+            found.add(type(maker).__name__.lower())  # The layers and `keras.ops`.
+        else:
+            name = getattr(getattr(maker, "activation", None), "__name__", None)
+            found |= {name} if name else set()
+    return found

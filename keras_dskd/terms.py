@@ -157,8 +157,10 @@ def value(loss, teacher_features, student_features):
         ),
     ):
         keras.tree.map_structure(_check_same_shape, teacher, student)
-    result = loss.compute_loss(teacher, student)
-    if len(ops.shape(result)):
+    result = ops.cast(
+        ops.convert_to_tensor(loss.compute_loss(teacher, student)), "float32"
+    )
+    if len(result.shape):
         raise ValueError(
             "A distillation loss must be a scalar. Received from "
             f"{type(loss).__name__}: shape {tuple(result.shape)}"

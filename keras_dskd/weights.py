@@ -30,6 +30,8 @@ def check_weights(weights, count):
     """
     if weights is None:
         return [1.0] * count
+    if hasattr(weights, "tolist"):
+        weights = weights.tolist()  # An array.
     if not isinstance(weights, (list, tuple)):
         weights = [weights]
     if len(weights) != count:

@@ -321,7 +321,7 @@ def test_an_add_loss_teacher_does_not_make_up_for_a_missing_student_loss():
         fit(made, epochs=2)
 
 
-def test_a_projectors_regulariser_counts():
+def test_a_projectors_regulariser_counts_in_the_total_alone():
     projector = keras.layers.Dense(
         5, use_bias=False, kernel_regularizer=keras.regularizers.L2(0.5)
     )
@@ -330,11 +330,32 @@ def test_a_projectors_regulariser_counts():
         student=mlp(4, hidden=2),
         projectors={"hidden": projector},
     )
-    received = fit(made)["student_loss"]
+    received = fit(made)
     logits = made.student.predict(X["student"], verbose=0)
     (kernel,) = projector.get_weights()
-    expected = numpy_crossentropy(Y, logits) + 0.5 * np.sum(kernel**2)
-    assert received == pytest.approx(expected, **CLOSE)
+    student_loss = numpy_crossentropy(Y, logits)
+    assert received["student_loss"] == pytest.approx(student_loss, **CLOSE)
+    total = 0.5 * student_loss + 0.5 * received["distillation_loss"]
+    total += 0.5 * np.sum(kernel**2)
+    assert received["loss"] == pytest.approx(total, **CLOSE)
+    # The projector is not part of what is evaluated.
+    evaluated = made.evaluate(X["student"], Y, verbose=0, return_dict=True)
+    assert evaluated["loss"] == pytest.approx(student_loss, **CLOSE)
+
+
+def test_the_features_are_those_of_the_pass_that_made_the_prediction():
+    """Not of the latest pass, when a loop of the user's own runs several."""
+    losses = [keras_dskd.losses.SpatialUniformity("hidden")]
+    made = distiller(losses, student=mlp(4, hidden=3))
+    first = {role: x[:4] for role, x in X.items()}
+    second = {role: x[4:8] for role, x in X.items()}
+    expected = made.compute_loss(first, Y[:4], made(first, training=True))
+    prediction = made(first, training=True)
+    made(second, training=True)
+    received = made.compute_loss(first, Y[:4], prediction)
+    assert ops.convert_to_numpy(received) == pytest.approx(
+        ops.convert_to_numpy(expected), **CLOSE
+    )
 
 
 # Passes

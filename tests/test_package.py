@@ -23,7 +23,7 @@ BELOW = {
     "weights": set(),
     "ops": {"ops"},
     "losses": {"losses", "ops", "taps"},
-    "layers": {"layers", "ops"},
+    "layers": {"layers", "ops", "weights"},
     "model_features": {"ops", "taps"},
     # The figure is drawn on demand, from NumPy arrays alone.
     "structure": {"ops", "taps", "plotting"},

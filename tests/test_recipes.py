@@ -215,3 +215,27 @@ def test_one_student_layer_twice_is_refused():
         keras_dskd.recommended(
             cnn(), student(), [("block2", "block2"), ("block3", "block2")]
         )
+
+
+def test_no_intermediate_features_are_refused():
+    with pytest.raises(ValueError, match="at least one feature"):
+        keras_dskd.recommended(cnn(), student(), [])
+
+
+def test_a_name_that_is_not_read_is_checked_all_the_same():
+    with pytest.raises(ValueError, match='"nope" not found in model "teacher"'):
+        keras_dskd.recommended(cnn(), student(), [("nope", "block2")])
+
+
+def test_gates_of_a_single_position_are_no_stage(capsys):
+    """As in networks with squeeze and excitation."""
+    x = inputs = keras.Input((16, 16, 1))
+    for number in (1, 2, 3):
+        x = keras.layers.Conv2D(4, 3, 2, padding="same", name=f"conv{number}")(x)
+        gate = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
+        gate = keras.layers.Conv2D(4, 1, activation="sigmoid", name=f"g{number}")(gate)
+        x = keras.layers.Multiply(name=f"stage{number}")([x, gate])
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    gated = keras.Model(inputs, keras.layers.Dense(3)(x), name="gated")
+    distiller = keras_dskd.recommended(cnn(), gated)
+    assert [pair[1] for pair in read(distiller)[1:]] == ["stage2", "stage3"]

@@ -128,3 +128,17 @@ def test_labels_that_do_not_fit_are_refused():
 def test_one_sample_is_refused():
     with pytest.raises(ValueError, match="at least 2 rows"):
         keras_dskd.structure_report(model(), images(1), "features")
+
+
+def test_a_single_column_has_no_accuracy():
+    net = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="one")])
+    x = np.random.default_rng(0).normal(size=(9, 3)).astype("float32")
+    with pytest.raises(ValueError, match="the output has one column"):
+        keras_dskd.structure_report(net, x, "one", y=np.ones(9))
+
+
+def test_features_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="must be finite. Received 5 values"):
+        x = images()
+        x[0] = np.nan
+        keras_dskd.structure_report(model(), x, "features")

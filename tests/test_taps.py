@@ -16,7 +16,7 @@ from keras_dskd.taps import (
     capture,
     find_layer,
     layer_paths,
-    output_activation,
+    output_activations,
 )
 
 # A layer's output is compared with the same operations in another program: equal but
@@ -372,13 +372,75 @@ def test_the_output_activation_is_that_of_the_innermost_last_layer(activation):
     head = keras.layers.Dense(3, activation)(inputs)
     inner = keras.Model(inputs, head)
     outer = keras.Input((4,))
-    assert output_activation(inner) == activation
-    assert output_activation(keras.Model(outer, inner(outer))) == activation
+    assert output_activations(inner) == {activation}
+    assert output_activations(keras.Model(outer, inner(outer))) == {activation}
 
 
 def test_a_softmax_layer_counts_as_softmax():
     model = keras.Sequential([keras.layers.Dense(3), keras.layers.Softmax()])
-    assert output_activation(model) == "softmax"
+    assert output_activations(model) == {"softmax"}
+
+
+def test_a_softmax_of_keras_ops_counts_as_softmax():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, ops.softmax(keras.layers.Dense(3)(inputs)))
+    assert output_activations(model) == {"softmax"}
+
+
+def test_the_activation_of_a_named_layer_is_told():
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(3, "softmax", name="predictions")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+    assert output_activations(model, "predictions") == {"softmax"}
+
+
+def test_each_output_of_several_is_looked_at():
+    inputs = keras.Input((4,))
+    outputs = [keras.layers.Dense(3, act)(inputs) for act in ("linear", "softmax")]
+    assert output_activations(keras.Model(inputs, outputs)) == {"linear", "softmax"}
+
+
+def test_a_subclassed_model_tells_no_activation():
+    """Its last layer may be one that its `call` does not end in."""
+
+    class WithProbabilities(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(3)
+            self.softmax = keras.layers.Softmax()
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = WithProbabilities()
+    model(rows(2, 4))
+    assert output_activations(model) == set()
+
+
+def test_a_quantised_layer_is_tapped():
+    model = keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2)]
+    )
+    for layer in model.layers:
+        layer.quantize("int8")
+    features = features_of(model, rows(3, 8), "hidden")
+    np.testing.assert_allclose(
+        features["hidden"],
+        ops.convert_to_numpy(model.get_layer("hidden")(rows(3, 8))),
+        **SAME,
+    )
+    assert "quantized_call" not in vars(model.get_layer("hidden"))
+
+
+def test_a_whole_path_wins_over_longer_ones_that_end_in_it():
+    inputs = keras.Input((4,))
+    shared = keras.layers.Dense(4, name="c")
+    inner = keras.Sequential([keras.Input((4,)), shared], name="inner")
+    other = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(4, name="c")], name="other"
+    )
+    model = keras.Model(inputs, other(inner(shared(inputs))))
+    assert find_layer(model, "c") is shared
 
 
 # Other people's models

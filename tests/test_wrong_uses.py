@@ -385,3 +385,15 @@ def test_features_that_are_no_numbers_show_in_their_term_and_the_total(role):
         assert np.isnan(history[name][0]), name
     assert len(history["loss"]) == 1
     assert np.isfinite(history["student_loss"][0]) == (role == "teacher")
+
+
+def test_a_layer_with_several_outputs_is_no_feature():
+    """Stacked, they would pass for a batch of as many rows."""
+    inputs = keras.Input((5, 4))
+    outputs = keras.layers.LSTM(3, return_state=True, name="lstm")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3)(outputs[0]), name="recurrent")
+    other = keras.models.clone_model(model)
+    made = keras_dskd.Distiller(other, model, SpatialUniformity("lstm"))
+    made.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(ValueError, match="of 3: the layer or model has several"):
+        made.fit(np.zeros((4, 5, 4), "float32"), np.zeros(4), verbose=0)

@@ -1,10 +1,9 @@
 """Layer: regularise features towards independent channels."""
 
-import math
-
 import keras
 
 from keras_dskd import ops
+from keras_dskd.weights import check_number
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd_layers")
@@ -48,8 +47,7 @@ class ChannelIndependence(keras.layers.Layer):
 
     def __init__(self, weight, epsilon=1e-5, **kwargs):
         super().__init__(**kwargs)
-        if not (weight >= 0 and math.isfinite(weight)):
-            raise ValueError(f"`weight` must be >= 0. Received: weight={weight}")
+        check_number("weight", weight)
         if not epsilon > 0:
             raise ValueError(f"`epsilon` must be > 0. Received: epsilon={epsilon}")
         self.weight = weight

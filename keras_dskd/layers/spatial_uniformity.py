@@ -1,11 +1,10 @@
 """Layer: regularise features towards an even spread over the unit sphere."""
 
-import math
-
 import keras
 
 from keras_dskd import ops
 from keras_dskd.ops.rows import check_rows_kind, check_temperature
+from keras_dskd.weights import check_number
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd_layers")
@@ -49,8 +48,7 @@ class SpatialUniformity(keras.layers.Layer):
 
     def __init__(self, weight, temperature=2.0, rows="pooled", **kwargs):
         super().__init__(**kwargs)
-        if not (weight >= 0 and math.isfinite(weight)):
-            raise ValueError(f"`weight` must be >= 0. Received: weight={weight}")
+        check_number("weight", weight)
         check_temperature(temperature)
         check_rows_kind(rows)
         self.weight = weight

@@ -4,7 +4,7 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.ops.rows import check_temperature
-from keras_dskd.taps import output_activation
+from keras_dskd.taps import output_activations
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -62,10 +62,10 @@ class SoftTargets(keras.distillation.DistillationLoss):
 
     def validate_model_compatibility(self, teacher, student):
         """Raises `ValueError` where a model's last layer shows it gives no logits."""
-        if self.teacher_from_logits and not self.teacher_layer_name:
-            _check_gives_logits("teacher", teacher)
-        if self.student_from_logits and not self.student_layer_name:
-            _check_gives_logits("student", student)
+        if self.teacher_from_logits:
+            _check_gives_logits("teacher", teacher, self.teacher_layer_name)
+        if self.student_from_logits:
+            _check_gives_logits("student", student, self.student_layer_name)
 
     def validate_outputs(self, teacher_outputs, student_outputs):
         """Raises `ValueError` unless both models give the same structure of outputs."""
@@ -128,14 +128,14 @@ def _log(probabilities):
     return keras.ops.log(keras.ops.maximum(probabilities, 1e-30))
 
 
-def _check_gives_logits(role, model):
-    activation = output_activation(model)
-    if activation == "softmax":
+def _check_gives_logits(role, model, layer_name):
+    activations = output_activations(model, layer_name)
+    if "softmax" in activations:
         raise ValueError(
             f"SoftTargets compares logits, and the {role} {model.name!r} ends in a "
             f"softmax. Use SoftTargets({role}_from_logits=False)."
         )
-    if activation == "sigmoid":
+    if "sigmoid" in activations:
         raise ValueError(
             f"SoftTargets compares distributions over classes, and the {role} "
             f"{model.name!r} ends in a sigmoid. Give the model one logit a class and "

@@ -86,6 +86,12 @@ def rows(feature, rows="pooled", data_format=None):
         ValueError: If `rows` is unknown or the feature has no channel axis.
     """
     check_rows_kind(rows)
+    if isinstance(feature, (list, tuple, dict)):
+        raise ValueError(
+            f"Expected one feature. Received a {type(feature).__name__} of "
+            f"{len(feature)}: the layer or model has several outputs. Name a layer "
+            "with one output."
+        )
     feature = ops.cast(ops.convert_to_tensor(feature), "float32")
     rank = len(feature.shape)
     if rank < 2:
