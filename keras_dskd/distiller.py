@@ -453,7 +453,9 @@ class Distiller(keras.Model):
         # state of one that was saved before its first step.
         if self.compiled and self.built and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
-        return super().get_compile_config()
+        config = super().get_compile_config()
+        _name_publicly(config.get("optimizer"))
+        return config
 
     def compile_from_config(self, config):
         """Compiles as before saving; see `keras.Model.compile_from_config`."""
@@ -505,6 +507,20 @@ class Distiller(keras.Model):
             for layer_name, projector in config.get("projectors", {}).items()
         }
         return cls(**config)
+
+
+def _name_publicly(optimizer):
+    """Lets a serialised optimizer load on any backend.
+
+    On torch Keras names a class of that backend alone, for an optimizer that has a
+    class of the same name for all.
+    """
+    while isinstance(optimizer, dict) and hasattr(
+        keras.optimizers, optimizer.get("class_name", "")
+    ):
+        if str(optimizer.get("module")).startswith("keras."):
+            optimizer["module"] = "keras.optimizers"
+        optimizer = optimizer["config"].get("inner_optimizer")
 
 
 def _without(variables, others):

@@ -401,3 +401,20 @@ def test_another_program_loads_the_student_plainly_and_the_distiller_in_safe_mod
     for name in ("by_student", "by_distiller"):
         predicted = np.load(tmp_path / f"{name}.npy")
         np.testing.assert_allclose(predicted, expected, **TRAINED)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: keras.optimizers.Adam(),
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(momentum=0.9)),
+    ],
+    ids=["plain", "with loss scaling"],
+)
+def test_the_optimizer_is_saved_by_a_name_that_all_backends_know(optimizer):
+    made = distiller()
+    made.compile(optimizer(), crossentropy())
+    saved = made.get_compile_config()["optimizer"]
+    assert saved["module"] == "keras.optimizers"
+    inner = saved["config"].get("inner_optimizer")
+    assert inner is None or inner["module"] == "keras.optimizers"
