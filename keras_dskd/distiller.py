@@ -6,7 +6,8 @@ import keras
 from keras import ops
 
 from keras_dskd import pairs, replicas, terms, weights
-from keras_dskd.taps import OUTPUT, FeatureModel, ShapesOnly, Tap, capture
+from keras_dskd.model_features import FeatureModel, ShapesOnly
+from keras_dskd.taps import OUTPUT, Tap, capture
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")

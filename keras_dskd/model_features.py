@@ -1,10 +1,76 @@
-"""Which of a model's features a method reads, where the user does not say."""
+"""A model's features: read over data, and picked where the user does not name them."""
 
 import keras
 from keras import ops
 
 from keras_dskd.ops.rows import channel_axis
-from keras_dskd.taps import FeatureModel, find_layer, layer_paths
+from keras_dskd.taps import OUTPUT, Tap, capture, find_layer, layer_paths
+
+
+class FeatureModel(keras.Model):
+    """A model whose output is the features of another: for `predict` over data.
+
+    Args:
+        model: A `keras.Model`; runs in inference mode.
+        names: Names of the layers to read. See `Tap`. `OUTPUT` is the final output.
+
+    Output: a dict of name -> feature.
+    """
+
+    def __init__(self, model, names):
+        super().__init__(autocast=False)
+        self.model = model
+        self.names = tuple(names)
+
+    def call(self, inputs):
+        taps = [Tap(self.model, name) for name in self.names if name != OUTPUT]
+        with capture(taps) as features:
+            output = self.model(inputs, training=False)
+        if OUTPUT in self.names:
+            features[OUTPUT] = output
+        return features
+
+
+class ShapesOnly(keras.layers.Layer):
+    """A function as a layer, for its `compute_output_spec`."""
+
+    def __init__(self, function):
+        super().__init__(autocast=False)
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+def output_activations(model, layer_name=None):
+    """Names of the activations that outputs have gone through, where they are known.
+
+    Args:
+        model: A `keras.Model`.
+        layer_name: A layer's name, as of a `Tap`; `None` for the final outputs.
+
+    Returns:
+        A set of strings such as `{"softmax"}`. Empty for a subclassed model, whose
+        outputs nothing ties to a layer.
+    """
+    if layer_name:
+        makers = [find_layer(model, layer_name.partition("#")[0])]
+    elif isinstance(model, keras.Sequential) and model.layers:
+        makers = [model.layers[-1]]
+    elif getattr(model, "inputs", None):
+        makers = [output._keras_history.operation for output in model.outputs]
+    else:
+        return set()
+    found = set()
+    for maker in makers:
+        if isinstance(maker, keras.Model):
+            found |= output_activations(maker)
+        elif type(maker).__name__ in ("Softmax", "Sigmoid"):
+            found.add(type(maker).__name__.lower())  # The layers and `keras.ops`.
+        else:
+            name = getattr(getattr(maker, "activation", None), "__name__", None)
+            found |= {name} if name else set()
+    return found
 
 
 def graph_layers(model):

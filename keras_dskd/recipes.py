@@ -9,9 +9,14 @@ from keras_dskd.losses import (
     SoftTargets,
     SpatialUniformity,
 )
-from keras_dskd.model_features import feature_shape, head_input, stage_ends
+from keras_dskd.model_features import (
+    feature_shape,
+    head_input,
+    output_activations,
+    stage_ends,
+)
 from keras_dskd.ops.rows import channel_axis
-from keras_dskd.taps import find_layer, output_activations
+from keras_dskd.taps import find_layer
 
 # The weights below are those of the total. `Distiller` multiplies distillation terms
 # by 1 - student_loss_weight.

@@ -6,7 +6,8 @@ import numpy as np
 from keras import ops as keras_ops
 
 from keras_dskd import ops
-from keras_dskd.taps import OUTPUT, FeatureModel
+from keras_dskd.model_features import FeatureModel
+from keras_dskd.taps import OUTPUT
 
 #: A channel that varies less than this share of the liveliest one is dead.
 DEAD_SHARE = 1e-6

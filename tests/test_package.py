@@ -22,13 +22,20 @@ BELOW = {
     "plotting": set(),
     "weights": set(),
     "ops": {"ops"},
-    "losses": {"losses", "ops", "taps"},
+    "losses": {"losses", "model_features", "ops"},
     "layers": {"layers", "ops", "weights"},
     "model_features": {"ops", "taps"},
     # The figure is drawn on demand, from NumPy arrays alone.
-    "structure": {"ops", "taps", "plotting"},
+    "structure": {"model_features", "ops", "plotting", "taps"},
     "terms": {"taps"},
-    "distiller": {"pairs", "replicas", "taps", "terms", "weights"},
+    "distiller": {
+        "model_features",
+        "pairs",
+        "replicas",
+        "taps",
+        "terms",
+        "weights",
+    },
     "recipes": {"distiller", "losses", "model_features", "ops", "taps"},
     "__init__": {
         "distiller",

@@ -9,14 +9,13 @@ import pytest
 from keras import ops
 from small_models import Composite, Subclassed, mlp, rows
 
+from keras_dskd.model_features import FeatureModel, output_activations
 from keras_dskd.taps import (
     OUTPUT,
-    FeatureModel,
     Tap,
     capture,
     find_layer,
     layer_paths,
-    output_activations,
 )
 
 # A layer's output is compared with the same operations in another program: equal but

@@ -3,8 +3,8 @@
 import keras
 
 from keras_dskd import ops
+from keras_dskd.model_features import output_activations
 from keras_dskd.ops.rows import check_temperature
-from keras_dskd.taps import output_activations
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
