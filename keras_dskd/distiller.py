@@ -5,8 +5,9 @@ import threading
 import keras
 from keras import ops
 
-from keras_dskd import pairs, replicas, terms, weights
+from keras_dskd import pairs, replicas, sample_weights, terms, weights
 from keras_dskd.model_features import FeatureModel, ShapesOnly
+from keras_dskd.ops.rows import keep_rows
 from keras_dskd.taps import OUTPUT, Tap, capture
 
 
@@ -33,6 +34,19 @@ class Distiller(keras.Model):
     model takes, from arrays, `tf.data`, `PyDataset`, torch `DataLoader` or
     generators. `{"student": ..., "teacher_features": ...}` replays what
     `cache_teacher` returned. Any other `x` goes to both models.
+
+    Where some samples lack the strong modality, `"teacher_mask"` beside the others,
+    an array `(n,)`, is false for them: whatever stands in their place (zeros, NaN) is
+    left out of the terms, while their labels count in `student_loss`. A term that is
+    a mean over samples is what it would be in a batch without them. One of batch
+    statistics that compares with the teacher takes them over the other samples, and
+    is 0 with fewer than two; one that reads the student alone looks at all samples.
+
+    `sample_weight` and `class_weight` weigh the samples of `student_loss` and of each
+    term that is a mean over samples, ours and Keras's: `Σ weight_i value_i / n`. They
+    do not reach batch statistics. A loss of your own takes part by naming
+    `sample_weight`, or `teacher_mask` for batch statistics, among the arguments of its
+    `compute_loss`.
 
     Args:
         teacher: A trained `keras.Model` for the strong modality. Left as it is.
@@ -312,7 +326,13 @@ class Distiller(keras.Model):
         if student_loss is not None:
             computed["student_loss"] = replicas.whole_of_replicas(student_loss)
         if distils:
-            values = self._term_values(self._teacher_features(pair), features)
+            mask = pairs.teacher_mask(pair)
+            values = self._term_values(
+                self._teacher_features(pair, mask),
+                features,
+                sample_weights.of_terms(sample_weight, mask),
+                mask,
+            )
             distillation_loss = self._term_weights.weighted_sum(values)
             computed["distillation_loss"] = distillation_loss
             computed.update(
@@ -367,13 +387,13 @@ class Distiller(keras.Model):
             f"{what}, or use student_loss_weight=0 to train on the teacher alone."
         )
 
-    def _term_values(self, teacher_features, student_features):
+    def _term_values(self, *features_and_weights):
         return [
-            terms.value(loss, teacher_features, student_features)
+            terms.value(loss, *features_and_weights)
             for loss in self.distillation_losses
         ]
 
-    def _teacher_features(self, pair):
+    def _teacher_features(self, pair, mask=None):
         if pair.teacher_features is None:
             self._check_teacher(pair)
             taps = self._find_taps("teacher")
@@ -389,7 +409,9 @@ class Distiller(keras.Model):
                     f"{sorted(features)}. Make them with this distiller's "
                     "`cache_teacher`."
                 )
-        return keras.tree.map_structure(ops.stop_gradient, features)
+        return keras.tree.map_structure(
+            lambda feature: keep_rows(ops.stop_gradient(feature), mask), features
+        )
 
     def _check_teacher(self, pair):
         if pair.teacher is None:

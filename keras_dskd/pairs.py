@@ -3,8 +3,9 @@
 from typing import Any, NamedTuple
 
 import keras
+from keras import ops
 
-KEYS = ("teacher", "student", "teacher_features")
+KEYS = ("teacher", "student", "teacher_features", "teacher_mask")
 
 
 class Pair(NamedTuple):
@@ -13,6 +14,7 @@ class Pair(NamedTuple):
     teacher: Any
     student: Any
     teacher_features: Any
+    teacher_mask: Any = None
 
 
 def is_pair(x):
@@ -26,7 +28,8 @@ def split(x):
     Args:
         x: `{"teacher": ..., "student": ...}`, where each value is any structure
             that its model takes; `"teacher_features"` may stand in place of
-            `"teacher"`. Anything else goes to both models as it is.
+            `"teacher"`, and `"teacher_mask"` beside them. Anything else goes to both
+            models as it is.
 
     Returns:
         A `Pair`.
@@ -46,7 +49,40 @@ def split(x):
             'A paired input needs the key "student". Received keys: '
             f"{sorted(x)}. The student's modality is all that is used at run time."
         )
-    return Pair(x.get("teacher"), x["student"], x.get("teacher_features"))
+    return Pair(*(x.get(key) for key in KEYS))
+
+
+def teacher_mask(pair):
+    """Which samples have a teacher: a bool tensor `(n,)`, or `None` for all.
+
+    Raises:
+        ValueError: If the mask holds anything but one number a sample.
+    """
+    mask = pair.teacher_mask
+    if mask is None:
+        return None
+    shapes = [tuple(getattr(leaf, "shape", ())) for leaf in keras.tree.flatten(mask)]
+    if (
+        len(shapes) != 1
+        or len(shapes[0]) not in (1, 2)
+        or shapes[0][1:]
+        not in (
+            (),
+            (1,),
+        )
+    ):
+        raise ValueError(
+            'x["teacher_mask"] is an array of shape (n,), true for samples that have '
+            f"the teacher's modality. Received: shape {shapes}"
+        )
+    mask = ops.reshape(ops.cast(keras.tree.flatten(mask)[0], "bool"), (-1,))
+    samples = keras.tree.flatten(pair.student)[0].shape[0]
+    if None not in (mask.shape[0], samples) and mask.shape[0] != samples:
+        raise ValueError(
+            f'x["teacher_mask"] holds {mask.shape[0]} samples, and x["student"] '
+            f"{samples}."
+        )
+    return mask
 
 
 def holds_teacher(x, teacher):

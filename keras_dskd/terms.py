@@ -6,6 +6,7 @@ import re
 import keras
 from keras import ops
 
+from keras_dskd import sample_weights
 from keras_dskd.taps import OUTPUT, layer_paths
 
 
@@ -134,31 +135,33 @@ def layers_in(losses):
     return list(found.values())
 
 
-def value(loss, teacher_features, student_features):
+def value(
+    loss, teacher_features, student_features, sample_weight=None, teacher_mask=None
+):
     """A loss's value, a float32 scalar.
 
     Args:
         loss: A `DistillationLoss`.
         teacher_features: Dict of what `keys` names of the teacher.
         student_features: The same of the student.
+        sample_weight: Of `sample_weights.of_terms`, or `None`.
+        teacher_mask: Bool tensor `(n,)`, or `None`.
 
     Raises:
-        ValueError: If the loss does not fit its features, or is no scalar.
+        ValueError: If the loss does not fit its features, is no scalar, or cannot
+            leave out the samples that have no teacher.
     """
     # Squares of half-precision features overflow.
     teacher = keras.tree.map_structure(_float32, teacher_features[key(loss, "teacher")])
     student = keras.tree.map_structure(_float32, student_features[key(loss, "student")])
     loss.validate_outputs(teacher, student)
-    if isinstance(
-        loss,
-        (
-            keras.distillation.FeatureDistillation,
-            keras.distillation.LogitsDistillation,
-        ),
-    ):
+    if isinstance(loss, sample_weights.OF_KERAS):
         keras.tree.map_structure(_check_same_shape, teacher, student)
     result = ops.cast(
-        ops.convert_to_tensor(loss.compute_loss(teacher, student)), "float32"
+        ops.convert_to_tensor(
+            sample_weights.loss_of(loss, teacher, student, sample_weight, teacher_mask)
+        ),
+        "float32",
     )
     if len(result.shape):
         raise ValueError(

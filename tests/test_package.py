@@ -27,11 +27,14 @@ BELOW = {
     "model_features": {"ops", "taps"},
     # The figure is drawn on demand, from NumPy arrays alone.
     "structure": {"model_features", "ops", "plotting", "taps"},
-    "terms": {"taps"},
+    "sample_weights": {"ops"},
+    "terms": {"sample_weights", "taps"},
     "distiller": {
         "model_features",
+        "ops",
         "pairs",
         "replicas",
+        "sample_weights",
         "taps",
         "terms",
         "weights",

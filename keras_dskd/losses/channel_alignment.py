@@ -49,12 +49,17 @@ class ChannelAlignment(keras.distillation.DistillationLoss):
     def validate_outputs(self, teacher_outputs, student_outputs):
         """Accepts any pair: `compute_loss` checks what it uses."""
 
-    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+    def compute_loss(
+        self, teacher_outputs, student_outputs, teacher_mask=None, **kwargs
+    ):
         """The loss.
 
         Args:
             teacher_outputs: Tensor `(n, c)` or `(n, ..., c)`, pooled over positions.
             student_outputs: The same number of channels; positions may differ.
+            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher:
+                statistics are those of the others, and with fewer than two of them
+                the loss is 0.
             **kwargs: Ignored.
 
         Returns:
@@ -67,6 +72,7 @@ class ChannelAlignment(keras.distillation.DistillationLoss):
             keras.ops.stop_gradient(ops.rows(teacher_outputs)),
             ops.rows(student_outputs),
             self.epsilon,
+            teacher_mask,
         )
 
     def get_config(self):

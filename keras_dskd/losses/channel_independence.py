@@ -78,12 +78,17 @@ class ChannelIndependence(keras.distillation.DistillationLoss):
     def validate_outputs(self, teacher_outputs, student_outputs):
         """Accepts any pair: `compute_loss` checks what it uses."""
 
-    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+    def compute_loss(
+        self, teacher_outputs, student_outputs, teacher_mask=None, **kwargs
+    ):
         """The loss.
 
         Args:
             teacher_outputs: Tensor `(n, c)` or `(n, ..., c)`, pooled over positions.
             student_outputs: The same number of channels; positions may differ.
+            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher:
+                statistics are those of the others, and with fewer than two of them
+                the loss is 0. Not read with `target="self"`, which needs no teacher.
             **kwargs: Ignored.
 
         Returns:
@@ -96,10 +101,10 @@ class ChannelIndependence(keras.distillation.DistillationLoss):
         if self.target == "self":
             return ops.off_diagonal_energy(student_rows, self.epsilon)
         teacher_rows = keras.ops.stop_gradient(ops.rows(teacher_outputs))
-        alignment = ops.channel_alignment(teacher_rows, student_rows, self.epsilon)
-        return alignment + self.off_diagonal_weight * ops.cross_off_diagonal_energy(
-            teacher_rows, student_rows, self.epsilon
-        )
+        compared = (teacher_rows, student_rows, self.epsilon, teacher_mask)
+        return ops.channel_alignment(
+            *compared
+        ) + self.off_diagonal_weight * ops.cross_off_diagonal_energy(*compared)
 
     def get_config(self):
         return {

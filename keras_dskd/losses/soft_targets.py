@@ -84,12 +84,15 @@ class SoftTargets(keras.distillation.DistillationLoss):
                 "student_layer_name=..."
             ) from error
 
-    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+    def compute_loss(
+        self, teacher_outputs, student_outputs, sample_weight=None, **kwargs
+    ):
         """The loss.
 
         Args:
             teacher_outputs: Tensor `(n, ..., classes)`, or a structure of them.
             student_outputs: The same structure and shapes.
+            sample_weight: Tensor `(n,)`, weights of the samples.
             **kwargs: Ignored.
 
         Returns:
@@ -98,15 +101,20 @@ class SoftTargets(keras.distillation.DistillationLoss):
         Raises:
             ValueError: If structures or shapes differ.
         """
-        terms = keras.tree.map_structure(self._term, teacher_outputs, student_outputs)
+        terms = keras.tree.map_structure(
+            lambda teacher, student: self._term(teacher, student, sample_weight),
+            teacher_outputs,
+            student_outputs,
+        )
         return sum(keras.tree.flatten(terms))
 
-    def _term(self, teacher, student):
+    def _term(self, teacher, student, sample_weight):
         teacher = keras.ops.stop_gradient(keras.ops.convert_to_tensor(teacher))
         return ops.soft_targets(
             teacher if self.teacher_from_logits else _log(teacher),
             student if self.student_from_logits else _log(student),
             self.temperature,
+            sample_weight,
         )
 
     def get_config(self):

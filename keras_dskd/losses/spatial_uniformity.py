@@ -50,12 +50,15 @@ class SpatialUniformity(keras.distillation.DistillationLoss):
     def validate_outputs(self, teacher_outputs, student_outputs):
         """Accepts any pair: `compute_loss` checks what it uses."""
 
-    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+    def compute_loss(
+        self, teacher_outputs, student_outputs, teacher_mask=None, **kwargs
+    ):
         """The loss.
 
         Args:
             teacher_outputs: Not read.
             student_outputs: Tensor `(n, c)` or `(n, ..., c)`.
+            teacher_mask: Not read: no sample needs a teacher here.
             **kwargs: Ignored.
 
         Returns:

@@ -6,6 +6,7 @@ from keras_dskd.ops.rows import (
     check_paired_rows,
     check_rows,
     check_same_width,
+    count_rows,
     standardize,
 )
 
@@ -38,7 +39,7 @@ def channel_correlation(rows, epsilon=1e-5):
     return _mean_product(z, z)
 
 
-def cross_correlation(teacher_rows, student_rows, epsilon=1e-5):
+def cross_correlation(teacher_rows, student_rows, epsilon=1e-5, mask=None):
     """Correlation of every teacher channel with every student channel.
 
     Formula:
@@ -53,6 +54,8 @@ def cross_correlation(teacher_rows, student_rows, epsilon=1e-5):
         teacher_rows: Tensor `(n, c_teacher)`, at least two rows.
         student_rows: Tensor `(n, c_student)`, row i of the same sample.
         epsilon: Added to each variance.
+        mask: Bool tensor `(n,)`, true for the rows to look at. With fewer than two
+            of them all is 0.
 
     Returns:
         Tensor `(c_teacher, c_student)`, float32, values in [-1, 1].
@@ -68,7 +71,9 @@ def cross_correlation(teacher_rows, student_rows, epsilon=1e-5):
     student_rows = ops.convert_to_tensor(student_rows)
     check_paired_rows(teacher_rows, student_rows)
     return _mean_product(
-        standardize(teacher_rows, epsilon), standardize(student_rows, epsilon)
+        standardize(teacher_rows, epsilon, mask),
+        standardize(student_rows, epsilon, mask),
+        mask,
     )
 
 
@@ -100,7 +105,7 @@ def off_diagonal_energy(rows, epsilon=1e-5):
     return _off_diagonal_sum(correlation) / max(channels * (channels - 1), 1)
 
 
-def channel_alignment(teacher_rows, student_rows, epsilon=1e-5):
+def channel_alignment(teacher_rows, student_rows, epsilon=1e-5, mask=None):
     """How far each student channel is from following its teacher channel.
 
     Formula:
@@ -115,6 +120,8 @@ def channel_alignment(teacher_rows, student_rows, epsilon=1e-5):
         teacher_rows: Tensor `(n, c)`, at least two rows.
         student_rows: Tensor `(n, c)`, row i of the same sample.
         epsilon: Added to each variance.
+        mask: Bool tensor `(n,)`, true for the rows to look at. With fewer than two
+            of them the value is 0.
 
     Returns:
         Scalar, float32, in [0, 4].
@@ -130,13 +137,17 @@ def channel_alignment(teacher_rows, student_rows, epsilon=1e-5):
     student_rows = ops.convert_to_tensor(student_rows)
     check_paired_rows(teacher_rows, student_rows)
     check_same_width(teacher_rows, student_rows)
-    diagonal = ops.mean(
-        standardize(teacher_rows, epsilon) * standardize(student_rows, epsilon), axis=0
-    )  # (c,)
-    return ops.mean(ops.square(1.0 - diagonal))
+    products = standardize(teacher_rows, epsilon, mask) * standardize(
+        student_rows, epsilon, mask
+    )  # (n, c)
+    if mask is None:
+        return ops.mean(ops.square(1.0 - ops.mean(products, axis=0)))
+    count = count_rows(products, mask)
+    diagonal = ops.sum(products, axis=0) / ops.maximum(count, 1.0)  # (c,)
+    return ops.where(count >= 2, ops.mean(ops.square(1.0 - diagonal)), 0.0)
 
 
-def cross_off_diagonal_energy(teacher_rows, student_rows, epsilon=1e-5):
+def cross_off_diagonal_energy(teacher_rows, student_rows, epsilon=1e-5, mask=None):
     """Squared correlation between different teacher and student channels.
 
     Formula:
@@ -152,6 +163,8 @@ def cross_off_diagonal_energy(teacher_rows, student_rows, epsilon=1e-5):
         teacher_rows: Tensor `(n, c)`, at least two rows.
         student_rows: Tensor `(n, c)`, row i of the same sample.
         epsilon: Added to each variance.
+        mask: Bool tensor `(n,)`, true for the rows to look at. With fewer than two
+            of them the value is 0.
 
     Returns:
         Scalar, float32, in [0, c - 1].
@@ -163,13 +176,13 @@ def cross_off_diagonal_energy(teacher_rows, student_rows, epsilon=1e-5):
         The redundancy reduction term of Barlow Twins (arXiv 2103.03230,
         equation 1), divided by the number of channels.
     """
-    correlation = cross_correlation(teacher_rows, student_rows, epsilon)  # (c, c)
+    correlation = cross_correlation(teacher_rows, student_rows, epsilon, mask)  # (c, c)
     check_same_width(teacher_rows, student_rows)
     return _off_diagonal_sum(correlation) / correlation.shape[0]
 
 
-def _mean_product(left, right):
-    n = ops.cast(ops.shape(left)[0], "float32")
+def _mean_product(left, right, mask=None):
+    n = ops.maximum(count_rows(left, mask), 1.0)
     return ops.matmul(ops.transpose(left), right) / n
 
 

@@ -123,7 +123,7 @@ def channel_axis(rank, data_format=None):
     return 1 if rank > 3 and data_format == "channels_first" else rank - 1
 
 
-def standardize(rows, epsilon=1e-5):
+def standardize(rows, epsilon=1e-5, mask=None):
     """Standardises each channel over the rows.
 
     Formula:
@@ -138,23 +138,100 @@ def standardize(rows, epsilon=1e-5):
     Args:
         rows: Tensor `(n, c)`.
         epsilon: Added to the variance, in squared units of the feature.
+        mask: Bool tensor `(n,)`, true for the rows to standardise over. The others
+            become 0, whatever they hold.
 
     Returns:
         Tensor `(n, c)`, float32.
     """
     rows = ops.cast(rows, "float32")
+    first = rows[:1]
+    if mask is not None:
+        rows = keep_rows(rows, mask)
+        first = ops.take(rows, ops.argmax(ops.cast(mask, "int32")), axis=0)[None]
     # The mean of equal numbers can miss them by a rounding, which would be taken for a
     # spread. Less the first row, a constant channel is exactly 0.
-    rows = rows - ops.stop_gradient(rows[:1])
-    centred = rows - ops.mean(rows, axis=0, keepdims=True)
+    rows = rows - ops.stop_gradient(first)
+    centred = keep_rows(rows - _mean_of_rows(rows, mask), mask)
     # Squares of features beyond 1e19 overflow float32. Dividing by a constant
     # leaves the formula as it is, provided that epsilon is divided as well.
     scale = ops.stop_gradient(
         ops.maximum(ops.max(ops.abs(centred), axis=0, keepdims=True), 1.0)
     )  # (1, c)
     centred = centred / scale
-    variance = ops.mean(ops.square(centred), axis=0, keepdims=True)  # (1, c)
+    variance = _mean_of_rows(ops.square(centred), mask)  # (1, c)
     return centred * ops.rsqrt(variance + epsilon / scale / scale)
+
+
+def keep_rows(values, mask):
+    """Sets to 0 what belongs to rows that are not there, even where it is NaN.
+
+    Args:
+        values: Tensor `(n, ...)`.
+        mask: Bool tensor `(n,)`, or `None`: all are there.
+
+    Returns:
+        Tensor of the shape of `values`.
+    """
+    if mask is None:
+        return values
+    values = ops.convert_to_tensor(values)
+    if not values.shape or (
+        None not in (values.shape[0], mask.shape[0])
+        and values.shape[0] != mask.shape[0]
+    ):
+        raise ValueError(
+            "Where samples are left out, a feature has one row a sample. Received: "
+            f"feature.shape={tuple(values.shape)} and a mask of {mask.shape[0]} samples"
+        )
+    mask = ops.reshape(mask, (-1,) + (1,) * (len(values.shape) - 1))
+    return ops.where(ops.cast(mask, "bool"), values, ops.zeros_like(values))
+
+
+def count_rows(rows, mask=None):
+    """Number of rows, or of those that the mask keeps: a float32 scalar."""
+    if mask is None:
+        return ops.cast(ops.shape(rows)[0], "float32")
+    return ops.sum(ops.cast(mask, "float32"))
+
+
+def _mean_of_rows(rows, mask):
+    if mask is None:
+        return ops.mean(rows, axis=0, keepdims=True)
+    total = ops.sum(keep_rows(rows, mask), axis=0, keepdims=True)
+    return total / ops.maximum(count_rows(rows, mask), 1.0)
+
+
+def weighted_mean(values, sample_weight=None):
+    """Mean of values, each times its sample's weight.
+
+    Formula:
+
+    ```
+    Σ_i w_i v_i / n
+    ```
+
+    as Keras's losses weigh samples.
+
+    Args:
+        values: Tensor `(n, ...)`.
+        sample_weight: Tensor `(n,)`, or `(n, ...)` with a weight for each of some
+            further axes; their mean counts where `values` lack these axes. `None`
+            for 1 each.
+
+    Returns:
+        Scalar, float32.
+    """
+    values = ops.cast(values, "float32")
+    if sample_weight is None:
+        return ops.mean(values)
+    weight = ops.cast(sample_weight, "float32")
+    rank = len(values.shape)
+    if len(weight.shape) > rank:
+        weight = ops.mean(weight, axis=tuple(range(rank, len(weight.shape))))
+    for _ in range(rank - len(weight.shape)):
+        weight = ops.expand_dims(weight, -1)
+    return ops.mean(values * weight)
 
 
 def normalize(rows):

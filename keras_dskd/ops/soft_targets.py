@@ -2,10 +2,10 @@
 
 from keras import ops
 
-from keras_dskd.ops.rows import check_temperature
+from keras_dskd.ops.rows import check_temperature, weighted_mean
 
 
-def soft_targets(teacher_logits, student_logits, temperature=4.0):
+def soft_targets(teacher_logits, student_logits, temperature=4.0, sample_weight=None):
     """Divergence of the student's softened class distribution from the teacher's.
 
     Formula:
@@ -21,6 +21,8 @@ def soft_targets(teacher_logits, student_logits, temperature=4.0):
         teacher_logits: Tensor `(n, ..., classes)`, before the softmax.
         student_logits: Tensor of the same shape.
         temperature: `T`, positive. Higher shows more of the small probabilities.
+        sample_weight: Tensor `(n,)`: the mean is that of each sample's divergence
+            times its weight. See `weighted_mean`.
 
     Returns:
         Scalar, float32, at least 0.
@@ -39,7 +41,7 @@ def soft_targets(teacher_logits, student_logits, temperature=4.0):
     teacher = ops.log_softmax(teacher_logits / temperature, axis=-1)
     student = ops.log_softmax(student_logits / temperature, axis=-1)
     divergence = ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)  # (n, ...)
-    return temperature**2 * ops.mean(divergence)
+    return temperature**2 * weighted_mean(divergence, sample_weight)
 
 
 def check_logits(teacher_logits, student_logits):

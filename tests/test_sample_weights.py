@@ -1,0 +1,411 @@
+"""Samples that lack the strong modality, and samples that weigh more than others."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+from gradients import value_and_gradient
+from keras import ops
+from small_models import crossentropy, labels, mlp, numbers, rows, standing_still
+
+import keras_dskd
+from keras_dskd import sample_weights
+
+FeatureDistillation = keras.distillation.FeatureDistillation
+LogitsDistillation = keras.distillation.LogitsDistillation
+losses = keras_dskd.losses
+
+N = 8
+X = {"teacher": rows(N, 6, seed=1), "student": rows(N, 4, seed=2)}
+Y = labels(N)
+MASK = np.array([1, 0, 1, 1, 0, 1, 1, 0], bool)
+WEIGHT = np.linspace(0.5, 2.0, N).astype("float32")
+# float32 sums of a few numbers in another order.
+CLOSE = {"rel": 1e-5, "abs": 1e-6}
+
+
+def distiller(made_of, optimizer=None, **kwargs):
+    made = keras_dskd.Distiller(
+        mlp(6, name="teacher", seed=10), mlp(4), made_of, **kwargs
+    )
+    made.compile(optimizer or standing_still(), crossentropy())
+    return made
+
+
+def fit(made, x, y=Y, **kwargs):
+    """The values of one step on everything."""
+    return numbers(made.fit(x, y, batch_size=N, verbose=0, **kwargs))
+
+
+def features(made, layer_name):
+    """The layer's features of each model, in float64."""
+    return [
+        keras.Model(model.inputs, model.get_layer(layer_name).output)
+        .predict(X[model.name], verbose=0)
+        .astype("float64")
+        for model in (made.teacher, made.student)
+    ]
+
+
+def holes():
+    """Pairs that lack some teachers, with NaN where they are missing."""
+    teacher = X["teacher"].copy()
+    teacher[~MASK] = np.nan
+    return {"teacher": teacher, "student": X["student"], "teacher_mask": MASK}
+
+
+def per_sample_losses():
+    return [
+        losses.SoftTargets(2.0),
+        FeatureDistillation("mse", "hidden", "hidden"),
+        FeatureDistillation(keras.losses.CosineSimilarity(), "hidden", "hidden"),
+        LogitsDistillation(2.0, keras.losses.KLDivergence()),
+    ]
+
+
+def per_sample_references(made):
+    """NumPy's value of each of these losses, for each sample."""
+    (teacher, student), logits = features(made, "hidden"), features(made, "logits")
+    soft = [reference.soft_targets(t, s, 2.0) for t, s in zip(*logits, strict=True)]
+    cosine = (reference.normalize(teacher) * reference.normalize(student)).sum(-1)
+    return {
+        "soft_targets": np.array(soft),
+        "feature_distillation": ((teacher - student) ** 2).mean(-1),
+        "feature_distillation_1": -cosine,
+        "logits_distillation": np.array(soft),
+    }
+
+
+# Missing teachers
+
+
+def test_a_per_sample_term_is_that_of_the_samples_with_a_teacher():
+    made = distiller(per_sample_losses())
+    expected = per_sample_references(made)
+    received = fit(made, holes())
+    for name, values in expected.items():
+        assert received[name] == pytest.approx(values[MASK].mean(), **CLOSE)
+
+
+def test_training_is_that_of_a_batch_without_the_samples_that_lack_a_teacher():
+    """Step by step, when the supervised term, which keeps them, is turned off."""
+
+    def trained(x, y):
+        made = distiller(
+            [*per_sample_losses(), losses.ChannelAlignment("hidden", "hidden")],
+            keras.optimizers.SGD(0.1),
+            student_loss_weight=0.0,
+        )
+        made.fit(x, y, batch_size=N, epochs=3, verbose=0)
+        return made.student.get_weights()
+
+    full = {name: X[name][MASK] for name in X}
+    for one, other in zip(trained(holes(), Y), trained(full, Y[MASK]), strict=True):
+        # Three steps of float32.
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_the_supervised_term_keeps_the_samples_that_lack_a_teacher():
+    made = distiller(per_sample_losses())
+    expected = fit(made, X)["student_loss"]
+    received = fit(made, holes())
+    assert received["student_loss"] == pytest.approx(expected, **CLOSE)
+    total = 0.5 * received["student_loss"] + 0.5 * received["distillation_loss"]
+    assert received["loss"] == pytest.approx(total, **CLOSE)
+
+
+def test_batch_statistics_with_the_teacher_are_those_of_the_samples_that_have_one():
+    made = distiller(
+        [
+            losses.ChannelAlignment("hidden", "hidden"),
+            losses.ChannelIndependence("hidden", "hidden"),
+        ]
+    )
+    teacher, student = (feature[MASK] for feature in features(made, "hidden"))
+    received = fit(made, holes())
+    assert received["channel_alignment"] == pytest.approx(
+        reference.channel_alignment(teacher, student), **CLOSE
+    )
+    assert received["channel_independence"] == pytest.approx(
+        reference.guided_channel_independence(teacher, student), **CLOSE
+    )
+
+
+def test_batch_statistics_of_the_student_alone_are_those_of_all_samples():
+    made = distiller(
+        [
+            losses.ChannelIndependence(None, "hidden", target="self"),
+            losses.SpatialUniformity("hidden"),
+        ]
+    )
+    _, student = features(made, "hidden")
+    received = fit(made, holes())
+    assert received["channel_independence"] == pytest.approx(
+        reference.off_diagonal_energy(student), **CLOSE
+    )
+    assert received["spatial_uniformity"] == pytest.approx(
+        reference.spatial_uniformity(student), **CLOSE
+    )
+
+
+@pytest.mark.parametrize("there", [0, 1])
+def test_without_enough_teachers_the_terms_are_zero_and_nothing_is_harmed(there):
+    made = distiller(
+        [
+            losses.ChannelAlignment("hidden", "hidden"),
+            losses.ChannelIndependence("hidden", "hidden"),
+            *([] if there else per_sample_losses()),
+        ],
+        keras.optimizers.SGD(0.1),
+    )
+    x = {**X, "teacher": np.full_like(X["teacher"], np.nan)}
+    x["teacher"][:there] = 1.0
+    received = fit(made, {**x, "teacher_mask": np.arange(N) < there})
+    assert received["distillation_loss"] == 0.0
+    assert received["student_loss"] > 0.0
+    assert all(np.isfinite(weight).all() for weight in made.student.get_weights())
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [MASK, MASK.astype("float32"), MASK.astype("int32")[:, None]],
+    ids=["bool", "float", "a column of integers"],
+)
+def test_a_mask_is_any_array_of_one_number_a_sample(mask):
+    made = distiller(per_sample_losses())
+    expected = fit(made, holes())
+    assert fit(made, {**holes(), "teacher_mask": mask}) == pytest.approx(expected)
+
+
+def test_a_mask_that_is_all_true_changes_nothing():
+    made = distiller(
+        [
+            *per_sample_losses(),
+            losses.ChannelAlignment("hidden", "hidden"),
+            losses.ChannelIndependence("hidden", "hidden"),
+        ]
+    )
+    received = fit(made, {**X, "teacher_mask": np.ones(N, bool)})
+    assert received == pytest.approx(fit(made, X), **CLOSE)
+
+
+def test_batches_with_and_without_missing_teachers_are_averaged_by_their_size():
+    """On a batch each of four, then the ragged two."""
+    made = distiller([losses.SoftTargets(2.0)])
+    values = per_sample_references(made)["soft_targets"]
+    part = {name: array[:6] for name, array in holes().items()}
+    received = numbers(made.fit(part, Y[:6], batch_size=4, shuffle=False, verbose=0))[
+        "soft_targets"
+    ]
+    batches = [values[:4][MASK[:4]].mean(), values[4:6][MASK[4:6]].mean()]
+    assert received == pytest.approx(np.average(batches, weights=[4, 2]), **CLOSE)
+
+
+def test_cached_features_take_a_mask():
+    made = distiller(per_sample_losses())
+    expected = fit(made, holes())
+    cached = {
+        "student": X["student"],
+        "teacher_features": made.cache_teacher(holes()["teacher"]),
+        "teacher_mask": MASK,
+    }
+    assert fit(made, cached) == pytest.approx(expected, **CLOSE)
+
+
+def test_a_mask_is_let_pass_where_the_student_is_alone():
+    made = distiller(per_sample_losses())
+    expected = made.evaluate(X["student"], Y, verbose=0)
+    assert made.evaluate(holes(), Y, verbose=0) == pytest.approx(expected)
+    assert made.predict(holes(), verbose=0).shape == (N, 3)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.ones((N, 2)), r"an array of shape \(n,\).* Received: shape \[\(8, 2\)\]"),
+        ({"a": MASK, "b": MASK}, r"an array of shape \(n,\).* Received: shape"),
+    ],
+    ids=["two numbers a sample", "two arrays"],
+)
+def test_a_mask_of_another_shape_is_refused(mask, message):
+    with pytest.raises(ValueError, match=message):
+        fit(distiller(per_sample_losses()), {**X, "teacher_mask": mask})
+
+
+def test_a_mask_of_other_samples_is_refused():
+    made = distiller(per_sample_losses())
+    with pytest.raises(ValueError, match='"teacher_mask".* holds 5 samples.* 8'):
+        made.compute_loss({**X, "teacher_mask": MASK[:5]}, Y)
+
+
+# Weights
+
+
+def test_sample_weights_weigh_every_per_sample_term():
+    made = distiller(per_sample_losses())
+    expected = per_sample_references(made)
+    received = fit(made, X, sample_weight=WEIGHT)
+    for name, values in expected.items():
+        assert received[name] == pytest.approx((WEIGHT * values).mean(), **CLOSE)
+
+
+def test_class_weights_are_sample_weights():
+    made = distiller(per_sample_losses())
+    weight = {0: 0.5, 1: 2.0, 2: 1.0}
+    by_sample = np.array([weight[label] for label in Y], "float32")
+    expected = fit(made, X, sample_weight=by_sample)
+    assert fit(made, X, class_weight=weight) == pytest.approx(expected, **CLOSE)
+
+
+def test_sample_weights_count_among_the_samples_that_have_a_teacher():
+    made = distiller(per_sample_losses())
+    expected = per_sample_references(made)
+    received = fit(made, holes(), sample_weight=WEIGHT)
+    for name, values in expected.items():
+        mean = (WEIGHT * values)[MASK].mean()
+        assert received[name] == pytest.approx(mean, **CLOSE)
+
+
+def test_weights_of_one_for_each_are_no_weights():
+    made = distiller(per_sample_losses())
+    received = fit(made, X, sample_weight=np.ones(N))
+    assert received == pytest.approx(fit(made, X), **CLOSE)
+
+
+def test_weights_do_not_reach_batch_statistics():
+    made = distiller([losses.ChannelAlignment("hidden", "hidden")])
+    received = fit(made, X, sample_weight=WEIGHT)["channel_alignment"]
+    assert received == pytest.approx(fit(made, X)["channel_alignment"], **CLOSE)
+
+
+@pytest.mark.parametrize("columns", [(), (1,)])
+def test_weights_come_in_one_dimension_or_as_a_column(columns):
+    made = distiller([losses.SoftTargets(2.0)])
+    values = per_sample_references(made)["soft_targets"]
+    weight = np.reshape(WEIGHT, (N, *columns))
+    mean = ops.convert_to_numpy(
+        keras_dskd.ops.weighted_mean(
+            values.astype("float32"), sample_weights.of_terms(weight, None)
+        )
+    )
+    assert mean == pytest.approx((WEIGHT * values).mean(), **CLOSE)
+
+
+def test_weights_of_time_steps_weigh_what_has_them_and_by_their_mean_what_has_not():
+    values = rows(4, 3)
+    weight = np.abs(rows(4, 3, seed=1))
+    mean = keras_dskd.ops.weighted_mean
+    expected = np.mean(values * weight)
+    assert float(mean(values, weight)) == pytest.approx(expected, **CLOSE)
+    expected = np.mean(values[:, 0] * weight.mean(1))
+    assert float(mean(values[:, 0], weight)) == pytest.approx(expected, **CLOSE)
+    expected = np.mean(values * weight[:, :1])
+    assert float(mean(values, weight[:, 0])) == pytest.approx(expected, **CLOSE)
+
+
+def test_weights_of_each_output_are_said_not_to_reach_the_terms():
+    outputs = {"a": WEIGHT, "b": WEIGHT + 1.0}
+    with pytest.warns(UserWarning, match="holds 2 arrays, one an output"):
+        assert sample_weights.of_terms(outputs, None) is None
+    same = {"a": WEIGHT, "b": WEIGHT}
+    assert sample_weights.of_terms(same, None) is not None
+
+
+# Losses of a user's
+
+
+class PerSample(keras.distillation.DistillationLoss):
+    """Mean over samples of the squared distance, by the given weights."""
+
+    def compute_loss(self, teacher_outputs, student_outputs, sample_weight=None):
+        squares = ops.mean(ops.square(teacher_outputs - student_outputs), axis=-1)
+        return keras_dskd.ops.weighted_mean(squares, sample_weight)
+
+
+class OfTheBatch(keras.distillation.DistillationLoss):
+    """The share of samples that have a teacher."""
+
+    def compute_loss(self, teacher_outputs, student_outputs, teacher_mask=None):
+        if teacher_mask is None:
+            return ops.ones(())
+        return ops.mean(ops.cast(teacher_mask, "float32"))
+
+
+class Unaware(keras.distillation.DistillationLoss):
+    """Takes what Keras's own distiller gives."""
+
+    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+        assert not kwargs
+        return ops.mean(ops.square(teacher_outputs - student_outputs))
+
+
+def test_a_users_loss_takes_part_by_naming_what_it_takes():
+    made = distiller([PerSample(), OfTheBatch()])
+    teacher, student = features(made, "logits")
+    squares = ((teacher - student) ** 2).mean(-1)
+    received = fit(made, holes(), sample_weight=WEIGHT)
+    mean = (WEIGHT * squares)[MASK].mean()
+    assert received["per_sample"] == pytest.approx(mean, **CLOSE)
+    assert received["of_the_batch"] == pytest.approx(MASK.mean(), **CLOSE)
+
+
+def test_a_users_loss_that_cannot_leave_samples_out_is_refused():
+    with pytest.raises(ValueError, match="Unaware cannot leave out .* `sample_weight`"):
+        fit(distiller(Unaware()), holes())
+
+
+# Keras's torch tensors meet NumPy 2; `pytest.warns` shows what is ignored elsewhere.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_users_loss_that_takes_no_weights_is_named_in_a_warning():
+    made = distiller(Unaware())
+    with pytest.warns(UserWarning, match="`sample_weight` does not reach Unaware"):
+        received = fit(made, X, sample_weight=WEIGHT)
+    assert received["unaware"] == pytest.approx(fit(made, X)["unaware"], **CLOSE)
+
+
+def test_a_loss_of_keras_that_sums_over_samples_is_refused():
+    loss = FeatureDistillation(keras.losses.MeanSquaredError(reduction="sum"))
+    with pytest.raises(ValueError, match='Received: a loss with reduction="sum"'):
+        fit(distiller(loss), X, sample_weight=WEIGHT)
+
+
+# Formulas
+
+
+@pytest.mark.parametrize("name", ["channel_alignment", "cross_off_diagonal_energy"])
+def test_a_masked_formula_is_that_of_the_rows_left(name):
+    teacher, student = reference.samples(N, 5), reference.samples(N, 5, seed=1)
+    spoilt = np.where(MASK[:, None], teacher, np.nan)
+
+    value, (gradient,) = value_and_gradient(
+        lambda rows: getattr(keras_dskd.ops, name)(spoilt, rows, mask=MASK), student
+    )
+
+    formula = getattr(reference, name)
+    np.testing.assert_allclose(value, formula(teacher[MASK], student[MASK]), rtol=1e-5)
+    expected = reference.finite_difference(
+        lambda rows: formula(teacher[MASK], rows[MASK]), student
+    )
+    # Gradients of order 0.1 in float32.
+    np.testing.assert_allclose(gradient, expected, atol=1e-5)
+
+
+def test_the_masked_correlation_is_that_of_the_rows_left():
+    teacher, student = reference.samples(N, 5), reference.samples(N, 3, seed=1)
+    received = keras_dskd.ops.cross_correlation(teacher, student, mask=MASK)
+    expected = reference.cross_correlation(teacher[MASK], student[MASK])
+    np.testing.assert_allclose(ops.convert_to_numpy(received), expected, atol=1e-6)
+
+
+def test_masked_standardised_rows_are_zero_where_nothing_is():
+    rows = reference.samples(N, 3)
+    received = ops.convert_to_numpy(keras_dskd.ops.standardize(rows, mask=MASK))
+    np.testing.assert_allclose(
+        received[MASK], reference.standardize(rows[MASK]), rtol=1e-5, atol=1e-6
+    )
+    assert not received[~MASK].any()
+
+
+def test_a_feature_without_a_row_a_sample_cannot_be_masked():
+    with pytest.raises(ValueError, match="one row a sample. Received: feature.shape="):
+        keras_dskd.ops.standardize(rows(2 * N, 3), mask=MASK)
