@@ -28,6 +28,7 @@ BELOW = {
     # The figure is drawn on demand, from NumPy arrays alone.
     "structure": {"model_features", "ops", "plotting", "taps"},
     "sample_weights": {"ops"},
+    "saving": set(),
     "terms": {"sample_weights", "taps"},
     "distiller": {
         "model_features",
@@ -35,6 +36,7 @@ BELOW = {
         "pairs",
         "replicas",
         "sample_weights",
+        "saving",
         "taps",
         "terms",
         "weights",

@@ -1,0 +1,84 @@
+"""A training run with all that a file must hold; as a program, to be killed."""
+
+import os
+import signal
+import sys
+
+import keras
+import numpy as np
+from small_models import cnn, crossentropy, images, labels
+
+import keras_dskd
+
+EPOCHS, STEPS, BATCH = 3, 4, 4
+N = STEPS * BATCH
+X = {"teacher": images(N, 3, seed=1), "student": images(N, 1, seed=2)}
+Y = labels(N)
+
+
+def distiller():
+    """Projector, schedule, batch statistics, optimizer with a state, and dropout."""
+    made = keras_dskd.Distiller(
+        cnn(3, widths=(6,), name="teacher"),
+        cnn(1, widths=(4,), extra=[keras.layers.Dropout(0.5, seed=3, name="drop")]),
+        [
+            keras_dskd.losses.SoftTargets(2.0),
+            keras_dskd.losses.ChannelIndependence("gap", "gap"),
+            keras_dskd.losses.SpatialUniformity("relu0"),
+        ],
+        distillation_loss_weights=[
+            1.0,
+            keras.optimizers.schedules.PolynomialDecay(0.0, 10, 1.0),
+            0.2,
+        ],
+        student_loss_weight=0.4,
+        projectors={"gap": keras.layers.Dense(6)},
+    )
+    made.compile(keras.optimizers.Adam(0.02), crossentropy(), metrics=["accuracy"])
+    return made
+
+
+def fit(made, epochs=EPOCHS, **kwargs):
+    """Trains up to that epoch, in an order that is always the same."""
+    return made.fit(
+        X, Y, epochs=epochs, batch_size=BATCH, shuffle=False, verbose=0, **kwargs
+    ).history
+
+
+class At(keras.callbacks.Callback):
+    """Does something when a step of training, counted over all, has been made."""
+
+    def __init__(self, step, action):
+        super().__init__()
+        self.step, self.action, self.seen = step, action, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen += 1
+        if self.seen == self.step:
+            self.action()
+
+
+def kill():
+    """No clean-up, no goodbye."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    task, folder = sys.argv[1:]
+    keras.utils.set_random_seed(0)
+    run = distiller()
+    if task == "save":
+        fit(run, 1)
+        run.save(os.path.join(folder, "distiller.keras"))
+        run.save_weights(os.path.join(folder, "distiller.weights.h5"))
+        # What random layers draw differs between backends.
+        run.student.get_layer("drop").rate = 0.0
+        run.make_train_function(force=True)
+        np.savez(os.path.join(folder, "expected.npz"), **fit(run, 2))
+    else:
+        backup = keras.callbacks.BackupAndRestore(
+            os.path.join(folder, "backup"), double_checkpoint=True
+        )
+        stops = [At(int(task), kill)] if int(task) else []
+        fit(run, callbacks=[backup, *stops])
+        run.student.save_weights(os.path.join(folder, "student.weights.h5"))
