@@ -11,15 +11,20 @@ distiller.student: a plain Keras model
 ```
 """
 
-from keras_dskd import layers, losses, ops
+from keras_dskd import callbacks, layers, losses, ops
+from keras_dskd.callbacks import StructureHistory
 from keras_dskd.distiller import Distiller
+from keras_dskd.pair_check import check_pairs
 from keras_dskd.recipes import dskd, recommended
 from keras_dskd.structure import structure_report
 from keras_dskd.version import __version__
 
 __all__ = [
     "Distiller",
+    "StructureHistory",
     "__version__",
+    "callbacks",
+    "check_pairs",
     "dskd",
     "layers",
     "losses",

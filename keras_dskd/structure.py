@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 from keras import ops as keras_ops
 
@@ -123,8 +124,7 @@ def structure_report(
         raise ValueError("`layers` must name at least one layer. Received: layers=[]")
     read = [*layers, OUTPUT] if y is not None else layers
     features = PooledFeatures(model, read).predict(x, batch_size=batch_size, verbose=0)
-    count = len(features[layers[0]])
-    picked = np.unique(np.linspace(0, count - 1, min(count, max_samples)).astype(int))
+    picked = _evenly_spaced_indices(len(features[layers[0]]), max_samples)
     accuracy = labels = None
     if y is not None:
         labels = _class_indices(y, features[OUTPUT])
@@ -136,6 +136,31 @@ def structure_report(
         accuracy=accuracy,
         labels=labels,
     )
+
+
+def evenly_spaced(x, max_samples):
+    """At most so many samples of data, evenly spaced: a structure of NumPy arrays.
+
+    Raises:
+        ValueError: If it is no structure of arrays of one length, at least two.
+    """
+    arrays = keras.tree.flatten(x)
+    shapes = [getattr(array, "shape", None) for array in arrays]
+    if not all(shapes) or len({len(array) for array in arrays}) != 1:
+        raise ValueError(
+            "Expected arrays with one row a sample. Received: "
+            f"{[type(array).__name__ for array in arrays]} of shapes {shapes}"
+        )
+    if len(arrays[0]) < 2:
+        raise ValueError(
+            f"Structure is measured on at least 2 samples. Received: {shapes[0]}"
+        )
+    picked = _evenly_spaced_indices(len(arrays[0]), max_samples)
+    return keras.tree.map_structure(lambda array: np.asarray(array[picked]), x)
+
+
+def _evenly_spaced_indices(count, at_most):
+    return np.unique(np.linspace(0, count - 1, min(count, at_most)).astype(int))
 
 
 def measure(rows):

@@ -41,12 +41,16 @@ BELOW = {
         "terms",
         "weights",
     },
+    "pair_check": {"model_features", "pairs", "structure", "taps"},
+    "callbacks": {"ops", "pairs", "structure", "taps", "terms"},
     "recipes": {"distiller", "losses", "model_features", "ops", "taps"},
     "__init__": {
+        "callbacks",
         "distiller",
         "layers",
         "losses",
         "ops",
+        "pair_check",
         "recipes",
         "structure",
         "version",
@@ -114,7 +118,10 @@ def test_importing_the_package_imports_no_further_backend():
 def test_public_names_are_those_of_the_contract():
     assert set(keras_dskd.__all__) == {
         "Distiller",
+        "StructureHistory",
         "__version__",
+        "callbacks",
+        "check_pairs",
         "dskd",
         "layers",
         "losses",

@@ -1,0 +1,116 @@
+"""How often `check_pairs` warns of good pairs, and misses bad ones.
+
+For each data set a teacher is trained for some epochs, and the student is left as it
+was initialised, as it is when a user checks pairs. Then subsets of several sizes are
+drawn from test data many times, and checked as they are, with the student's side
+shuffled, and shifted by one place after sorting by class.
+
+    python examples/benchmarks/pair_check.py [--data folder with .npz files]
+
+The files are those that `optical_to_radar.py` takes. Without them, scikit-learn's
+digits and a degraded copy of them are used.
+"""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import keras_dskd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import optical_to_radar
+import quickstart
+from models import cnn
+
+SIZES = (64, 128, 256, 512)
+
+
+def data_sets(folder):
+    """`(name, PairedData)` of the digits, and of each file in the folder."""
+    yield "digits", quickstart.load()
+    for path in sorted(folder.glob("*.npz")) if folder else []:
+        yield path.stem, optical_to_radar.load(path)
+
+
+def models(data, epochs):
+    """A trained teacher and a student that is not."""
+    teacher, student = (
+        cnn(x.shape[1:], data.classes, (16, 32, 64), name)
+        for x, name in (
+            (data.strong_train, "teacher"),
+            (data.weak_train, "student"),
+        )
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    teacher.compile("adam", loss)
+    teacher.fit(
+        data.strong_train, data.y_train, epochs=epochs, batch_size=64, verbose=0
+    )
+    return teacher, student
+
+
+def is_warned(teacher, student, x_teacher, x_student, y=None):
+    """Whether `check_pairs` warns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return keras_dskd.check_pairs(
+            teacher,
+            student,
+            {"teacher": x_teacher, "student": x_student},
+            y,
+            permutations=199,
+        ).looks_shuffled
+
+
+def rates(teacher, student, data, size, repeats, seed):
+    """Shares of draws: good pairs warned of, shuffled and shifted pairs missed."""
+    random = np.random.default_rng(seed)
+    warned = []
+    for _ in range(repeats):
+        drawn = random.permutation(len(data.y_test))[:size]
+        drawn = drawn[np.argsort(data.y_test[drawn], kind="stable")]
+        strong, weak = data.strong_test[drawn], data.weak_test[drawn]
+        y = data.y_test[drawn]
+        shuffled = weak[random.permutation(size)]
+        shifted = np.roll(weak, 1, axis=0)
+        warned.append(
+            (
+                is_warned(teacher, student, strong, weak),
+                not is_warned(teacher, student, strong, shuffled),
+                is_warned(teacher, student, strong, weak, y),
+                not is_warned(teacher, student, strong, shifted, y),
+            )
+        )
+    return np.mean(warned, axis=0)
+
+
+def main():
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder of .npz files")
+    parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    print(
+        "| data | pairs | good pairs warned of | shuffled pairs missed "
+        "| the same with `y` | shifted by one, missed with `y` |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name, data in data_sets(arguments.data):
+        keras.utils.set_random_seed(arguments.seed)
+        teacher, student = models(data, arguments.epochs)
+        for size in SIZES:
+            shares = rates(
+                teacher, student, data, size, arguments.repeats, arguments.seed
+            )
+            cells = " | ".join(f"{share:.0%}" for share in shares)
+            print(f"| {name} | {size} | {cells} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
