@@ -13,6 +13,9 @@ COLLAPSED_RANK = 1.5
 #: ... or above this uniformity, where all of them point the same way.
 COLLAPSED_UNIFORMITY = -1e-3
 
+#: What a loss is called in the logs, beside its terms.
+TOTALS = ("loss", "student_loss", "distillation_loss", "total_loss")
+
 
 class StructureHistory(keras.callbacks.Callback):
     """Logs the structure of features each epoch, and warns of collapse and NaN.
@@ -103,6 +106,7 @@ class StructureHistory(keras.callbacks.Callback):
             )
             for name, loss in zip(terms.names(losses), losses, strict=True)
         }
+        self._warned.clear()
         if self.terminate_on_nan:
             if not model.optimizer.built:
                 model.optimizer.build(model.trainable_variables)
@@ -110,13 +114,19 @@ class StructureHistory(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
+        self._copied_in_batch = 0
 
     def on_train_batch_end(self, batch, logs=None):
         where = f"epoch {self._epoch + 1}, batch {batch + 1}"
-        bad = {k: v for k, v in (logs or {}).items() if not np.all(np.isfinite(v))}
+        # Other metrics may have reasons of their own not to be finite.
+        bad = [
+            name
+            for name, value in (logs or {}).items()
+            if name in (*TOTALS, *self._read_by) and not np.all(np.isfinite(value))
+        ]
         if bad:
             # A sum of terms is no culprit while there is one among its terms.
-            culprits = [name for name in bad if name in self._read_by] or list(bad)
+            culprits = [name for name in bad if name in self._read_by] or bad
             described = ", ".join(
                 f"{name} ({self._read_by[name]})" if name in self._read_by else name
                 for name in culprits
@@ -125,8 +135,9 @@ class StructureHistory(keras.callbacks.Callback):
         elif (
             self.terminate_on_nan
             and self.copy_every is not None
-            and (batch + 1) % self.copy_every == 0
+            and batch + 1 - self._copied_in_batch >= self.copy_every
         ):
+            self._copied_in_batch = batch + 1
             self._copy_weights(where)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -43,6 +43,7 @@ class Distiller(keras.Model):
     a mean over samples is what it would be in a batch without them. One of batch
     statistics that compares with the teacher takes them over the other samples, and
     is 0 with fewer than two; one that reads the student alone looks at all samples.
+    In the logs of an epoch each batch counts by its size, as for any Keras loss.
 
     `sample_weight` and `class_weight` weigh the samples of `student_loss` and of each
     term that is a mean over samples, ours and Keras's: `Σ weight_i value_i / n`. They
@@ -367,6 +368,11 @@ class Distiller(keras.Model):
         self._not_computed = {"loss", *(t.name for t in self._trackers)} - set(computed)
         return total
 
+    def make_train_function(self, force=False):
+        """Compiles the step; see `keras.Model.make_train_function`."""
+        super().make_train_function(force)
+        self.train_function = replicas.keeping_state(self, self.train_function)
+
     def _distils(self, training):
         return bool(training) and self.student_loss_weight < 1
 
@@ -556,11 +562,20 @@ class Distiller(keras.Model):
         Args:
             filepath: Path of the file, which ends in `.weights.h5`.
             overwrite: Whether to write over an older file, or to ask.
-            max_shard_size: As in `keras.Model.save_weights`.
+            max_shard_size: As in `keras.Model.save_weights`. What is said of the file
+                does not hold of shards, which always include the teacher.
             include_teacher: `False` leaves the teacher out: on loading, that of the
                 distiller stays as it is. Defaults to `saves_teacher`.
         """
         save = super().save_weights
+        with_teacher = (
+            self.saves_teacher if include_teacher is None else include_teacher
+        )
+        if max_shard_size is not None and not with_teacher:
+            raise ValueError(
+                "Weights without the teacher go to one file. Received: "
+                f"max_shard_size={max_shard_size}, include_teacher={with_teacher}"
+            )
         with self._teacher_left_out(include_teacher):
             if max_shard_size is not None or not saving.is_replaceable(
                 filepath, overwrite, ".weights.h5"

@@ -42,6 +42,15 @@ class ShapesOnly(keras.layers.Layer):
         return self.function(x)
 
 
+def check_layer_name(name):
+    """Raises `ValueError` unless it is the name of a layer or `None`."""
+    if name is not None and not isinstance(name, str):
+        raise ValueError(
+            "A layer is given by its name or path, or None for the final output. "
+            f"Received: {name!r} of type {type(name).__name__}"
+        )
+
+
 def output_activations(model, layer_name=None):
     """Names of the activations that outputs have gone through, where they are known.
 

@@ -103,6 +103,12 @@ def check_pairs(
         )
     ]
     classes = _classes(labels[0]) if labels else np.zeros(len(distances[0]), int)
+    _, members = np.unique(classes, return_counts=True)
+    if members[members > 1].sum() < 8:
+        raise ValueError(
+            "Samples are exchanged within their class, and `y` leaves fewer than 8 "
+            f"that share one. Received: {len(members)} classes, {len(classes)} samples"
+        )
     scale = np.sqrt(np.prod([np.mean(matrix**2) for matrix in distances]))
     random = np.random.default_rng(seed)
 

@@ -144,7 +144,7 @@ def fits(model, x):
     arrays = keras.tree.flatten(x)
     if not specs or len(specs) != len(arrays):
         return None
-    if isinstance(x, dict) and not isinstance(input_of(model), dict):
+    if isinstance(x, dict) != isinstance(input_of(model), dict):
         return None  # Keras goes by the names of the inputs.
     if not all(hasattr(array, "shape") for array in arrays):
         return None  # A data set, whose batches only a call will see.
@@ -156,8 +156,15 @@ def fits(model, x):
             for expected, length in zip(spec.shape[1:], array.shape[1:], strict=True)
         )
         # Keras itself adds or takes off a last axis of length 1.
-        or _squeezed(spec.shape) == _squeezed(array.shape)
+        or _is_same(_squeezed(spec.shape), _squeezed(array.shape))
         for spec, array in zip(specs, arrays, strict=True)
+    )
+
+
+def _is_same(expected, shape):
+    return len(expected) == len(shape) and all(
+        None in lengths or lengths[0] == lengths[1]
+        for lengths in zip(expected, shape, strict=True)
     )
 
 

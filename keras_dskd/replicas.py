@@ -41,3 +41,35 @@ def whole_of_replicas(loss):
     """Takes `split_over_replicas` back, for reporting."""
     count = replica_count()
     return loss if count == 1 else loss * count
+
+
+def keeping_state(model, train_function):
+    """A step of training that leaves the model as it was if it raises.
+
+    On JAX the trainer takes the values out of a model's variables for the length of an
+    epoch, and an error in the first step, such as that of a loss that does not fit,
+    would leave them empty: the teacher's too.
+    """
+    if keras.backend.backend() != "jax" or hasattr(train_function, "keeps_state"):
+        return train_function
+
+    def step(state, iterator):
+        try:
+            return train_function(state, iterator)
+        except StopIteration:
+            raise  # The end of the data.
+        except BaseException:
+            variables = (
+                model.trainable_variables,
+                model.non_trainable_variables,
+                model.optimizer.variables,
+                model.metrics_variables,
+            )
+            for group, values in zip(variables, state, strict=True):
+                for variable, value in zip(group, values, strict=True):
+                    if not value.is_deleted():
+                        variable.assign(value)
+            raise
+
+    step.keeps_state = True
+    return step

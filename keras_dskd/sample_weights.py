@@ -69,7 +69,7 @@ def loss_of(loss, teacher, student, sample_weight, teacher_mask):
     if not given:
         return loss.compute_loss(teacher, student)
     name = type(loss).__name__
-    if type(loss).compute_loss in [of_keras.compute_loss for of_keras in OF_KERAS]:
+    if _is_mean_over_samples(loss):
         for function in keras.tree.flatten(loss.loss):
             if getattr(function, "reduction", None) == "sum":
                 raise ValueError(
@@ -95,6 +95,16 @@ def loss_of(loss, teacher, student, sample_weight, teacher_mask):
         )
     return loss.compute_loss(
         teacher, student, **{name: given[name] for name in given if name in named}
+    )
+
+
+def _is_mean_over_samples(loss):
+    """Whether it is one of Keras's, with functions that are known to be of a sample."""
+    return type(loss).compute_loss in [of.compute_loss for of in OF_KERAS] and all(
+        function is None
+        or isinstance(function, keras.losses.Loss)
+        or getattr(keras.losses, getattr(function, "__name__", ""), None) is function
+        for function in keras.tree.flatten(loss.loss)
     )
 
 

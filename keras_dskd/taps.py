@@ -31,6 +31,11 @@ class Tap:
     """
 
     def __init__(self, model, name):
+        if not isinstance(name, str):
+            raise ValueError(
+                "A tap is the name or path of a layer. Received: "
+                f"{name!r} of type {type(name).__name__}"
+            )
         self.model_name = model.name
         self.name = name
         path, _, call = name.partition("#")

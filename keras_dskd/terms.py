@@ -51,6 +51,11 @@ def check_projectors(projectors, losses):
         ValueError: If one is no layer, or no loss reads the feature it is for.
     """
     read = keys(losses, "student")
+    if projectors is not None and not isinstance(projectors, dict):
+        raise ValueError(
+            "`projectors` is a dict of student layer name -> keras.layers.Layer. "
+            f"Received: {projectors!r} of type {type(projectors).__name__}"
+        )
     for layer_name, projector in (projectors or {}).items():
         if layer_name not in read or layer_name == OUTPUT:
             raise ValueError(
@@ -154,6 +159,7 @@ def value(
     # Squares of half-precision features overflow.
     teacher = keras.tree.map_structure(_float32, teacher_features[key(loss, "teacher")])
     student = keras.tree.map_structure(_float32, student_features[key(loss, "student")])
+    _check_same_structure(loss, teacher, student)
     loss.validate_outputs(teacher, student)
     if isinstance(loss, sample_weights.OF_KERAS):
         keras.tree.map_structure(_check_same_shape, teacher, student)
@@ -176,6 +182,32 @@ def _float32(feature):
     if keras.backend.is_float_dtype(feature.dtype):
         return ops.cast(feature, "float32")
     return feature
+
+
+def _check_same_structure(loss, teacher, student):
+    if type(loss).validate_outputs not in (
+        keras.distillation.DistillationLoss.validate_outputs,
+        keras.distillation.FeatureDistillation.validate_outputs,
+    ):
+        return
+    read = {"teacher": teacher, "student": student}
+    if isinstance(loss, sample_weights.OF_KERAS):
+        read["loss"] = loss.loss
+    for what, other in read.items():
+        try:
+            keras.tree.assert_same_structure(teacher, other)
+        except (TypeError, ValueError) as error:
+            kinds = {
+                of: f"{type(value).__name__} of {len(value)}"
+                if isinstance(value, (list, tuple, dict))
+                else "one"
+                for of, value in read.items()
+            }
+            raise ValueError(
+                f"{type(loss).__name__} compares outputs of one structure, and the "
+                f"{what} has another. Received: {kinds}. Name layers with one output "
+                "each, or give a loss for each output."
+            ) from error
 
 
 def _check_same_shape(teacher, student):

@@ -369,6 +369,26 @@ def test_a_model_without_a_teacher_stops_at_nan_as_well():
         np.testing.assert_array_equal(received, wanted)
 
 
+def undefined(y, logits):
+    return ops.mean(logits) * np.nan
+
+
+def test_a_metric_that_is_not_finite_is_no_reason_to_stop():
+    """Warnings are errors here."""
+    made = distiller()
+    made.compile("sgd", crossentropy(), metrics=[undefined])
+    alarm = StructureHistory(X["student"], terminate_on_nan=True)
+    assert len(fit(made, alarm, epochs=2).epoch) == 2
+
+
+def test_each_run_is_warned_of():
+    made = exploding()
+    alarm = StructureHistory(X["student"], "logits", terminate_on_nan=True)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="Training stops"):
+            fit(made, alarm, x=explodes_in_batch(1))
+
+
 def test_weights_that_are_not_finite_from_the_start_are_refused():
     student = mlp(4)
     student.get_layer("logits").bias.assign([np.nan, 0.0, 0.0])

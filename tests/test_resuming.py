@@ -359,6 +359,13 @@ def test_weights_in_shards_are_saved_and_loaded(tmp_path):
     assert_states(other.get_weights(), made.get_weights(), atol=0)
 
 
+def test_shards_without_the_teacher_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="go to one file. Received: max_shard_size=1"):
+        resumable.distiller().save_weights(
+            tmp_path / "d.weights.json", max_shard_size=1, include_teacher=False
+        )
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

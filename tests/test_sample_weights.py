@@ -363,6 +363,17 @@ def test_a_users_loss_that_takes_no_weights_is_named_in_a_warning():
     assert received["unaware"] == pytest.approx(fit(made, X)["unaware"], **CLOSE)
 
 
+def relation(teacher, student):
+    """A function of the batch, not of a sample."""
+    difference = ops.matmul(teacher.T, teacher) - ops.matmul(student.T, student)
+    return ops.mean(ops.square(difference))
+
+
+def test_a_function_of_the_batch_in_a_loss_of_keras_is_not_taken_apart():
+    with pytest.raises(ValueError, match="FeatureDistillation cannot leave out"):
+        fit(distiller(FeatureDistillation(relation)), holes())
+
+
 def test_a_loss_of_keras_that_sums_over_samples_is_refused():
     loss = FeatureDistillation(keras.losses.MeanSquaredError(reduction="sum"))
     with pytest.raises(ValueError, match='Received: a loss with reduction="sum"'):

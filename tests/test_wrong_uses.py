@@ -397,3 +397,24 @@ def test_a_layer_with_several_outputs_is_no_feature():
     made.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     with pytest.raises(ValueError, match="of 3: the layer or model has several"):
         made.fit(np.zeros((4, 5, 4), "float32"), np.zeros(4), verbose=0)
+
+
+class Raises(keras.distillation.DistillationLoss):
+    """Fails where losses are computed: in the first step."""
+
+    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+        raise ValueError("does not fit")
+
+
+def test_an_error_in_the_first_step_leaves_both_models_as_they_were():
+    """On JAX the trainer has taken the values out of the variables by then."""
+    teacher, student = mlp(6, name="teacher"), mlp(4)
+    made = keras_dskd.Distiller(teacher, student, Raises())
+    made.compile("adam", crossentropy())
+    before = teacher.get_weights() + student.get_weights()
+    with pytest.raises(ValueError, match="does not fit"):
+        made.fit({"teacher": rows(8, 6), "student": rows(8, 4)}, labels(8), verbose=0)
+    after = teacher.get_weights() + student.get_weights()
+    for one, other in zip(after, before, strict=True):
+        np.testing.assert_array_equal(one, other)
+    made.evaluate(rows(8, 4), labels(8), verbose=0)

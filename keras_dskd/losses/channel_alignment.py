@@ -3,6 +3,8 @@
 import keras
 
 from keras_dskd import ops
+from keras_dskd.model_features import check_layer_name
+from keras_dskd.ops.rows import check_epsilon
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -37,8 +39,9 @@ class ChannelAlignment(keras.distillation.DistillationLoss):
     name = "channel_alignment"
 
     def __init__(self, teacher_layer_name=None, student_layer_name=None, epsilon=1e-5):
-        if not epsilon > 0:
-            raise ValueError(f"`epsilon` must be > 0. Received: epsilon={epsilon}")
+        check_epsilon(epsilon)
+        check_layer_name(teacher_layer_name)
+        check_layer_name(student_layer_name)
         # Keras's own Distiller reads the student's layer only where the teacher's
         # is not None, and takes "" for the teacher's final output.
         student_alone = teacher_layer_name is None and student_layer_name is not None

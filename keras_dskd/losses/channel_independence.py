@@ -3,6 +3,8 @@
 import keras
 
 from keras_dskd import ops
+from keras_dskd.model_features import check_layer_name
+from keras_dskd.ops.rows import check_epsilon
 
 TARGETS = ("teacher", "self")
 
@@ -59,13 +61,14 @@ class ChannelIndependence(keras.distillation.DistillationLoss):
             raise ValueError(
                 f"`target` must be one of {TARGETS}. Received: target={target!r}"
             )
-        if not off_diagonal_weight >= 0:
+        if not 0 <= off_diagonal_weight < float("inf"):
             raise ValueError(
                 "`off_diagonal_weight` must be >= 0. Received: "
                 f"off_diagonal_weight={off_diagonal_weight}"
             )
-        if not epsilon > 0:
-            raise ValueError(f"`epsilon` must be > 0. Received: epsilon={epsilon}")
+        check_epsilon(epsilon)
+        check_layer_name(teacher_layer_name)
+        check_layer_name(student_layer_name)
         # Keras's own Distiller reads the student's layer only where the teacher's
         # is not None, and takes "" for the teacher's final output.
         student_alone = teacher_layer_name is None and student_layer_name is not None

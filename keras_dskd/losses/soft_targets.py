@@ -3,7 +3,7 @@
 import keras
 
 from keras_dskd import ops
-from keras_dskd.model_features import output_activations
+from keras_dskd.model_features import check_layer_name, output_activations
 from keras_dskd.ops.rows import check_temperature
 
 
@@ -52,6 +52,8 @@ class SoftTargets(keras.distillation.DistillationLoss):
     ):
         check_temperature(temperature)
         self.temperature = temperature
+        check_layer_name(teacher_layer_name)
+        check_layer_name(student_layer_name)
         # Keras's own Distiller reads the student's layer only where the teacher's
         # is not None, and takes "" for the teacher's final output.
         student_alone = teacher_layer_name is None and student_layer_name is not None

@@ -3,6 +3,7 @@
 import keras
 
 from keras_dskd import ops
+from keras_dskd.model_features import check_layer_name
 from keras_dskd.ops.rows import check_rows_kind, check_temperature
 
 
@@ -40,6 +41,7 @@ class SpatialUniformity(keras.distillation.DistillationLoss):
     def __init__(self, student_layer_name=None, temperature=2.0, rows="pooled"):
         check_temperature(temperature)
         check_rows_kind(rows)
+        check_layer_name(student_layer_name)
         # Keras's own Distiller reads the student's layer only where the teacher's
         # is not None, and takes "" for the teacher's final output.
         self.teacher_layer_name = None if student_layer_name is None else ""

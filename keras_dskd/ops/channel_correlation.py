@@ -3,6 +3,7 @@
 from keras import ops
 
 from keras_dskd.ops.rows import (
+    as_floats,
     check_paired_rows,
     check_rows,
     check_same_width,
@@ -33,7 +34,7 @@ def channel_correlation(rows, epsilon=1e-5):
     Raises:
         ValueError: If there are fewer than two rows or the rank is not 2.
     """
-    rows = ops.convert_to_tensor(rows)
+    rows = as_floats(rows)
     check_rows(rows)
     z = standardize(rows, epsilon)
     return _mean_product(z, z)
@@ -67,8 +68,8 @@ def cross_correlation(teacher_rows, student_rows, epsilon=1e-5, mask=None):
         Zbontar et al. 2021, Barlow Twins (arXiv 2103.03230), equation 2, with the
         teacher as the other view.
     """
-    teacher_rows = ops.convert_to_tensor(teacher_rows)
-    student_rows = ops.convert_to_tensor(student_rows)
+    teacher_rows = as_floats(teacher_rows, "teacher_rows")
+    student_rows = as_floats(student_rows, "student_rows")
     check_paired_rows(teacher_rows, student_rows)
     return _mean_product(
         standardize(teacher_rows, epsilon, mask),
@@ -133,8 +134,8 @@ def channel_alignment(teacher_rows, student_rows, epsilon=1e-5, mask=None):
         The invariance term of Barlow Twins (arXiv 2103.03230, equation 1), divided
         by the number of channels.
     """
-    teacher_rows = ops.convert_to_tensor(teacher_rows)
-    student_rows = ops.convert_to_tensor(student_rows)
+    teacher_rows = as_floats(teacher_rows, "teacher_rows")
+    student_rows = as_floats(student_rows, "student_rows")
     check_paired_rows(teacher_rows, student_rows)
     check_same_width(teacher_rows, student_rows)
     products = standardize(teacher_rows, epsilon, mask) * standardize(
@@ -176,6 +177,8 @@ def cross_off_diagonal_energy(teacher_rows, student_rows, epsilon=1e-5, mask=Non
         The redundancy reduction term of Barlow Twins (arXiv 2103.03230,
         equation 1), divided by the number of channels.
     """
+    teacher_rows = as_floats(teacher_rows, "teacher_rows")
+    student_rows = as_floats(student_rows, "student_rows")
     correlation = cross_correlation(teacher_rows, student_rows, epsilon, mask)  # (c, c)
     check_same_width(teacher_rows, student_rows)
     return _off_diagonal_sum(correlation) / correlation.shape[0]

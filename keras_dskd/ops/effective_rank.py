@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_dskd.ops.rows import check_rows
+from keras_dskd.ops.rows import as_floats, check_rows
 
 
 def effective_rank(rows):
@@ -20,7 +20,8 @@ def effective_rank(rows):
         rows: Tensor `(n, c)`, at least two rows.
 
     Returns:
-        Scalar, float32, between 1 and min(n, c) (up to the 1e-7).
+        Scalar, float32, between 1 and min(n, c) (up to the 1e-7); NaN where the rows
+        are not finite.
 
     Raises:
         ValueError: If there are fewer than two rows or the rank is not 2.
@@ -28,8 +29,10 @@ def effective_rank(rows):
     Source:
         RankMe (Garrido et al. 2023, arXiv 2210.02885), equations 1 and 2.
     """
-    rows = ops.cast(ops.convert_to_tensor(rows), "float32")
+    rows = as_floats(rows)
     check_rows(rows)
+    is_finite = ops.all(ops.isfinite(rows))
+    rows = ops.where(is_finite, rows, 0.0)  # torch's decomposition would raise.
     # The rank does not change with scale, but squares inside the decomposition
     # overflow beyond 1e19.
     largest = ops.stop_gradient(ops.max(ops.abs(rows)))
@@ -37,7 +40,7 @@ def effective_rank(rows):
     sigma = ops.svd(rows, compute_uv=False)  # (min(n, c),)
     total = ops.sum(sigma)
     p = sigma / ops.where(ops.equal(total, 0.0), 1.0, total) + 1e-7
-    return ops.exp(-ops.sum(p * ops.log(p)))
+    return ops.where(is_finite, ops.exp(-ops.sum(p * ops.log(p))), float("nan"))
 
 
 def centered_effective_rank(rows):
@@ -52,6 +55,6 @@ def centered_effective_rank(rows):
     Raises:
         ValueError: If there are fewer than two rows or the rank is not 2.
     """
-    rows = ops.cast(ops.convert_to_tensor(rows), "float32")
+    rows = as_floats(rows)
     check_rows(rows)
     return effective_rank(rows - ops.mean(rows, axis=0, keepdims=True))

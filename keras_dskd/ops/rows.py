@@ -1,6 +1,10 @@
 """Features become rows: float32 matrices `(n, c)`, one channel a column."""
 
+import math
+import numbers
+
 import keras
+import numpy as np
 from keras import ops
 
 ROWS = ("pooled", "flattened", "positions")
@@ -14,10 +18,56 @@ def check_rows_kind(rows):
 
 def check_temperature(temperature):
     """Raises `ValueError` unless `temperature` is positive and finite."""
-    if not 0 < temperature < float("inf"):
+    if not _is_number(temperature) or not 0 < temperature < math.inf:
         raise ValueError(
-            f"`temperature` must be > 0 and finite. Received: temperature={temperature}"
+            "`temperature` must be > 0 and finite. Received: "
+            f"temperature={temperature!r}"
         )
+    if not 1e-6 <= temperature <= 1e6:
+        raise ValueError(
+            "`temperature` must be between 1e-6 and 1e6, for float32 to hold what is "
+            f"made of it. Received: temperature={temperature!r}"
+        )
+
+
+def check_epsilon(epsilon):
+    """Raises `ValueError` unless `epsilon` is a positive, finite number."""
+    if not _is_number(epsilon) or not 0 < epsilon < math.inf:
+        raise ValueError(f"`epsilon` must be > 0. Received: epsilon={epsilon!r}")
+
+
+def _is_number(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def as_floats(values, name="rows"):
+    """A tensor of float32.
+
+    Raises:
+        ValueError: If the values are no array of real numbers.
+    """
+    if isinstance(values, (list, tuple)) and any(
+        isinstance(value, np.ndarray) for value in values
+    ):
+        values = np.stack(values)  # Which torch does slowly, and says so.
+    try:
+        tensor = ops.convert_to_tensor(values)
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"`{name}` must be an array of real numbers. Received: "
+            f"{_told(values)}: {error}"
+        ) from error
+    if "complex" in dtype or dtype == "string":
+        raise ValueError(
+            f"`{name}` must be an array of real numbers. Received: dtype={dtype}"
+        )
+    return ops.cast(tensor, "float32")
+
+
+def _told(values):
+    dtype = getattr(values, "dtype", None)
+    return type(values).__name__ + (f" of dtype {dtype}" if dtype is not None else "")
 
 
 def check_rows(rows, name="rows"):
@@ -26,17 +76,25 @@ def check_rows(rows, name="rows"):
     A batch size that is unknown until run time (`None`, in a TensorFlow graph)
     passes; the formulas are defined for a single row and give no gradient there.
     """
-    if len(rows.shape) != 2:
+    _check_rank(rows, name)
+    if rows.shape[1] == 0:
         raise ValueError(
-            f"Expected `{name}` of shape (n, c). Received: {name}.shape="
-            f"{tuple(rows.shape)}. Turn a feature map into rows with "
-            "`keras_dskd.ops.rows`."
+            f"Expected at least one channel. Received: {name}.shape={tuple(rows.shape)}"
         )
     if rows.shape[0] is not None and rows.shape[0] < 2:
         raise ValueError(
             "Batch statistics need at least 2 rows. Received: "
             f"{name}.shape={tuple(rows.shape)}. Use a larger batch, or drop the "
             "last incomplete one."
+        )
+
+
+def _check_rank(rows, name="rows"):
+    if len(rows.shape) != 2:
+        raise ValueError(
+            f"Expected `{name}` of shape (n, c). Received: {name}.shape="
+            f"{tuple(rows.shape)}. Turn a feature map into rows with "
+            "`keras_dskd.ops.rows`."
         )
 
 
@@ -92,11 +150,18 @@ def rows(feature, rows="pooled", data_format=None):
             f"{len(feature)}: the layer or model has several outputs. Name a layer "
             "with one output."
         )
-    feature = ops.cast(ops.convert_to_tensor(feature), "float32")
+    if data_format is not None:
+        channel_axis(4, data_format)
+    feature = as_floats(feature, "feature")
     rank = len(feature.shape)
     if rank < 2:
         raise ValueError(
             "Expected a feature of shape (n, c) or (n, ..., c). Received: "
+            f"feature.shape={tuple(feature.shape)}"
+        )
+    if 0 in tuple(feature.shape)[1:]:
+        raise ValueError(
+            "Expected a feature with at least one position and one channel. Received: "
             f"feature.shape={tuple(feature.shape)}"
         )
     if rank == 2:
@@ -120,6 +185,11 @@ def rows(feature, rows="pooled", data_format=None):
 def channel_axis(rank, data_format=None):
     """Which axis of a feature map of that rank holds the channels. See `rows`."""
     data_format = data_format or keras.config.image_data_format()
+    if data_format not in ("channels_last", "channels_first"):
+        raise ValueError(
+            '`data_format` must be "channels_last" or "channels_first". Received: '
+            f"data_format={data_format!r}"
+        )
     return 1 if rank > 3 and data_format == "channels_first" else rank - 1
 
 
@@ -144,7 +214,9 @@ def standardize(rows, epsilon=1e-5, mask=None):
     Returns:
         Tensor `(n, c)`, float32.
     """
-    rows = ops.cast(rows, "float32")
+    check_epsilon(epsilon)
+    rows = as_floats(rows)
+    _check_rank(rows)
     first = rows[:1]
     if mask is not None:
         rows = keep_rows(rows, mask)
@@ -175,7 +247,7 @@ def keep_rows(values, mask):
     """
     if mask is None:
         return values
-    values = ops.convert_to_tensor(values)
+    values, mask = ops.convert_to_tensor(values), ops.convert_to_tensor(mask)
     if not values.shape or (
         None not in (values.shape[0], mask.shape[0])
         and values.shape[0] != mask.shape[0]
@@ -222,13 +294,23 @@ def weighted_mean(values, sample_weight=None):
     Returns:
         Scalar, float32.
     """
-    values = ops.cast(values, "float32")
+    values = as_floats(values, "values")
     if sample_weight is None:
         return ops.mean(values)
-    weight = ops.cast(sample_weight, "float32")
+    weight = sample_weight = as_floats(sample_weight, "sample_weight")
     rank = len(values.shape)
     if len(weight.shape) > rank:
         weight = ops.mean(weight, axis=tuple(range(rank, len(weight.shape))))
+    shapes = tuple(values.shape), tuple(weight.shape)
+    if any(
+        None not in (v, w) and w != v and (axis == 0 or w != 1)
+        for axis, (v, w) in enumerate(zip(*shapes, strict=False))
+    ):
+        raise ValueError(
+            "`sample_weight` holds one weight a sample, or one for each of further "
+            f"axes. Received: sample_weight.shape={tuple(sample_weight.shape)} for "
+            f"values of shape {shapes[0]}"
+        )
     for _ in range(rank - len(weight.shape)):
         weight = ops.expand_dims(weight, -1)
     return ops.mean(values * weight)
@@ -243,7 +325,8 @@ def normalize(rows):
     Returns:
         Tensor `(n, c)`, float32. The gradient of a zero row is zero.
     """
-    rows = ops.cast(rows, "float32")
+    rows = as_floats(rows)
+    _check_rank(rows)
     largest = ops.stop_gradient(ops.max(ops.abs(rows), axis=1, keepdims=True))
     is_zero = ops.equal(largest, 0.0)  # (n, 1)
     # The largest entry becomes 1, so that squares neither overflow nor vanish.

@@ -2,7 +2,10 @@
 
 from keras import ops
 
-from keras_dskd.ops.rows import check_temperature, weighted_mean
+from keras_dskd.ops.rows import as_floats, check_temperature, weighted_mean
+
+#: Beyond, rounding would show in the third digit.
+MAX_TEMPERATURE = 1000
 
 
 def soft_targets(teacher_logits, student_logits, temperature=4.0, sample_weight=None):
@@ -35,12 +38,28 @@ def soft_targets(teacher_logits, student_logits, temperature=4.0, sample_weight=
         Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), section 2.
     """
     check_temperature(temperature)
-    teacher_logits = ops.cast(ops.convert_to_tensor(teacher_logits), "float32")
-    student_logits = ops.cast(ops.convert_to_tensor(student_logits), "float32")
+    if temperature > MAX_TEMPERATURE:
+        raise ValueError(
+            f"Soft targets at a temperature above {MAX_TEMPERATURE} are lost in the "
+            f"rounding of float32. Received: temperature={temperature}"
+        )
+    teacher_logits = as_floats(teacher_logits, "teacher_logits")
+    student_logits = as_floats(student_logits, "student_logits")
     check_logits(teacher_logits, student_logits)
     teacher = ops.log_softmax(teacher_logits / temperature, axis=-1)
     student = ops.log_softmax(student_logits / temperature, axis=-1)
-    divergence = ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)  # (n, ...)
+    # Σ p (d + exp(-d) - 1) is Σ p d, since p and q both sum to 1, and where the
+    # temperature makes d small it loses nothing to rounding.
+    d = teacher - student
+    is_small = ops.abs(d) < 0.5
+    small = ops.where(is_small, d, 0.0)
+    p = ops.exp(teacher)
+    divergence = ops.sum(
+        ops.where(
+            is_small, p * (ops.expm1(-small) + small), p * d + ops.exp(student) - p
+        ),
+        axis=-1,
+    )  # (n, ...)
     return temperature**2 * weighted_mean(divergence, sample_weight)
 
 
@@ -56,7 +75,9 @@ def check_logits(teacher_logits, student_logits):
             "Teacher and student logits must have the same shape (n, ..., classes). "
             f"Received: {received}"
         )
-    if len(shapes[0]) < 2 or shapes[0][-1] == 1:
+    if 0 in shapes[0][:-1]:
+        raise ValueError(f"Expected at least one sample. Received: {received}")
+    if len(shapes[0]) < 2 or shapes[0][-1] in (0, 1):
         raise ValueError(
             "Soft targets compare distributions over at least 2 classes. Received: "
             f"{received}. For a single sigmoid output, give the model two logits."

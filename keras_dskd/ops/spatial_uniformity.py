@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_dskd.ops.rows import check_rows, check_temperature, normalize
+from keras_dskd.ops.rows import as_floats, check_rows, check_temperature, normalize
 
 
 def spatial_uniformity(rows, temperature=2.0):
@@ -33,7 +33,7 @@ def spatial_uniformity(rows, temperature=2.0):
         Wang and Isola 2020 (arXiv 2005.10242), L_uniform.
     """
     check_temperature(temperature)
-    rows = ops.convert_to_tensor(rows)
+    rows = as_floats(rows)
     check_rows(rows)
     unit = normalize(rows)  # (n, c)
     squares = ops.sum(ops.square(unit), axis=1)  # (n,), 0 for a row of zeros
