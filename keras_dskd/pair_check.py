@@ -52,9 +52,9 @@ def check_pairs(
     is compared with `permutations` random ones. Of shuffled pairs, the share that
     passes without a warning is `level` by construction; how often good pairs are warned
     of depends on how much the modalities share and on the number of samples.
-    `examples/benchmarks/pair_check.py` measures both: of 100 draws from each of four sets
-    of image pairs none was warned of with 128 pairs or more, and 22 with 64 pairs of
-    optical and radar images (with `y`: none with 256 or more, 12 with 128).
+    `examples/benchmarks/pair_check.py` measures both: of 100 draws from each of four
+    sets of image pairs none was warned of with 128 pairs or more, and 22 with 64
+    pairs of optical and radar images (with `y`: 0 with 256 or more, 12 with 128).
 
     The student need not be trained: features of random layers still tell which sample
     is which. The teacher should be.

@@ -144,8 +144,10 @@ def fits(model, x):
     arrays = keras.tree.flatten(x)
     if not specs or len(specs) != len(arrays):
         return None
-    if isinstance(x, dict) != isinstance(input_of(model), dict):
-        return None  # Keras goes by the names of the inputs.
+    if keras.tree.is_nested(x) != keras.tree.is_nested(input_of(model)) or isinstance(
+        x, dict
+    ) != isinstance(input_of(model), dict):
+        return None  # Keras goes by the structure, and by the names of the inputs.
     if not all(hasattr(array, "shape") for array in arrays):
         return None  # A data set, whose batches only a call will see.
     return all(

@@ -10,8 +10,12 @@ from keras import ops
 def check_number(name, weight, most=math.inf):
     """Raises `ValueError` unless `weight` is a number in [0, most]."""
     is_number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
+    try:
+        value = float(weight) if is_number else -1.0
+    except OverflowError:
+        value = math.inf
     # What float32 cannot hold would be infinite in the step.
-    if not (is_number and 0 <= weight <= min(most, 3e38)):
+    if not 0 <= value <= min(most, 3e38):
         limit = f"between 0 and {most}" if math.isfinite(most) else ">= 0"
         raise ValueError(
             f"`{name}` must be a number {limit}. Received: {name}={weight!r}"

@@ -3,6 +3,7 @@
 import keras
 
 from keras_dskd import ops
+from keras_dskd.ops.rows import check_epsilon
 from keras_dskd.weights import check_number
 
 
@@ -48,8 +49,7 @@ class ChannelIndependence(keras.layers.Layer):
     def __init__(self, weight, epsilon=1e-5, **kwargs):
         super().__init__(**kwargs)
         check_number("weight", weight)
-        if not epsilon > 0:
-            raise ValueError(f"`epsilon` must be > 0. Received: epsilon={epsilon}")
+        check_epsilon(epsilon)
         self.weight = weight
         self.epsilon = epsilon
         self.supports_masking = True

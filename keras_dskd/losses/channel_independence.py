@@ -4,7 +4,7 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.model_features import check_layer_name
-from keras_dskd.ops.rows import check_epsilon
+from keras_dskd.ops.rows import check_epsilon, is_number
 
 TARGETS = ("teacher", "self")
 
@@ -61,7 +61,7 @@ class ChannelIndependence(keras.distillation.DistillationLoss):
             raise ValueError(
                 f"`target` must be one of {TARGETS}. Received: target={target!r}"
             )
-        if not 0 <= off_diagonal_weight < float("inf"):
+        if not is_number(off_diagonal_weight) or not 0 <= off_diagonal_weight <= 3e38:
             raise ValueError(
                 "`off_diagonal_weight` must be >= 0. Received: "
                 f"off_diagonal_weight={off_diagonal_weight}"

@@ -18,7 +18,7 @@ def check_rows_kind(rows):
 
 def check_temperature(temperature):
     """Raises `ValueError` unless `temperature` is positive and finite."""
-    if not _is_number(temperature) or not 0 < temperature < math.inf:
+    if not is_number(temperature) or not 0 < temperature < math.inf:
         raise ValueError(
             "`temperature` must be > 0 and finite. Received: "
             f"temperature={temperature!r}"
@@ -32,11 +32,12 @@ def check_temperature(temperature):
 
 def check_epsilon(epsilon):
     """Raises `ValueError` unless `epsilon` is a positive, finite number."""
-    if not _is_number(epsilon) or not 0 < epsilon < math.inf:
+    if not is_number(epsilon) or not 0 < epsilon < math.inf:
         raise ValueError(f"`epsilon` must be > 0. Received: epsilon={epsilon!r}")
 
 
-def _is_number(value):
+def is_number(value):
+    """Whether it is a real number, and no bool."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
