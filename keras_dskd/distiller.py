@@ -1,20 +1,19 @@
 """The training step: a student learns from labels and from a teacher."""
 
-import contextlib
 import threading
-import types
 
 import keras
 from keras import ops
 
-from keras_dskd import pairs, replicas, sample_weights, saving, terms, weights
+from keras_dskd import pairs, replicas, sample_weights, terms, weights
 from keras_dskd.model_features import FeatureModel, ShapesOnly
-from keras_dskd.ops.rows import keep_rows
+from keras_dskd.ops.samples import keep_rows
+from keras_dskd.saving import ResumableModel, teacher_of
 from keras_dskd.taps import OUTPUT, Tap, capture
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class Distiller(keras.Model):
+class Distiller(ResumableModel):
     """Trains a student on one modality with a teacher on another.
 
     Formula:
@@ -152,11 +151,6 @@ class Distiller(keras.Model):
                 *terms.names(losses),
             )
         ]
-        self._seed_states = saving.SeedStates(self._seeds)
-        self.saves_teacher = True
-        self._left_out = None
-        self._awaits_teacher = False
-        self._given_jit_compile = "auto"
         self._not_computed = set()
         # From `call` to `compute_loss` of the same step, in the same thread.
         self._handed_over = threading.local()
@@ -481,185 +475,12 @@ class Distiller(keras.Model):
             if name not in self._not_computed
         }
 
-    def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs):
-        """`keras.Model.compile`, with the defaults of Keras's distiller."""
-        self._given_jit_compile = kwargs.get("jit_compile", "auto")
-        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
-
-    def get_compile_config(self):
-        """What `compile_from_config` takes; see `keras.Model.get_compile_config`."""
-        # On loading, the optimizer of a built model is built, and then refuses the
-        # state of one that was saved before its first step.
-        self._build_optimizer()
-        config = super().get_compile_config()
-        _name_publicly(config.get("optimizer"))
-        if "jit_compile" in config:
-            # Keras writes what "auto" meant on this backend.
-            config["jit_compile"] = self._given_jit_compile
-        return config
-
-    def compile_from_config(self, config):
-        """Compiles as before saving; see `keras.Model.compile_from_config`."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self._build_optimizer()
-
-    def _build_optimizer(self):
-        if self.compiled and self.built and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
-
-    @property
-    def layers(self):
-        """Teacher, student, projectors, and what else holds variables."""
-        return saving.Parts(super().layers)
-
-    def save(
-        self, filepath, overwrite=True, zipped=None, include_teacher=None, **kwargs
-    ):
-        """Saves all that training needs to go on; see `keras.Model.save`.
-
-        The file takes the place of an older one when it is complete, and not before.
-        It loads with `keras.models.load_model`, in safe mode, on any backend; the
-        plain student can `load_weights` from it.
-
-        Args:
-            filepath: Path of the file, which ends in `.keras`.
-            overwrite: Whether to write over an older file, or to ask.
-            zipped: As in `keras.Model.save`.
-            include_teacher: `False` leaves the teacher out: the file is then loaded
-                with `Distiller.load(filepath, teacher=...)`. Defaults to
-                `saves_teacher`.
-            **kwargs: As in `keras.Model.save`.
-
-        Raises:
-            ValueError: If teacher and student share layers, or something is a lambda,
-                which Keras would not load safely, or the path ends in `.h5`.
-        """
-        if str(filepath).endswith((".h5", ".hdf5")):
-            raise ValueError(
-                "A distiller is saved in a `.keras` file, and its weights alone in a "
-                f"`.weights.h5` file by `save_weights`. Received: {filepath}"
-            )
-        save = super().save
-        terms.check_nothing_shared(self.teacher, self.student)
-        with self._teacher_left_out(include_teacher):
-            config = self.get_config()
-            compiled = self.get_compile_config() if self.compiled else None
-            saving.check_no_lambda({self.name: config, "compile": compiled})
-            if not saving.is_replaceable(filepath, overwrite, ".keras"):
-                return save(filepath, overwrite, zipped, **kwargs)
-            with saving.replacing(filepath) as written:
-                save(written, True, zipped, **kwargs)
-                saving.let_student_load(written)
-
-    def save_weights(
-        self, filepath, overwrite=True, max_shard_size=None, include_teacher=None
-    ):
-        """Saves all weights and states of training; see `keras.Model.save_weights`.
-
-        The file takes the place of an older one when it is complete, and not before.
-        The plain student can load it as well.
-
-        Args:
-            filepath: Path of the file, which ends in `.weights.h5`.
-            overwrite: Whether to write over an older file, or to ask.
-            max_shard_size: As in `keras.Model.save_weights`. What is said of the file
-                does not hold of shards, which always include the teacher.
-            include_teacher: `False` leaves the teacher out: on loading, that of the
-                distiller stays as it is. Defaults to `saves_teacher`.
-        """
-        save = super().save_weights
-        with_teacher = (
-            self.saves_teacher if include_teacher is None else include_teacher
-        )
-        if max_shard_size is not None and not with_teacher:
-            raise ValueError(
-                "Weights without the teacher go to one file. Received: "
-                f"max_shard_size={max_shard_size}, include_teacher={with_teacher}"
-            )
-        with self._teacher_left_out(include_teacher):
-            if max_shard_size is not None or not saving.is_replaceable(
-                filepath, overwrite, ".weights.h5"
-            ):
-                return save(filepath, overwrite, max_shard_size)
-            with saving.replacing(filepath) as written:
-                save(written)
-                saving.let_student_load(written)
-
-    def load_weights(self, filepath, *args, **kwargs):
-        """Loads weights and states of training; see `keras.Model.load_weights`.
-
-        A file without a teacher leaves the distiller's own as it is.
-        """
-        load = super().load_weights
-        self._build_optimizer()  # Its state is in the file.
-        with self._teacher_left_out(saving.holds_teacher(filepath)):
-            load(filepath, *args, **kwargs)
-
-    @classmethod
-    def load(cls, filepath, teacher=None, **kwargs):
-        """Loads a distiller that `save` wrote.
-
-        Args:
-            filepath: Path of the `.keras` file.
-            teacher: The teacher, where the file was saved without it.
-            **kwargs: Arguments of `keras.models.load_model`.
-
-        Returns:
-            A `Distiller`, ready to go on.
-
-        Raises:
-            ValueError: If the file lacks its teacher and none is given, or that is not
-                the one it was saved with, or the file holds one.
-        """
-        with saving.loading_with(teacher):
-            made = keras.models.load_model(filepath, **kwargs)
-        made._take_teacher_back()
-        return made
-
-    @contextlib.contextmanager
-    def _teacher_left_out(self, include_teacher):
-        if self.saves_teacher if include_teacher is None else include_teacher:
-            yield
-            return
-        self._build_optimizer()
-        self._leave_teacher_out()
-        try:
-            yield
-        finally:
-            self._take_teacher_back()
-
-    def _leave_teacher_out(self):
-        # Files hold the attributes of a model.
-        self._left_out = types.SimpleNamespace(teacher=self.teacher)
-        del self.teacher
-
-    def _take_teacher_back(self):
-        if self._left_out is not None:
-            self.teacher = self._left_out.teacher
-        self._left_out = None
-        self._awaits_teacher = False
-
-    def load_own_variables(self, store):
-        """Nothing: a distiller's variables are those of its parts."""
-        if self._awaits_teacher:
-            self._leave_teacher_out()
-
-    def _seeds(self):
-        apart = [*self.weights, *self.metrics_variables]
-        teacher = self._left_out.teacher if self._left_out else self.teacher
-        return _without(self.variables, [*apart, *teacher.variables])
-
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
-        if self._left_out is None:
-            terms.check_nothing_shared(self.teacher, self.student)
-            teacher = serialize(self.teacher)
-        else:
-            teacher = saving.left_out(self._left_out.teacher)
         config = super().get_config()
         config.update(
             {
-                "teacher": teacher,
+                "teacher": self._teacher_config(),
                 "student": serialize(self.student),
                 "distillation_losses": [serialize(i) for i in self.distillation_losses],
                 "distillation_loss_weights": [
@@ -678,7 +499,7 @@ class Distiller(keras.Model):
     def from_config(cls, config):
         deserialize = keras.saving.deserialize_keras_object
         config = dict(config)
-        config["teacher"], is_left_out = saving.teacher_of(config["teacher"])
+        config["teacher"], is_left_out = teacher_of(config["teacher"])
         config["student"] = deserialize(config["student"])
         config["distillation_losses"] = [
             deserialize(loss) for loss in config["distillation_losses"]
@@ -695,20 +516,6 @@ class Distiller(keras.Model):
         made._awaits_teacher = is_left_out
         made.saves_teacher = not is_left_out
         return made
-
-
-def _name_publicly(optimizer):
-    """Lets a serialised optimizer load on any backend.
-
-    On torch Keras names a class of that backend alone, for an optimizer that has a
-    class of the same name for all.
-    """
-    while isinstance(optimizer, dict) and hasattr(
-        keras.optimizers, optimizer.get("class_name", "")
-    ):
-        if str(optimizer.get("module")).startswith("keras."):
-            optimizer["module"] = "keras.optimizers"
-        optimizer = optimizer["config"].get("inner_optimizer")
 
 
 def _without(variables, others):

@@ -6,7 +6,7 @@ import warnings
 import keras
 from keras import ops
 
-from keras_dskd.ops.rows import weighted_mean
+from keras_dskd.ops.samples import weighted_mean
 
 #: Losses of Keras's, each a mean over samples that takes no weights.
 OF_KERAS = (

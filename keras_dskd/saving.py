@@ -1,21 +1,209 @@
-"""Files of a distiller: complete or not at all, with or without its teacher."""
+"""A model of teacher and student whose files hold all that training needs to go on."""
 
 import collections.abc
 import contextlib
 import contextvars
 import hashlib
-import os
-import shutil
-import zipfile
+import types
 
-import h5py  # Keras's own way to store weights.
 import keras
 import numpy as np
 from keras import ops
 
-_WEIGHTS = "model.weights.h5"  # In a `.keras` file.
+from keras_dskd import files, terms
 
 _teacher_at_hand = contextvars.ContextVar("teacher_at_hand", default=None)
+
+
+class ResumableModel(keras.Model):
+    """Saves and loads a `teacher` and a `student`, with or without the teacher.
+
+    Attributes:
+        saves_teacher: Whether files hold the teacher, where `save` is not told.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.saves_teacher = True
+        self._left_out = None
+        self._awaits_teacher = False
+        self._given_jit_compile = "auto"
+        self._seed_states = SeedStates(self._seeds)
+
+    def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs):
+        """`keras.Model.compile`, with the defaults of Keras's distiller."""
+        self._given_jit_compile = kwargs.get("jit_compile", "auto")
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+
+    def get_compile_config(self):
+        """What `compile_from_config` takes; see `keras.Model.get_compile_config`."""
+        # On loading, the optimizer of a built model is built, and then refuses the
+        # state of one that was saved before its first step.
+        self._build_optimizer()
+        config = super().get_compile_config()
+        _name_publicly(config.get("optimizer"))
+        if "jit_compile" in config:
+            # Keras writes what "auto" meant on this backend.
+            config["jit_compile"] = self._given_jit_compile
+        return config
+
+    def compile_from_config(self, config):
+        """Compiles as before saving; see `keras.Model.compile_from_config`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self._build_optimizer()
+
+    def _build_optimizer(self):
+        if self.compiled and self.built and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+
+    @property
+    def layers(self):
+        """Teacher, student, projectors, and what else holds variables."""
+        return Parts(super().layers)
+
+    def save(
+        self, filepath, overwrite=True, zipped=None, include_teacher=None, **kwargs
+    ):
+        """Saves all that training needs to go on; see `keras.Model.save`.
+
+        The file takes the place of an older one when it is complete, and not before.
+        It loads with `keras.models.load_model`, in safe mode, on any backend; the
+        plain student can `load_weights` from it.
+
+        Args:
+            filepath: Path of the file, which ends in `.keras`.
+            overwrite: Whether to write over an older file, or to ask.
+            zipped: As in `keras.Model.save`.
+            include_teacher: `False` leaves the teacher out: the file is then loaded
+                with `Distiller.load(filepath, teacher=...)`. Defaults to
+                `saves_teacher`.
+            **kwargs: As in `keras.Model.save`.
+
+        Raises:
+            ValueError: If teacher and student share layers, or something is a lambda,
+                which Keras would not load safely, or the path ends in `.h5`.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                "A distiller is saved in a `.keras` file, and its weights alone in a "
+                f"`.weights.h5` file by `save_weights`. Received: {filepath}"
+            )
+        save = super().save
+        terms.check_nothing_shared(self.teacher, self.student)
+        with self._teacher_left_out(include_teacher):
+            config = self.get_config()
+            compiled = self.get_compile_config() if self.compiled else None
+            files.check_no_lambda({self.name: config, "compile": compiled})
+            if not files.is_replaceable(filepath, overwrite, ".keras"):
+                return save(filepath, overwrite, zipped, **kwargs)
+            with files.replacing(filepath) as written:
+                save(written, True, zipped, **kwargs)
+                files.let_student_load(written)
+
+    def save_weights(
+        self, filepath, overwrite=True, max_shard_size=None, include_teacher=None
+    ):
+        """Saves all weights and states of training; see `keras.Model.save_weights`.
+
+        The file takes the place of an older one when it is complete, and not before.
+        The plain student can load it as well.
+
+        Args:
+            filepath: Path of the file, which ends in `.weights.h5`.
+            overwrite: Whether to write over an older file, or to ask.
+            max_shard_size: As in `keras.Model.save_weights`. What is said of the file
+                does not hold of shards, which always include the teacher.
+            include_teacher: `False` leaves the teacher out: on loading, that of the
+                distiller stays as it is. Defaults to `saves_teacher`.
+        """
+        save = super().save_weights
+        with_teacher = (
+            self.saves_teacher if include_teacher is None else include_teacher
+        )
+        if max_shard_size is not None and not with_teacher:
+            raise ValueError(
+                "Weights without the teacher go to one file. Received: "
+                f"max_shard_size={max_shard_size}, include_teacher={with_teacher}"
+            )
+        with self._teacher_left_out(include_teacher):
+            if max_shard_size is not None or not files.is_replaceable(
+                filepath, overwrite, ".weights.h5"
+            ):
+                return save(filepath, overwrite, max_shard_size)
+            with files.replacing(filepath) as written:
+                save(written)
+                files.let_student_load(written)
+
+    def load_weights(self, filepath, *args, **kwargs):
+        """Loads weights and states of training; see `keras.Model.load_weights`.
+
+        A file without a teacher leaves the distiller's own as it is.
+        """
+        load = super().load_weights
+        self._build_optimizer()  # Its state is in the file.
+        with self._teacher_left_out(files.holds_teacher(filepath)):
+            load(filepath, *args, **kwargs)
+
+    @classmethod
+    def load(cls, filepath, teacher=None, **kwargs):
+        """Loads a distiller that `save` wrote.
+
+        Args:
+            filepath: Path of the `.keras` file.
+            teacher: The teacher, where the file was saved without it.
+            **kwargs: Arguments of `keras.models.load_model`.
+
+        Returns:
+            A `Distiller`, ready to go on.
+
+        Raises:
+            ValueError: If the file lacks its teacher and none is given, or that is not
+                the one it was saved with, or the file holds one.
+        """
+        with loading_with(teacher):
+            made = keras.models.load_model(filepath, **kwargs)
+        made._take_teacher_back()
+        return made
+
+    @contextlib.contextmanager
+    def _teacher_left_out(self, include_teacher):
+        if self.saves_teacher if include_teacher is None else include_teacher:
+            yield
+            return
+        self._build_optimizer()
+        self._leave_teacher_out()
+        try:
+            yield
+        finally:
+            self._take_teacher_back()
+
+    def _leave_teacher_out(self):
+        # Files hold the attributes of a model.
+        self._left_out = types.SimpleNamespace(teacher=self.teacher)
+        del self.teacher
+
+    def _take_teacher_back(self):
+        if self._left_out is not None:
+            self.teacher = self._left_out.teacher
+        self._left_out = None
+        self._awaits_teacher = False
+
+    def load_own_variables(self, store):
+        """Nothing: a distiller's variables are those of its parts."""
+        if self._awaits_teacher:
+            self._leave_teacher_out()
+
+    def _seeds(self):
+        teacher = self._left_out.teacher if self._left_out else self.teacher
+        apart = [*self.weights, *self.metrics_variables, *teacher.variables]
+        apart = {id(variable) for variable in apart}
+        return [variable for variable in self.variables if id(variable) not in apart]
+
+    def _teacher_config(self):
+        if self._left_out is not None:
+            return left_out(self._left_out.teacher)
+        terms.check_nothing_shared(self.teacher, self.student)
+        return keras.saving.serialize_keras_object(self.teacher)
 
 
 class Parts(collections.abc.Sequence):
@@ -63,82 +251,6 @@ class SeedStates(keras.layers.Layer):
             )
         for index, seed in enumerate(seeds):
             seed.assign(store[str(index)])
-
-
-@contextlib.contextmanager
-def replacing(filepath):
-    """A path to write to, which becomes `filepath` once it is complete.
-
-    Whatever stops the writing, even a kill, leaves an older file as it was.
-    """
-    filepath = os.path.realpath(filepath)
-    folder, name = os.path.split(filepath)
-    work = os.path.join(folder, f".partial-{name}")
-    shutil.rmtree(work, ignore_errors=True)  # Of a process that was killed.
-    os.makedirs(work)
-    try:
-        written = os.path.join(work, name)
-        yield written
-        with open(written, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(written, filepath)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def is_replaceable(filepath, overwrite, endings):
-    """Whether `replacing` may write the file: one file, here, nobody to be asked."""
-    if not isinstance(filepath, (str, os.PathLike)):
-        return False
-    path = os.fspath(filepath)
-    return (
-        "://" not in path
-        and path.endswith(endings)
-        and (overwrite or not os.path.exists(path))
-    )
-
-
-def let_student_load(filepath):
-    """Lets the plain student read a distiller's file: its parts are at the root too.
-
-    They are links within the file, which take no space.
-    """
-    if filepath.endswith(".weights.h5"):
-        _link_student(filepath)
-        return
-    folder = os.path.dirname(filepath)
-    linked = os.path.join(folder, "linked.zip")
-    with zipfile.ZipFile(filepath) as archive, zipfile.ZipFile(linked, "w") as copy:
-        weights = archive.extract(_WEIGHTS, folder)
-        _link_student(weights)
-        for item in archive.infolist():
-            if item.filename == _WEIGHTS:
-                copy.write(weights, _WEIGHTS)
-            else:
-                copy.writestr(item, archive.read(item))
-    os.replace(linked, filepath)
-
-
-def _link_student(filepath):
-    with h5py.File(filepath, "r+") as file:
-        for name in file["student"]:
-            if name == "vars" and name in file:
-                del file[name]  # The distiller itself has no variables.
-            if name not in file:
-                file[name] = file["student"][name]
-
-
-def holds_teacher(filepath):
-    """Whether a file surely lacks no teacher: one that `save` wrote without it does."""
-    path = os.fspath(filepath) if isinstance(filepath, (str, os.PathLike)) else ""
-    if path.endswith(".weights.h5") and os.path.isfile(path):
-        with h5py.File(path) as file:
-            return "teacher" in file or "student" not in file
-    if path.endswith(".keras") and os.path.isfile(path):
-        with zipfile.ZipFile(path) as archive, archive.open(_WEIGHTS) as weights:
-            with h5py.File(weights) as file:
-                return "teacher" in file or "student" not in file
-    return True
 
 
 def fingerprint(model):
@@ -195,29 +307,15 @@ def teacher_of(config):
     return given, True
 
 
-def check_no_lambda(config):
-    """Raises `ValueError` where a config could not be loaded in Keras's safe mode."""
-    found = list(_lambdas(config, ()))
-    if found:
-        raise ValueError(
-            "A file with a lambda cannot be loaded safely (`safe_mode=True`). Found "
-            f"in: {found}. Write a function with the decorator "
-            "`keras.saving.register_keras_serializable` in its place. (A teacher's is "
-            "left out with include_teacher=False, and `save_weights` needs no code.)"
-        )
+def _name_publicly(optimizer):
+    """Lets a serialised optimizer load on any backend.
 
-
-def _lambdas(config, path):
-    if isinstance(config, dict):
-        if config.get("class_name") == "__lambda__":
-            yield "/".join(path)
-            return
-        inner = config.get("config")
-        name = inner.get("name") if isinstance(inner, dict) else None
-        for key, value in config.items():
-            step = name if key == "config" and name else key
-            step = () if step in ("config", "layers") else (str(step),)
-            yield from _lambdas(value, (*path, *step))
-    elif isinstance(config, (list, tuple)):
-        for value in config:
-            yield from _lambdas(value, path)
+    On torch Keras names a class of that backend alone, for an optimizer that has a
+    class of the same name for all.
+    """
+    while isinstance(optimizer, dict) and hasattr(
+        keras.optimizers, optimizer.get("class_name", "")
+    ):
+        if str(optimizer.get("module")).startswith("keras."):
+            optimizer["module"] = "keras.optimizers"
+        optimizer = optimizer["config"].get("inner_optimizer")

@@ -28,7 +28,8 @@ BELOW = {
     # The figure is drawn on demand, from NumPy arrays alone.
     "structure": {"model_features", "ops", "plotting", "taps"},
     "sample_weights": {"ops"},
-    "saving": set(),
+    "files": set(),
+    "saving": {"files", "terms"},
     "terms": {"sample_weights", "taps"},
     "distiller": {
         "model_features",

@@ -3,7 +3,7 @@
 import keras
 
 from keras_dskd import ops
-from keras_dskd.ops.rows import check_epsilon
+from keras_dskd.ops.checks import check_epsilon
 from keras_dskd.weights import check_number
 
 

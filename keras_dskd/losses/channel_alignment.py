@@ -4,7 +4,7 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.model_features import check_layer_name
-from keras_dskd.ops.rows import check_epsilon
+from keras_dskd.ops.checks import check_epsilon
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")

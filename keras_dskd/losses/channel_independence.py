@@ -4,7 +4,7 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.model_features import check_layer_name
-from keras_dskd.ops.rows import check_epsilon, is_number
+from keras_dskd.ops.checks import check_epsilon, is_number
 
 TARGETS = ("teacher", "self")
 

@@ -4,7 +4,7 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.model_features import check_layer_name, output_activations
-from keras_dskd.ops.rows import check_temperature
+from keras_dskd.ops.checks import check_temperature
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")

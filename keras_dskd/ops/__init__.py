@@ -8,7 +8,8 @@ from keras_dskd.ops.channel_correlation import (
     off_diagonal_energy,
 )
 from keras_dskd.ops.effective_rank import centered_effective_rank, effective_rank
-from keras_dskd.ops.rows import normalize, rows, standardize, weighted_mean
+from keras_dskd.ops.rows import normalize, rows, standardize
+from keras_dskd.ops.samples import weighted_mean
 from keras_dskd.ops.soft_targets import soft_targets
 from keras_dskd.ops.spatial_uniformity import spatial_uniformity
 

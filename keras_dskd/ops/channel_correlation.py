@@ -2,14 +2,14 @@
 
 from keras import ops
 
-from keras_dskd.ops.rows import (
+from keras_dskd.ops.checks import (
     as_floats,
     check_paired_rows,
     check_rows,
     check_same_width,
-    count_rows,
-    standardize,
 )
+from keras_dskd.ops.rows import standardize
+from keras_dskd.ops.samples import count_rows
 
 
 def channel_correlation(rows, epsilon=1e-5):

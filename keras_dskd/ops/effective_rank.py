@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_dskd.ops.rows import as_floats, check_rows
+from keras_dskd.ops.checks import as_floats, check_rows
 
 
 def effective_rank(rows):

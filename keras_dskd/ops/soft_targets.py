@@ -2,7 +2,8 @@
 
 from keras import ops
 
-from keras_dskd.ops.rows import as_floats, check_temperature, weighted_mean
+from keras_dskd.ops.checks import as_floats, check_temperature
+from keras_dskd.ops.samples import weighted_mean
 
 #: Beyond, rounding would show in the third digit.
 MAX_TEMPERATURE = 1000

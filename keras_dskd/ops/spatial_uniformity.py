@@ -2,7 +2,8 @@
 
 from keras import ops
 
-from keras_dskd.ops.rows import as_floats, check_rows, check_temperature, normalize
+from keras_dskd.ops.checks import as_floats, check_rows, check_temperature
+from keras_dskd.ops.rows import normalize
 
 
 def spatial_uniformity(rows, temperature=2.0):

@@ -1,0 +1,114 @@
+"""Files of a distiller: complete or not at all, and of use to the plain student."""
+
+import contextlib
+import os
+import shutil
+import zipfile
+
+import h5py  # Keras's own way to store weights.
+
+_WEIGHTS = "model.weights.h5"  # In a `.keras` file.
+
+
+@contextlib.contextmanager
+def replacing(filepath):
+    """A path to write to, which becomes `filepath` once it is complete.
+
+    Whatever stops the writing, even a kill, leaves an older file as it was.
+    """
+    filepath = os.path.realpath(filepath)
+    folder, name = os.path.split(filepath)
+    work = os.path.join(folder, f".partial-{name}")
+    shutil.rmtree(work, ignore_errors=True)  # Of a process that was killed.
+    os.makedirs(work)
+    try:
+        written = os.path.join(work, name)
+        yield written
+        with open(written, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(written, filepath)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def is_replaceable(filepath, overwrite, endings):
+    """Whether `replacing` may write the file: one file, here, nobody to be asked."""
+    if not isinstance(filepath, (str, os.PathLike)):
+        return False
+    path = os.fspath(filepath)
+    return (
+        "://" not in path
+        and path.endswith(endings)
+        and (overwrite or not os.path.exists(path))
+    )
+
+
+def let_student_load(filepath):
+    """Lets the plain student read a distiller's file: its parts are at the root too.
+
+    They are links within the file, which take no space.
+    """
+    if filepath.endswith(".weights.h5"):
+        _link_student(filepath)
+        return
+    folder = os.path.dirname(filepath)
+    linked = os.path.join(folder, "linked.zip")
+    with zipfile.ZipFile(filepath) as archive, zipfile.ZipFile(linked, "w") as copy:
+        weights = archive.extract(_WEIGHTS, folder)
+        _link_student(weights)
+        for item in archive.infolist():
+            if item.filename == _WEIGHTS:
+                copy.write(weights, _WEIGHTS)
+            else:
+                copy.writestr(item, archive.read(item))
+    os.replace(linked, filepath)
+
+
+def _link_student(filepath):
+    with h5py.File(filepath, "r+") as file:
+        for name in file["student"]:
+            if name == "vars" and name in file:
+                del file[name]  # The distiller itself has no variables.
+            if name not in file:
+                file[name] = file["student"][name]
+
+
+def holds_teacher(filepath):
+    """Whether a file surely lacks no teacher: one that `save` wrote without it does."""
+    path = os.fspath(filepath) if isinstance(filepath, (str, os.PathLike)) else ""
+    if path.endswith(".weights.h5") and os.path.isfile(path):
+        with h5py.File(path) as file:
+            return "teacher" in file or "student" not in file
+    if path.endswith(".keras") and os.path.isfile(path):
+        with zipfile.ZipFile(path) as archive, archive.open(_WEIGHTS) as weights:
+            with h5py.File(weights) as file:
+                return "teacher" in file or "student" not in file
+    return True
+
+
+def check_no_lambda(config):
+    """Raises `ValueError` where a config could not be loaded in Keras's safe mode."""
+    found = list(_lambdas(config, ()))
+    if found:
+        raise ValueError(
+            "A file with a lambda cannot be loaded safely (`safe_mode=True`). Found "
+            f"in: {found}. Write a function with the decorator "
+            "`keras.saving.register_keras_serializable` in its place. (A teacher's is "
+            "left out with include_teacher=False, and `save_weights` needs no code.)"
+        )
+
+
+def _lambdas(config, path):
+    if isinstance(config, dict):
+        if config.get("class_name") == "__lambda__":
+            yield "/".join(path)
+            return
+        inner = config.get("config")
+        name = inner.get("name") if isinstance(inner, dict) else None
+        for key, value in config.items():
+            step = name if key == "config" and name else key
+            step = () if step in ("config", "layers") else (str(step),)
+            yield from _lambdas(value, (*path, *step))
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            yield from _lambdas(value, path)
