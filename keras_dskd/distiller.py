@@ -283,8 +283,9 @@ class Distiller(ResumableModel):
 
         def terms_of(x):
             teacher_features = self._teacher_features(pairs.Pair(x[0], x[1], None))
-            return self._term_values(
-                teacher_features, self._student_features(x[1], training=False)
+            student_features = self._student_features(x[1], training=False)
+            return terms.values(
+                self.distillation_losses, teacher_features, student_features
             )
 
         ShapesOnly(terms_of).compute_output_spec(
@@ -331,7 +332,8 @@ class Distiller(ResumableModel):
             computed["student_loss"] = replicas.whole_of_replicas(student_loss)
         if distils:
             mask = pairs.teacher_mask(pair)
-            values = self._term_values(
+            values = terms.values(
+                self.distillation_losses,
                 self._teacher_features(pair, mask),
                 features,
                 sample_weights.of_terms(sample_weight, mask),
@@ -395,12 +397,6 @@ class Distiller(ResumableModel):
         raise ValueError(
             f"{what}, or use student_loss_weight=0 to train on the teacher alone."
         )
-
-    def _term_values(self, *features_and_weights):
-        return [
-            terms.value(loss, *features_and_weights)
-            for loss in self.distillation_losses
-        ]
 
     def _teacher_features(self, pair, mask=None):
         if pair.teacher_features is None:

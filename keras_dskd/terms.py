@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_dskd import sample_weights
+from keras_dskd.ops.sharing import sharing
 from keras_dskd.taps import OUTPUT, layer_paths
 
 
@@ -140,25 +141,40 @@ def layers_in(losses):
     return list(found.values())
 
 
-def value(
-    loss, teacher_features, student_features, sample_weight=None, teacher_mask=None
+def values(
+    losses, teacher_features, student_features, sample_weight=None, teacher_mask=None
 ):
-    """A loss's value, a float32 scalar.
+    """The losses' values, float32 scalars.
 
     Args:
-        loss: A `DistillationLoss`.
+        losses: `DistillationLoss`es.
         teacher_features: Dict of what `keys` names of the teacher.
         student_features: The same of the student.
         sample_weight: Of `sample_weights.of_terms`, or `None`.
         teacher_mask: Bool tensor `(n,)`, or `None`.
 
     Raises:
-        ValueError: If the loss does not fit its features, is no scalar, or cannot
-            leave out the samples that have no teacher.
+        ValueError: If a loss does not fit its features, is no scalar, or cannot leave
+            out the samples that have no teacher.
     """
     # Squares of half-precision features overflow.
-    teacher = keras.tree.map_structure(_float32, teacher_features[key(loss, "teacher")])
-    student = keras.tree.map_structure(_float32, student_features[key(loss, "student")])
+    teacher_features, student_features = keras.tree.map_structure(
+        _float32, (teacher_features, student_features)
+    )
+    with sharing():
+        return [
+            _value(
+                loss,
+                teacher_features[key(loss, "teacher")],
+                student_features[key(loss, "student")],
+                sample_weight,
+                teacher_mask,
+            )
+            for loss in losses
+        ]
+
+
+def _value(loss, teacher, student, sample_weight, teacher_mask):
     _check_same_structure(loss, teacher, student)
     loss.validate_outputs(teacher, student)
     if isinstance(loss, sample_weights.OF_KERAS):

@@ -30,7 +30,7 @@ BELOW = {
     "sample_weights": {"ops"},
     "files": set(),
     "saving": {"files", "terms"},
-    "terms": {"sample_weights", "taps"},
+    "terms": {"ops", "sample_weights", "taps"},
     "distiller": {
         "model_features",
         "ops",

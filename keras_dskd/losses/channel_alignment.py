@@ -5,6 +5,7 @@ import keras
 from keras_dskd import ops
 from keras_dskd.model_features import check_layer_name
 from keras_dskd.ops.checks import check_epsilon
+from keras_dskd.ops.sharing import detached
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -72,7 +73,7 @@ class ChannelAlignment(keras.distillation.DistillationLoss):
             ValueError: If there are fewer than two samples or the widths differ.
         """
         return ops.channel_alignment(
-            keras.ops.stop_gradient(ops.rows(teacher_outputs)),
+            ops.rows(detached(teacher_outputs)),
             ops.rows(student_outputs),
             self.epsilon,
             teacher_mask,

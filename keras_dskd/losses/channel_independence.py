@@ -5,6 +5,7 @@ import keras
 from keras_dskd import ops
 from keras_dskd.model_features import check_layer_name
 from keras_dskd.ops.checks import check_epsilon, is_number
+from keras_dskd.ops.sharing import detached, sharing
 
 TARGETS = ("teacher", "self")
 
@@ -103,11 +104,12 @@ class ChannelIndependence(keras.distillation.DistillationLoss):
         student_rows = ops.rows(student_outputs)
         if self.target == "self":
             return ops.off_diagonal_energy(student_rows, self.epsilon)
-        teacher_rows = keras.ops.stop_gradient(ops.rows(teacher_outputs))
+        teacher_rows = ops.rows(detached(teacher_outputs))
         compared = (teacher_rows, student_rows, self.epsilon, teacher_mask)
-        return ops.channel_alignment(
-            *compared
-        ) + self.off_diagonal_weight * ops.cross_off_diagonal_energy(*compared)
+        with sharing():
+            return ops.channel_alignment(
+                *compared
+            ) + self.off_diagonal_weight * ops.cross_off_diagonal_energy(*compared)
 
     def get_config(self):
         return {

@@ -10,6 +10,7 @@ from keras_dskd.ops.checks import (
 )
 from keras_dskd.ops.rows import standardize
 from keras_dskd.ops.samples import count_rows
+from keras_dskd.ops.sharing import shared
 
 
 def channel_correlation(rows, epsilon=1e-5):
@@ -101,9 +102,11 @@ def off_diagonal_energy(rows, epsilon=1e-5):
         The covariance term of VICReg (Bardes et al. 2022, arXiv 2105.04906,
         equation 3) on standardised rows.
     """
-    correlation = channel_correlation(rows, epsilon)  # (c, c)
-    channels = correlation.shape[0]
-    return _off_diagonal_sum(correlation) / max(channels * (channels - 1), 1)
+    rows = as_floats(rows)
+    check_rows(rows)
+    z = standardize(rows, epsilon)
+    channels = z.shape[1]
+    return _off_diagonal_sum(z, z) / max(channels * (channels - 1), 1)
 
 
 def channel_alignment(teacher_rows, student_rows, epsilon=1e-5, mask=None):
@@ -179,9 +182,11 @@ def cross_off_diagonal_energy(teacher_rows, student_rows, epsilon=1e-5, mask=Non
     """
     teacher_rows = as_floats(teacher_rows, "teacher_rows")
     student_rows = as_floats(student_rows, "student_rows")
-    correlation = cross_correlation(teacher_rows, student_rows, epsilon, mask)  # (c, c)
+    check_paired_rows(teacher_rows, student_rows)
     check_same_width(teacher_rows, student_rows)
-    return _off_diagonal_sum(correlation) / correlation.shape[0]
+    z_teacher = standardize(teacher_rows, epsilon, mask)
+    z_student = standardize(student_rows, epsilon, mask)
+    return _off_diagonal_sum(z_teacher, z_student, mask) / z_student.shape[1]
 
 
 def _mean_product(left, right, mask=None):
@@ -189,6 +194,32 @@ def _mean_product(left, right, mask=None):
     return ops.matmul(ops.transpose(left), right) / n
 
 
-def _off_diagonal_sum(matrix):
-    off_diagonal = 1.0 - ops.eye(matrix.shape[0], dtype="float32")
-    return ops.sum(ops.square(matrix) * off_diagonal)
+def _off_diagonal_sum(left, right, mask=None):
+    """`Σ_{i≠j} C_ij²` with `C = leftᵀ right / n`, for rows `(n, c)` both.
+
+    Of the products of channels `(c, c)` and of rows `(n, n)` the smaller is made:
+    `||leftᵀ right||² = <left leftᵀ, right rightᵀ>`.
+    """
+
+    def by_channels():
+        products = _mean_product(left, right, mask)  # (c, c)
+        off_diagonal = 1.0 - ops.eye(channels, dtype="float32")
+        return ops.sum(ops.square(products) * off_diagonal)
+
+    def by_rows():
+        n = ops.maximum(count_rows(left, mask), 1.0)
+        # Divided before they are squared: sums of many channels grow large.
+        whole = ops.sum((_row_products(left) / n) * (_row_products(right) / n))
+        diagonal = ops.sum(left * right, axis=0) / n  # (c,)
+        # Rounding must not make it negative.
+        return ops.maximum(whole - ops.sum(ops.square(diagonal)), 0.0)
+
+    rows, channels = left.shape
+    if rows is not None:
+        return by_rows() if rows < channels else by_channels()
+    return ops.cond(ops.shape(left)[0] < channels, by_rows, by_channels)
+
+
+@shared
+def _row_products(rows):
+    return ops.matmul(rows, ops.transpose(rows))  # (n, n)

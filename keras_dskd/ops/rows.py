@@ -5,8 +5,10 @@ from keras import ops
 
 from keras_dskd.ops.checks import as_floats, check_epsilon, check_rank, check_rows_kind
 from keras_dskd.ops.samples import keep_rows, mean_of_rows
+from keras_dskd.ops.sharing import shared
 
 
+@shared
 def rows(feature, rows="pooled", data_format=None):
     """Turns a feature into float32 rows.
 
@@ -77,6 +79,7 @@ def channel_axis(rank, data_format=None):
     return 1 if rank > 3 and data_format == "channels_first" else rank - 1
 
 
+@shared
 def standardize(rows, epsilon=1e-5, mask=None):
     """Standardises each channel over the rows.
 
@@ -119,6 +122,7 @@ def standardize(rows, epsilon=1e-5, mask=None):
     return centred * ops.rsqrt(variance + epsilon / scale / scale)
 
 
+@shared
 def normalize(rows):
     """Scales each row to unit L2 length; a row of zeros stays zero.
 

@@ -5,6 +5,12 @@ from keras import ops
 from keras_dskd.ops.checks import as_floats, check_rows, check_temperature
 from keras_dskd.ops.rows import normalize
 
+#: Pairs of rows looked at together: what bounds the memory.
+PAIRS_AT_ONCE = 2**20
+
+#: Potentials at higher temperatures are too small for float32 as they are.
+_PLAIN_BELOW = 15.0
+
 
 def spatial_uniformity(rows, temperature=2.0):
     """Logarithm of the mean Gaussian potential between rows on the unit sphere.
@@ -18,6 +24,9 @@ def spatial_uniformity(rows, temperature=2.0):
     Lower is more uniform: 0 when all rows point the same way, -4 t for two
     opposite rows.
 
+    The value and its gradient are made in one pass over blocks of rows, so that memory
+    grows with n c, not with n².
+
     Args:
         rows: Tensor `(n, c)`, at least two rows. A row of zeros stays at the origin.
         temperature: `t`, positive. 2 as in the paper; larger values look at
@@ -29,6 +38,7 @@ def spatial_uniformity(rows, temperature=2.0):
     Raises:
         ValueError: If there are fewer than two rows, the rank is not 2, or
             `temperature` is not positive.
+        NotImplementedError: If its gradient is differentiated.
 
     Source:
         Wang and Isola 2020 (arXiv 2005.10242), L_uniform.
@@ -36,19 +46,101 @@ def spatial_uniformity(rows, temperature=2.0):
     check_temperature(temperature)
     rows = as_floats(rows)
     check_rows(rows)
-    unit = normalize(rows)  # (n, c)
-    squares = ops.sum(ops.square(unit), axis=1)  # (n,), 0 for a row of zeros
-    distances = (
-        squares[:, None]
-        + squares[None, :]
-        - 2.0 * ops.matmul(unit, ops.transpose(unit))
-    )  # (n, n)
-    index = ops.arange(ops.shape(rows)[0])
-    n = ops.cast(ops.shape(rows)[0], "float32")
-    pairs = n * (n - 1.0)
-    exponents = -temperature * ops.maximum(distances, 0.0)
-    # A row's distance to itself is no pair: exp(-1e9) is 0.
-    exponents = ops.where(index[:, None] == index[None, :], -1e9, exponents)
-    potential = ops.logsumexp(exponents) - ops.log(ops.maximum(pairs, 1.0))
+    temperature = float(temperature)
+
+    @ops.custom_gradient
+    def log_mean_potential(unit):
+        value, gradient = _value_and_gradient(unit, temperature)
+
+        def backward(*args, upstream=None):
+            source = unit
+            if upstream is None:
+                (upstream,) = args
+            else:
+                (source,) = args  # On torch the one that autograd knows.
+            return upstream * _not_differentiable(source, gradient)
+
+        return value, backward
+
+    return log_mean_potential(normalize(rows))
+
+
+@ops.custom_gradient
+def _not_differentiable(source, gradient):
+    """The gradient, known to come from `source`, to say so if that is asked for."""
+
+    def refuse(*args, upstream=None):
+        raise NotImplementedError(
+            "`spatial_uniformity` has a first derivative only. For second ones, write "
+            "the formula in its docstring with `keras.ops`."
+        )
+
+    return gradient, refuse
+
+
+def _value_and_gradient(unit, temperature):
+    """Value and gradient with respect to `unit`, `(n, c)`, in one pass.
+
+    With `E_ij = exp(-t ||u_i - u_j||²)` for i ≠ j and `S` the sum of all, the gradient
+    is `4 t / S (E u - (Σ_j E_ij) u)`.
+    """
+    n = unit.shape[0] if unit.shape[0] is not None else ops.shape(unit)[0]
+    squares = ops.sum(ops.square(unit), axis=1, keepdims=True)  # 0 for a row of zeros.
+    ones = ops.ones_like(squares)
+    # One product of these gives -t ||u_i - u_j||².
+    left = ops.concatenate(
+        [2.0 * temperature * unit, ones, -temperature * squares], axis=1
+    )
+    right = ops.transpose(
+        ops.concatenate([unit, -temperature * squares, ones], axis=1)
+    )  # (c + 2, n)
+    summed = ops.concatenate([unit, ones], axis=1)
+    everyone = ops.arange(n, dtype="int32")[None, :]
+
+    def of_block(index):
+        exponents = ops.matmul(ops.take(left, index, axis=0), right)  # (block, n)
+        # A row is no neighbour of its own: exp(-1e9) is 0.
+        exponents = ops.where(index[:, None] == everyone, -1e9, exponents)
+        largest = ops.max(exponents, axis=1, keepdims=True) if is_steep else 0.0
+        sums = ops.matmul(ops.exp(exponents - largest), summed)  # (block, c + 1)
+        return ops.concatenate([sums, largest], axis=1) if is_steep else sums
+
+    is_steep = temperature > _PLAIN_BELOW
+    sums = _over_blocks(of_block, n)
+    channels = unit.shape[1]
+    attraction, potential = sums[:, :channels], sums[:, channels : channels + 1]
+    shift = 0.0
+    if is_steep:
+        largest = sums[:, channels + 1 :]
+        shift = ops.max(largest)
+        scale = ops.exp(largest - shift)
+        attraction, potential = scale * attraction, scale * potential
+    total = ops.sum(potential)
+    count = ops.cast(n, "float32")
+    pairs = count * (count - 1.0)
     # A batch of one whose size is unknown until run time has no pair.
-    return ops.where(pairs > 0, potential, 0.0)
+    has_pairs = pairs > 0
+    total = ops.where(has_pairs, total, 1.0)
+    value = ops.log(total) + shift - ops.log(ops.maximum(pairs, 1.0))
+    gradient = (4.0 * temperature / total) * (attraction - potential * unit)
+    # Rounding must not make rows that are equal less than uniform.
+    return (
+        ops.where(has_pairs, ops.minimum(value, 0.0), 0.0),
+        ops.where(has_pairs, gradient, 0.0),
+    )
+
+
+def _over_blocks(function, n):
+    """Applies a function of row indices to blocks of rows: `(n, ...)`."""
+    if isinstance(n, int):
+        size = min(n, max(PAIRS_AT_ONCE // n, 1))
+        if size == n:
+            return function(ops.arange(n, dtype="int32"))
+        blocks = -(-n // size)
+    else:
+        size = ops.minimum(n, ops.maximum(PAIRS_AT_ONCE // ops.maximum(n, 1), 1))
+        blocks = (n + size - 1) // size
+    # The last block repeats the last row to be of the size of the others.
+    index = ops.minimum(ops.arange(blocks * size, dtype="int32"), n - 1)
+    results = ops.map(function, ops.reshape(index, (blocks, size)))
+    return ops.reshape(results, (-1, results.shape[-1]))[:n]

@@ -1,0 +1,138 @@
+"""What several terms of a step need is made once."""
+
+import threading
+
+import keras
+import numpy as np
+import pytest
+import reference
+
+from keras_dskd import losses, ops
+from keras_dskd.ops.sharing import shared, sharing
+
+
+@pytest.fixture
+def counted():
+    calls = []
+
+    @shared
+    def double(x, factor=2, mask=None):
+        calls.append(factor)
+        return x * factor
+
+    return double, calls
+
+
+def test_equal_arguments_are_worked_on_once_within_a_context(counted):
+    double, calls = counted
+    x = keras.ops.ones(3)
+
+    with sharing():
+        assert double(x) is double(x)
+        double(x, 3)
+        double(x, factor=3)
+        double(keras.ops.ones(3))
+
+    assert calls == [2, 3, 2]
+
+
+def test_nothing_is_kept_outside_of_a_context(counted):
+    double, calls = counted
+    x = keras.ops.ones(3)
+
+    double(x)
+    with sharing():
+        double(x)
+    with sharing():
+        double(x)
+
+    assert len(calls) == 3
+
+
+def test_an_inner_context_keeps_for_the_outer_one(counted):
+    double, calls = counted
+    x = keras.ops.ones(3)
+
+    with sharing():
+        with sharing():
+            double(x)
+        double(x)
+
+    assert len(calls) == 1
+
+
+def test_a_context_ends_with_an_error(counted):
+    double, calls = counted
+    x = keras.ops.ones(3)
+
+    with pytest.raises(RuntimeError, match="of the user"):
+        with sharing():
+            double(x)
+            raise RuntimeError("of the user")
+    double(x)
+
+    assert len(calls) == 2
+
+
+def test_another_thread_has_a_context_of_its_own(counted):
+    double, calls = counted
+    x = keras.ops.ones(3)
+
+    with sharing():
+        double(x)
+        thread = threading.Thread(target=double, args=(x,))
+        thread.start()
+        thread.join()
+
+    assert len(calls) == 2
+
+
+def test_a_dead_tensor_is_not_taken_for_a_new_one(counted):
+    double, _ = counted
+
+    with sharing():
+        results = [float(double(keras.ops.full((), i))) for i in range(50)]
+
+    np.testing.assert_array_equal(results, 2.0 * np.arange(50))
+
+
+def test_one_is_not_true(counted):
+    double, calls = counted
+    x = keras.ops.ones(3)
+
+    with sharing():
+        double(x, 1)
+        double(x, True)
+        double(x, 1.0)
+
+    assert len(calls) == 3
+
+
+def test_losses_share_rows_and_what_is_made_of_them(monkeypatch):
+    made = []
+    rsqrt = keras.ops.rsqrt
+    monkeypatch.setattr(keras.ops, "rsqrt", lambda x: made.append(x) or rsqrt(x))
+    teacher, student = (
+        keras.ops.convert_to_tensor(reference.samples(5, 3, 8, seed=seed), "float32")
+        for seed in (0, 1)
+    )
+
+    with sharing():
+        for loss in (
+            losses.ChannelIndependence("a", "a"),
+            losses.ChannelIndependence("a", "a", target="self"),
+            losses.ChannelAlignment("a", "a"),
+        ):
+            loss.compute_loss(teacher, student)
+
+    assert len(made) == 2  # One standard deviation each, of teacher and student.
+
+
+def test_shared_results_are_those_of_each_alone():
+    x = keras.ops.convert_to_tensor(reference.samples(5, 8), "float32")
+
+    alone = [float(ops.off_diagonal_energy(x)), float(ops.spatial_uniformity(x))]
+    with sharing():
+        together = [float(ops.off_diagonal_energy(x)), float(ops.spatial_uniformity(x))]
+
+    assert together == alone
