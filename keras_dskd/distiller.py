@@ -10,6 +10,7 @@ from keras_dskd.model_features import FeatureModel, ShapesOnly
 from keras_dskd.ops.samples import keep_rows
 from keras_dskd.saving import ResumableModel, teacher_of
 from keras_dskd.taps import OUTPUT, Tap, capture
+from keras_dskd.term_means import TermMeans
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -142,15 +143,9 @@ class Distiller(ResumableModel):
                 self._find_taps(role)
         for loss in losses:
             terms.check_compatible(loss, teacher, student)
-        self._trackers = [
-            keras.metrics.Mean(name=term)
-            for term in (
-                "student_loss",
-                "distillation_loss",
-                "total_loss",
-                *terms.names(losses),
-            )
-        ]
+        self._means = TermMeans(
+            ["student_loss", "distillation_loss", "total_loss", *terms.names(losses)]
+        )
         self._not_computed = set()
         # From `call` to `compute_loss` of the same step, in the same thread.
         self._handed_over = threading.local()
@@ -215,12 +210,12 @@ class Distiller(ResumableModel):
     @property
     def trainable_variables(self):
         """Variables of the student's side that are trained."""
-        return self._without_teacher(super().trainable_variables)
+        return self._trained("trainable_variables")
 
     @property
     def trainable_weights(self):
         """Weights of the student's side that are trained."""
-        return self._without_teacher(super().trainable_weights)
+        return self._trained("trainable_weights")
 
     @property
     def non_trainable_variables(self):
@@ -232,9 +227,20 @@ class Distiller(ResumableModel):
         """All other weights, the teacher's among them."""
         return _without(self.weights, self.trainable_weights)
 
-    def _without_teacher(self, variables):
+    def _trained(self, kind):
+        if not self._trainable:
+            return []
+        parts = [self.student, *self._held_layers()]
+        others = [self.teacher, self._term_weights, self._seed_states]
+        known = {id(part) for part in (*parts, *others)}
+        if known.issuperset(map(id, self.layers)) and not self._trainable_variables:
+            # The torch trainer asks in each step: what the teacher has is not walked.
+            found = [variable for part in parts for variable in getattr(part, kind)]
+            return list({id(variable): variable for variable in found}.values())
+        # A subclass has layers or weights of its own.
         # What teacher and student share is the student's to train.
-        return _without(variables, _without(self.teacher.weights, self.student.weights))
+        of_teacher = _without(self.teacher.weights, self.student.weights)
+        return _without(getattr(super(), kind), of_teacher)
 
     def build(self, input_shape=None):
         """Nothing to do: each model builds itself when it is called."""
@@ -250,9 +256,14 @@ class Distiller(ResumableModel):
         if not self.student.built:
             # Layers that a model makes in its `build` cannot be tapped before.
             self.student(pair.student, training=False, **kwargs)
+        teacher_features = None
+        if distils and self.teacher.built and pairs.holds_teacher(inputs, self.teacher):
+            # Before the student, whose activations stay in memory until the backward
+            # pass: what the teacher needs in passing is free again by then.
+            teacher_features = self._teacher_features(pair)
         features = self._student_features(pair.student, training, **kwargs)
         if distils:
-            self._handed_over.features = features
+            self._handed_over.features = teacher_features, features
         elif not self._is_ready() and pairs.holds_teacher(inputs, self.teacher):
             # Layers inside losses get their shapes before the first step.
             self._build_held_layers(pair.teacher, pair.student)
@@ -318,13 +329,13 @@ class Distiller(ResumableModel):
         """
         pair = pairs.split(x)
         distils = self._distils(training)
-        features = vars(self._handed_over).pop("features", None)
+        teacher_features, features = self._take_features()
         if y_pred is None or (
             # The features must be those of the very pass that made the prediction.
             distils and (features is None or features[OUTPUT] is not y_pred)
         ):
             y_pred = self(x, training=training)
-            features = vars(self._handed_over).pop("features", None)
+            teacher_features, features = self._take_features()
         samples = ops.shape(keras.tree.flatten(pair.student)[0])[0]
         computed = {}
         student_loss = self._student_loss(x, y, y_pred, sample_weight, training)
@@ -332,9 +343,15 @@ class Distiller(ResumableModel):
             computed["student_loss"] = replicas.whole_of_replicas(student_loss)
         if distils:
             mask = pairs.teacher_mask(pair)
+            if teacher_features is None:
+                teacher_features = self._teacher_features(pair)
+            if mask is not None:
+                teacher_features = keras.tree.map_structure(
+                    lambda feature: keep_rows(feature, mask), teacher_features
+                )
             values = terms.values(
                 self.distillation_losses,
-                self._teacher_features(pair, mask),
+                teacher_features,
                 features,
                 sample_weights.of_terms(sample_weight, mask),
                 mask,
@@ -358,10 +375,8 @@ class Distiller(ResumableModel):
             )
         if training:
             self._term_weights.advance()
-        for tracker in self._trackers:
-            if tracker.name in computed:
-                tracker.update_state(computed[tracker.name], samples)
-        self._not_computed = {"loss", *(t.name for t in self._trackers)} - set(computed)
+        self._not_computed = {"loss", *self._means.names} - set(computed)
+        self._means.update_state(computed, samples)
         return total
 
     def make_train_function(self, force=False):
@@ -398,7 +413,10 @@ class Distiller(ResumableModel):
             f"{what}, or use student_loss_weight=0 to train on the teacher alone."
         )
 
-    def _teacher_features(self, pair, mask=None):
+    def _take_features(self):
+        return vars(self._handed_over).pop("features", (None, None))
+
+    def _teacher_features(self, pair):
         if pair.teacher_features is None:
             self._check_teacher(pair)
             taps = self._find_taps("teacher")
@@ -414,9 +432,7 @@ class Distiller(ResumableModel):
                     f"{sorted(features)}. Make them with this distiller's "
                     "`cache_teacher`."
                 )
-        return keras.tree.map_structure(
-            lambda feature: keep_rows(ops.stop_gradient(feature), mask), features
-        )
+        return keras.tree.map_structure(ops.stop_gradient, features)
 
     def _check_teacher(self, pair):
         if pair.teacher is None:

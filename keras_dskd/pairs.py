@@ -151,15 +151,18 @@ def fits(model, x):
     if not all(hasattr(array, "shape") for array in arrays):
         return None  # A data set, whose batches only a call will see.
     return all(
-        len(spec.shape) == len(array.shape)
-        and all(
-            None in (expected, length) or expected == length
-            # The batch axis is the data's own affair.
-            for expected, length in zip(spec.shape[1:], array.shape[1:], strict=True)
-        )
-        # Keras itself adds or takes off a last axis of length 1.
-        or _is_same(_squeezed(spec.shape), _squeezed(array.shape))
+        # The batch axis is the data's own affair.
+        _takes(tuple(spec.shape)[1:], tuple(array.shape)[1:]) and len(array.shape) >= 1
         for spec, array in zip(specs, arrays, strict=True)
+    )
+
+
+def _takes(expected, shape):
+    """Whether an input takes a sample of a shape; Keras adds a last axis of 1."""
+    return (
+        _is_same(expected, shape)
+        or (shape[-1:] == (1,) and _is_same(expected, shape[:-1]))
+        or (expected[-1:] == (1,) and _is_same(expected[:-1], shape))
     )
 
 
@@ -168,8 +171,3 @@ def _is_same(expected, shape):
         None in lengths or lengths[0] == lengths[1]
         for lengths in zip(expected, shape, strict=True)
     )
-
-
-def _squeezed(shape):
-    shape = tuple(shape)[1:]
-    return shape[:-1] if shape and shape[-1] == 1 else shape

@@ -206,20 +206,29 @@ def _off_diagonal_sum(left, right, mask=None):
         off_diagonal = 1.0 - ops.eye(channels, dtype="float32")
         return ops.sum(ops.square(products) * off_diagonal)
 
-    def by_rows():
+    def by_rows(products=_shared_row_products):
         n = ops.maximum(count_rows(left, mask), 1.0)
         # Divided before they are squared: sums of many channels grow large.
-        whole = ops.sum((_row_products(left) / n) * (_row_products(right) / n))
+        whole = ops.sum((products(left) / n) * (products(right) / n))
         diagonal = ops.sum(left * right, axis=0) / n  # (c,)
         # Rounding must not make it negative.
         return ops.maximum(whole - ops.sum(ops.square(diagonal)), 0.0)
 
     rows, channels = left.shape
     if rows is not None:
-        return by_rows() if rows < channels else by_channels()
-    return ops.cond(ops.shape(left)[0] < channels, by_rows, by_channels)
+        # (A batch of any size is no integer while JAX works out shapes.)
+        is_smaller = isinstance(rows, int) and rows < channels
+        return by_rows() if is_smaller else by_channels()
+    return ops.cond(
+        ops.shape(left)[0] < channels,
+        # What one branch makes is not there outside of it: nothing to share.
+        lambda: by_rows(_row_products),
+        by_channels,
+    )
 
 
-@shared
 def _row_products(rows):
     return ops.matmul(rows, ops.transpose(rows))  # (n, n)
+
+
+_shared_row_products = shared(_row_products)

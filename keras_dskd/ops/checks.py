@@ -100,6 +100,16 @@ def check_rank(rows, name="rows"):
         )
 
 
+def check_not_empty(rows):
+    """Raises `ValueError` unless there are rows `(n, c)`, one at least."""
+    check_rank(rows)
+    if 0 in tuple(rows.shape):
+        raise ValueError(
+            "Expected at least one row and one channel. Received: "
+            f"rows.shape={tuple(rows.shape)}"
+        )
+
+
 def check_paired_rows(teacher_rows, student_rows):
     """Raises `ValueError` unless both are rows of the same samples."""
     check_rows(teacher_rows, "teacher_rows")

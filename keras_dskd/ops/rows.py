@@ -3,7 +3,12 @@
 import keras
 from keras import ops
 
-from keras_dskd.ops.checks import as_floats, check_epsilon, check_rank, check_rows_kind
+from keras_dskd.ops.checks import (
+    as_floats,
+    check_epsilon,
+    check_not_empty,
+    check_rows_kind,
+)
 from keras_dskd.ops.samples import keep_rows, mean_of_rows
 from keras_dskd.ops.sharing import shared
 
@@ -100,10 +105,13 @@ def standardize(rows, epsilon=1e-5, mask=None):
 
     Returns:
         Tensor `(n, c)`, float32.
+
+    Raises:
+        ValueError: If the rank is not 2, or there are no rows or no channels.
     """
     check_epsilon(epsilon)
     rows = as_floats(rows)
-    check_rank(rows)
+    check_not_empty(rows)
     first = rows[:1]
     if mask is not None:
         rows = keep_rows(rows, mask)
@@ -131,9 +139,12 @@ def normalize(rows):
 
     Returns:
         Tensor `(n, c)`, float32. The gradient of a zero row is zero.
+
+    Raises:
+        ValueError: If the rank is not 2, or there are no rows or no channels.
     """
     rows = as_floats(rows)
-    check_rank(rows)
+    check_not_empty(rows)
     largest = ops.stop_gradient(ops.max(ops.abs(rows), axis=1, keepdims=True))
     is_zero = ops.equal(largest, 0.0)  # (n, 1)
     # The largest entry becomes 1, so that squares neither overflow nor vanish.

@@ -132,14 +132,15 @@ def _value_and_gradient(unit, temperature):
 
 def _over_blocks(function, n):
     """Applies a function of row indices to blocks of rows: `(n, ...)`."""
-    if isinstance(n, int):
-        size = min(n, max(PAIRS_AT_ONCE // n, 1))
+    if ops.is_tensor(n):
+        size = ops.minimum(n, ops.maximum(PAIRS_AT_ONCE // ops.maximum(n, 1), 1))
+        blocks = (n + size - 1) // size
+    else:
+        # (A batch of any size is no integer while JAX works out shapes.)
+        size = min(n, max(PAIRS_AT_ONCE // n, 1)) if isinstance(n, int) else n
         if size == n:
             return function(ops.arange(n, dtype="int32"))
         blocks = -(-n // size)
-    else:
-        size = ops.minimum(n, ops.maximum(PAIRS_AT_ONCE // ops.maximum(n, 1), 1))
-        blocks = (n + size - 1) // size
     # The last block repeats the last row to be of the size of the others.
     index = ops.minimum(ops.arange(blocks * size, dtype="int32"), n - 1)
     results = ops.map(function, ops.reshape(index, (blocks, size)))

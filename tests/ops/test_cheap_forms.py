@@ -10,6 +10,7 @@ import reference
 from gradients import value, value_and_gradient
 
 from keras_dskd import ops
+from keras_dskd.model_features import ShapesOnly
 
 uniformity = importlib.import_module("keras_dskd.ops.spatial_uniformity")
 
@@ -247,3 +248,12 @@ def test_size_unknown_until_run_time_picks_the_side(shape, jit_compile, monkeypa
     functions = ("off_diagonal_energy", "spatial_uniformity")
     assert_close(actual, np.sum([getattr(reference, f)(x) for f in functions]))
     assert_close(gradient, sum(getattr(analytic_gradients, f)(x) for f in functions))
+
+
+@pytest.mark.parametrize("name", ["off_diagonal_energy", "spatial_uniformity"])
+def test_shapes_are_worked_out_for_a_batch_of_any_size(name):
+    spec = ShapesOnly(getattr(ops, name)).compute_output_spec(
+        keras.KerasTensor((None, 6))
+    )
+
+    assert (tuple(spec.shape), spec.dtype) == ((), "float32")

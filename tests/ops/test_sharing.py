@@ -136,3 +136,28 @@ def test_shared_results_are_those_of_each_alone():
         together = [float(ops.off_diagonal_energy(x)), float(ops.spatial_uniformity(x))]
 
     assert together == alone
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="unknown sizes are TensorFlow's"
+)
+def test_what_one_branch_makes_is_not_shared_outside_of_it():
+    import tensorflow as tf
+
+    teacher, student = (
+        reference.samples(4, 9, seed=seed).astype("float32") for seed in (0, 1)
+    )
+    guided = losses.ChannelIndependence()
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 9], tf.float32)] * 2)
+    def twice(teacher, student):
+        with sharing():
+            return guided.compute_loss(teacher, student) + guided.compute_loss(
+                teacher, student
+            )
+
+    np.testing.assert_allclose(
+        float(twice(teacher, student)),
+        2.0 * reference.guided_channel_independence(teacher, student),
+        rtol=1e-5,
+    )
