@@ -29,6 +29,19 @@ BELOW = {
     "structure": {"model_features", "ops", "plotting", "taps"},
     "sample_weights": {"ops"},
     "files": set(),
+    "cache_dtype": set(),
+    "cache_manifest": {"files"},
+    "cache_files": {"cache_manifest"},
+    "cache_inputs": {"cache_manifest"},
+    "cached_dataset": set(),
+    "teacher_cache": {
+        "cache_dtype",
+        "cache_files",
+        "cache_inputs",
+        "cache_manifest",
+        "model_features",
+        "saving",
+    },
     "saving": {"files", "terms"},
     "terms": {"sample_weights", "taps"},
     "distiller": {
@@ -39,6 +52,7 @@ BELOW = {
         "sample_weights",
         "saving",
         "taps",
+        "teacher_cache",
         "terms",
         "weights",
     },
@@ -46,6 +60,7 @@ BELOW = {
     "callbacks": {"ops", "pairs", "structure", "taps", "terms"},
     "recipes": {"distiller", "losses", "model_features", "ops", "taps"},
     "__init__": {
+        "cached_dataset",
         "callbacks",
         "distiller",
         "layers",
@@ -54,6 +69,7 @@ BELOW = {
         "pair_check",
         "recipes",
         "structure",
+        "teacher_cache",
         "version",
     },
 }
@@ -118,6 +134,7 @@ def test_importing_the_package_imports_no_further_backend():
 
 def test_public_names_are_those_of_the_contract():
     assert set(keras_dskd.__all__) == {
+        "CachedDataset",
         "Distiller",
         "StructureHistory",
         "__version__",
@@ -126,6 +143,7 @@ def test_public_names_are_those_of_the_contract():
         "dskd",
         "layers",
         "losses",
+        "open_teacher_cache",
         "ops",
         "recommended",
         "structure_report",
