@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+_PART = 2**20
+
 
 class Storage:
     """Casts features, and measures by how much they are off then.
@@ -49,11 +51,20 @@ class Storage:
             array = array.astype("float32")  # Files of NumPy have no bfloat16.
         if self.dtype is None or array.dtype.kind != "f" or array.dtype == self.dtype:
             return array
+        stored = np.empty(array.shape, self.dtype)
+        given, kept = array.reshape(-1), stored.reshape(-1)
+        # In parts: the sums are of float64, which takes twice the memory.
+        for start in range(0, given.size, _PART):
+            part = slice(start, start + _PART)
+            self._cast_part(given[part], kept[part], name)
+        return stored
+
+    def _cast_part(self, given, kept, name):
         with np.errstate(over="ignore"):
-            stored = array.astype(self.dtype)
-        is_finite = np.isfinite(array)
-        finite, kept = array[is_finite], stored[is_finite]
-        if not np.isfinite(kept).all():
+            kept[:] = given
+        is_finite = np.isfinite(given)
+        finite = given[is_finite].astype("float64")
+        if not np.isfinite(kept[is_finite]).all():
             raise ValueError(
                 f'The output "{name}" of the teacher reaches '
                 f"{np.abs(finite).max():.4g}, and {self.dtype} ends at "
@@ -61,7 +72,6 @@ class Storage:
             )
         error, squares = self.rounding.get(name, (0.0, 0.0))
         self.rounding[name] = [
-            error + float(np.square(finite - kept, dtype="float64").sum()),
-            squares + float(np.square(finite, dtype="float64").sum()),
+            error + float(np.square(finite - kept[is_finite]).sum()),
+            squares + float(np.square(finite).sum()),
         ]
-        return stored

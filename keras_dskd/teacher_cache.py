@@ -17,7 +17,7 @@ from keras_dskd.model_features import FeatureModel
 from keras_dskd.saving import fingerprint
 
 # What is in memory at once: features of so many bytes, or one batch.
-_CHUNK_BYTES = 2**27
+_CHUNK_BYTES = 2**26
 _CHUNK_BATCHES = 64
 
 
