@@ -6,20 +6,24 @@ fit({"teacher": x_t, "student": x_s}, y, sample_weight)
    taps       one forward pass of each model; named layers' outputs captured from it
    losses     the student's own loss + each distillation term (teacher detached)
    Distiller  weighted total, one metric a term
+cache_teacher(x_t): the teacher's features, once; fit takes them in the teacher's place
 predict(x_s), evaluate(x_s, y): the student alone; the teacher is not called
 distiller.student: a plain Keras model
 ```
 """
 
 from keras_dskd import callbacks, layers, losses, ops
+from keras_dskd.cached_dataset import CachedDataset
 from keras_dskd.callbacks import StructureHistory
 from keras_dskd.distiller import Distiller
 from keras_dskd.pair_check import check_pairs
 from keras_dskd.recipes import dskd, recommended
 from keras_dskd.structure import structure_report
+from keras_dskd.teacher_cache import open_teacher_cache
 from keras_dskd.version import __version__
 
 __all__ = [
+    "CachedDataset",
     "Distiller",
     "StructureHistory",
     "__version__",
@@ -29,6 +33,7 @@ __all__ = [
     "layers",
     "losses",
     "ops",
+    "open_teacher_cache",
     "recommended",
     "structure_report",
 ]

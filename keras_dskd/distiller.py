@@ -5,8 +5,15 @@ import threading
 import keras
 from keras import ops
 
-from keras_dskd import pairs, replicas, sample_weights, terms, weights
-from keras_dskd.model_features import FeatureModel, ShapesOnly
+from keras_dskd import (
+    pairs,
+    replicas,
+    sample_weights,
+    teacher_cache,
+    terms,
+    weights,
+)
+from keras_dskd.model_features import ShapesOnly
 from keras_dskd.ops.samples import keep_rows
 from keras_dskd.saving import ResumableModel, teacher_of
 from keras_dskd.taps import OUTPUT, Tap, capture
@@ -432,6 +439,7 @@ class Distiller(ResumableModel):
                     f"{sorted(features)}. Make them with this distiller's "
                     "`cache_teacher`."
                 )
+            pairs.check_cached_rows(pair)
         return keras.tree.map_structure(ops.stop_gradient, features)
 
     def _check_teacher(self, pair):
@@ -458,25 +466,63 @@ class Distiller(ResumableModel):
     def _is_ready(self):
         return self.student.built and all(held.built for held in self._held_layers())
 
-    def cache_teacher(self, x_teacher, *, batch_size=32):
-        """Runs the teacher once over a data set.
+    def cache_teacher(
+        self,
+        x_teacher,
+        path=None,
+        batch_size=32,
+        *,
+        dtype=None,
+        verify=True,
+        verbose="auto",
+    ):
+        """Runs the teacher once over a data set; training then replays it.
+
+        With a `path`, features go to disk as they come, and no more than some batches
+        are in memory. The folder holds an `.npy` file a feature and `manifest.json`.
+        Called again with the same arguments, it goes on where it was stopped, even by
+        a kill; once finished, it opens the files, and the teacher is not run. A cache
+        of other weights, layers, samples, values or another `dtype` is refused.
+        `keras_dskd.open_teacher_cache(path)` opens it without teacher or distiller.
+
+        Features are kept as the teacher gives them, one row a sample, since losses
+        pool as they like: a feature map of shape `(h, w, c)` takes `4 h w c` bytes a
+        sample. The size is printed, and compared with the room on the disk, before
+        anything is written.
+
+        `fit` reads memory-mapped arrays batch by batch on JAX and torch. On
+        TensorFlow, and on any backend where they are float16, Keras copies them to
+        memory as a whole, as float32; `keras_dskd.CachedDataset` never does.
 
         Args:
             x_teacher: The strong modality of all samples, in their order: any input
-                that `keras.Model.predict` takes.
-            batch_size: Samples at once, where `x_teacher` is arrays.
+                that `keras.Model.predict` takes, or `fit`'s dict that holds it. With
+                a `path`, arrays or a `PyDataset` that has a length, gives the same
+                rows each time, and batches of one size but for a smaller last one.
+            path: Folder of the cache. Defaults to arrays in memory.
+            batch_size: Samples at once, where `x_teacher` is arrays. A cache that
+                goes on with another one may differ by rounding.
+            dtype: `"float16"` takes half the room; the error that it costs is printed,
+                and written to the manifest. Values above 65504 are refused. Defaults
+                to what the teacher computes.
+            verify: Whether opening a finished cache reads all of it to compare
+                checksums.
+            verbose: 0 for silence, 1 or `"auto"` for a progress bar.
 
         Returns:
-            A dict of NumPy arrays, one row a sample: what
+            A dict of arrays, in memory or memory-mapped, one row a sample: what
             `fit({"student": ..., "teacher_features": ...}, ...)` takes.
 
         Raises:
-            ValueError: If the teacher has no weights yet.
+            ValueError: If the teacher has no weights yet, or the folder holds another
+                cache, a damaged one, or something else.
+            OSError: If the disk lacks room.
         """
-        self._check_teacher(pairs.Pair(x_teacher, None, None))
+        pair = pairs.split(x_teacher)
+        self._check_teacher(pair)
         names = terms.keys(self.distillation_losses, "teacher")
-        return FeatureModel(self.teacher, names).predict(
-            x_teacher, batch_size=batch_size, verbose=0
+        return teacher_cache.cache(
+            self.teacher, names, pair.teacher, path, batch_size, dtype, verify, verbose
         )
 
     def get_metrics_result(self):

@@ -85,6 +85,18 @@ def teacher_mask(pair):
     return mask
 
 
+def check_cached_rows(pair):
+    """Raises `ValueError` where cached features are surely of other samples."""
+    samples = keras.tree.flatten(pair.student)[0].shape[0]
+    for name, feature in pair.teacher_features.items():
+        for array in keras.tree.flatten(feature):
+            if None not in (array.shape[0], samples) and array.shape[0] != samples:
+                raise ValueError(
+                    f'x["teacher_features"][{name!r}] holds {array.shape[0]} samples, '
+                    f'and x["student"] {samples}. Each row is one sample\'s.'
+                )
+
+
 def holds_teacher(x, teacher):
     """Whether an input surely holds what the teacher takes."""
     if is_pair(x):

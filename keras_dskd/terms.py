@@ -175,6 +175,7 @@ def values(
 
 
 def _value(loss, teacher, student, sample_weight, teacher_mask):
+    teacher = _as_lists(teacher, student)
     _check_same_structure(loss, teacher, student)
     loss.validate_outputs(teacher, student)
     if isinstance(loss, sample_weights.OF_KERAS):
@@ -198,6 +199,19 @@ def _float32(feature):
     if keras.backend.is_float_dtype(feature.dtype):
         return ops.cast(feature, "float32")
     return feature
+
+
+def _as_lists(cached, structure):
+    """Makes lists again of what Keras makes tuples of on the way through tf.data."""
+    if isinstance(structure, dict) and isinstance(cached, dict):
+        return {
+            key: _as_lists(item, structure.get(key)) for key, item in cached.items()
+        }
+    is_pair = isinstance(structure, (list, tuple)) and isinstance(cached, (list, tuple))
+    if not is_pair or len(structure) != len(cached):
+        return cached
+    items = map(_as_lists, cached, structure)
+    return list(items) if isinstance(structure, list) else type(cached)(items)
 
 
 def _check_same_structure(loss, teacher, student):

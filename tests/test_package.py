@@ -30,6 +30,19 @@ BELOW = {
     "structure": {"model_features", "ops", "plotting", "taps"},
     "sample_weights": {"ops"},
     "files": set(),
+    "cache_dtype": set(),
+    "cache_manifest": {"files"},
+    "cache_files": {"cache_manifest"},
+    "cache_inputs": {"cache_manifest"},
+    "cached_dataset": set(),
+    "teacher_cache": {
+        "cache_dtype",
+        "cache_files",
+        "cache_inputs",
+        "cache_manifest",
+        "model_features",
+        "saving",
+    },
     "saving": {"files", "terms"},
     "terms": {"ops", "sample_weights", "taps"},
     "distiller": {
@@ -41,6 +54,7 @@ BELOW = {
         "saving",
         "taps",
         "term_means",
+        "teacher_cache",
         "terms",
         "weights",
     },
@@ -48,6 +62,7 @@ BELOW = {
     "callbacks": {"ops", "pairs", "structure", "taps", "terms"},
     "recipes": {"distiller", "losses", "model_features", "ops", "taps"},
     "__init__": {
+        "cached_dataset",
         "callbacks",
         "distiller",
         "layers",
@@ -56,6 +71,7 @@ BELOW = {
         "pair_check",
         "recipes",
         "structure",
+        "teacher_cache",
         "version",
     },
 }
@@ -120,6 +136,7 @@ def test_importing_the_package_imports_no_further_backend():
 
 def test_public_names_are_those_of_the_contract():
     assert set(keras_dskd.__all__) == {
+        "CachedDataset",
         "Distiller",
         "StructureHistory",
         "__version__",
@@ -128,6 +145,7 @@ def test_public_names_are_those_of_the_contract():
         "dskd",
         "layers",
         "losses",
+        "open_teacher_cache",
         "ops",
         "recommended",
         "structure_report",

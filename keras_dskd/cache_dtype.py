@@ -1,0 +1,77 @@
+"""The dtype that cached features are stored in, and what it costs."""
+
+import keras
+import numpy as np
+
+_PART = 2**20
+
+
+class Storage:
+    """Casts features, and measures by how much they are off then.
+
+    Args:
+        dtype: `"float16"`, `"float32"`, or `None` for that of the feature.
+
+    Attributes:
+        rounding: Dict of name -> sums of squares so far, `[error, feature]`, of the
+            finite numbers of the features that have been cast.
+    """
+
+    def __init__(self, dtype):
+        if dtype not in (None, "float16", "float32"):
+            raise ValueError(
+                '`dtype` must be None (as the teacher computes), "float16" or '
+                f'"float32". Received: dtype={dtype!r}'
+            )
+        self.dtype = dtype
+        self.rounding = {}
+
+    def cast(self, features, names):
+        """The features by name.
+
+        Raises:
+            ValueError: If finite numbers are beyond the range of the dtype.
+        """
+        self.rounding = dict(self.rounding)
+        return {
+            name: keras.tree.map_structure(
+                lambda array, name=name: self._cast(array, name), features[name]
+            )
+            for name in names
+        }
+
+    def relative_error(self, name):
+        """Root mean square of a feature's error, as a share of the feature's own."""
+        error, squares = self.rounding[name]
+        return (error / squares) ** 0.5 if squares else 0.0
+
+    def _cast(self, array, name):
+        array = np.asarray(array)
+        if array.dtype.kind == "V" or array.dtype.name == "bfloat16":
+            array = array.astype("float32")  # Files of NumPy have no bfloat16.
+        if self.dtype is None or array.dtype.kind != "f" or array.dtype == self.dtype:
+            return array
+        stored = np.empty(array.shape, self.dtype)
+        given, kept = array.reshape(-1), stored.reshape(-1)
+        # In parts: the sums are of float64, which takes twice the memory.
+        for start in range(0, given.size, _PART):
+            part = slice(start, start + _PART)
+            self._cast_part(given[part], kept[part], name)
+        return stored
+
+    def _cast_part(self, given, kept, name):
+        with np.errstate(over="ignore"):
+            kept[:] = given
+        is_finite = np.isfinite(given)
+        finite = given[is_finite].astype("float64")
+        if not np.isfinite(kept[is_finite]).all():
+            raise ValueError(
+                f'The output "{name}" of the teacher reaches '
+                f"{np.abs(finite).max():.4g}, and {self.dtype} ends at "
+                f'{np.finfo(self.dtype).max:.0f}. Use dtype="float32".'
+            )
+        error, squares = self.rounding.get(name, (0.0, 0.0))
+        self.rounding[name] = [
+            error + float(np.square(finite - kept[is_finite]).sum()),
+            squares + float(np.square(finite).sum()),
+        ]

@@ -1,0 +1,136 @@
+"""Batches of arrays that need not fit into memory, in an order of their own."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+class CachedDataset(keras.utils.PyDataset):
+    """What `fit` takes as arrays, read by rows: a cache may be larger than memory.
+
+    Each batch reads its own rows of each array, all of the same samples, whatever the
+    order. Only these rows are in memory, where arrays are memory-mapped, as those of
+    `Distiller.cache_teacher` with a `path` are, and `numpy.load(..., mmap_mode="r")`.
+
+    Args:
+        x: The input of `fit`, such as `{"student": ..., "teacher_features": ...}`, with
+            a `"teacher_mask"` if need be: any structure of arrays of `n` rows.
+        y: Labels, any structure of arrays, or `None`.
+        sample_weight: Weights of the samples, or `None`.
+        batch_size: Rows of a batch. The last one may be smaller.
+        shuffle: Whether each epoch has an order of its own.
+        seed: Makes the orders those of every run with this seed. Defaults to one drawn
+            from NumPy's global generator, which `keras.utils.set_random_seed` sets.
+        **kwargs: `workers`, `use_multiprocessing` and `max_queue_size` of
+            `keras.utils.PyDataset`. Several workers, as threads, hide a slow disk; but
+            Keras then carries batches that were read ahead into the next epoch, so
+            that a shuffled epoch may see some rows twice and miss others.
+
+    Attributes:
+        epoch: Epochs so far; they and the seed make the order. Assign it to go on in
+            the middle of a training.
+
+    Pass `shuffle=False` to `fit`, or else Keras changes the order of the batches too,
+    without this seed.
+
+    Raises:
+        ValueError: If arrays have different numbers of rows.
+
+    Example:
+    ```python
+    features = distiller.cache_teacher(optical, path="cache")
+    data = keras_dskd.CachedDataset(
+        {"student": radar, "teacher_features": features}, labels, batch_size=64
+    )
+    distiller.fit(data, epochs=20, shuffle=False)
+    ```
+    """
+
+    def __init__(
+        self,
+        x,
+        y=None,
+        sample_weight=None,
+        batch_size=32,
+        shuffle=True,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+            raise ValueError(
+                f"`batch_size` must be a whole number above 0. Received: {batch_size!r}"
+            )
+        given = {"x": x, "y": y, "sample_weight": sample_weight}
+        if y is None and sample_weight is not None:
+            raise ValueError("`sample_weight` needs `y`. Received: y=None")
+        self.arrays = {
+            # tf.data has no lists.
+            what: keras.tree.lists_to_tuples(keras.tree.map_structure(_by_rows, part))
+            for what, part in given.items()
+            if part is not None
+        }
+        self.samples = _common_length(self.arrays)
+        self.batch_size = int(batch_size)
+        self.shuffle = shuffle
+        self.seed = np.random.randint(2**31) if seed is None else seed
+        self.epoch = 0
+
+    @property
+    def epoch(self):
+        """Epochs so far. Assign it to go on in the middle of a training."""
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, number):
+        self._epoch = number
+        self._order = None
+        if self.shuffle:
+            random = np.random.default_rng([self.seed, number])
+            self._order = random.permutation(self.samples)
+
+    def __len__(self):
+        return -(-self.samples // self.batch_size)
+
+    def __getitem__(self, index):
+        first = index * self.batch_size
+        rows = np.arange(first, min(first + self.batch_size, self.samples))
+        if self._order is not None:
+            rows = self._order[rows]
+        # In the order of the file, which is the order that `h5py` takes as well.
+        rows, places = np.unique(rows, return_inverse=True)
+        batch = keras.tree.map_structure(
+            lambda array: np.asarray(array[rows])[places], self.arrays
+        )
+        return tuple(batch[part] for part in ("x", "y", "sample_weight")[: len(batch)])
+
+    def on_epoch_end(self):
+        """Goes on to the next epoch's order."""
+        self.epoch += 1
+
+
+def _by_rows(array):
+    if hasattr(array, "to_numpy"):  # A data frame or series of pandas.
+        return array.to_numpy()
+    return ops.convert_to_numpy(array) if ops.is_tensor(array) else array
+
+
+def _common_length(arrays):
+    lengths = {
+        what: sorted({len(array) for array in keras.tree.flatten(part)})
+        for what, part in _parts(arrays)
+    }
+    if len(set().union(*lengths.values())) != 1:
+        raise ValueError(
+            f"All arrays must have the same number of rows. Received: {lengths}"
+        )
+    return next(iter(lengths.values()))[0]
+
+
+def _parts(arrays):
+    """The arrays by what an error should call them."""
+    for what, part in arrays.items():
+        if what == "x" and isinstance(part, dict):
+            yield from ((f'x["{key}"]', item) for key, item in part.items())
+        else:
+            yield what, part

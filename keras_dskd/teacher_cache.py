@@ -1,0 +1,258 @@
+"""Run the teacher once over a data set, and replay its features by rows.
+
+`cache_manifest` and `cache_files` know what is on disk, `cache_inputs` what is run.
+"""
+
+import itertools
+import os
+
+import keras
+import numpy as np
+
+from keras_dskd import cache_files, cache_inputs
+from keras_dskd import cache_manifest as manifests
+from keras_dskd.cache_dtype import Storage
+from keras_dskd.cache_files import size_text
+from keras_dskd.model_features import FeatureModel
+from keras_dskd.saving import fingerprint
+
+# What is in memory at once: features of so many bytes, or one batch.
+_CHUNK_BYTES = 2**26
+_CHUNK_BATCHES = 64
+
+
+def cache(
+    teacher, names, x, path=None, batch_size=32, dtype=None, verify=True, verbose="auto"
+):
+    """Features of a teacher; see `Distiller.cache_teacher`.
+
+    Args:
+        teacher: A built `keras.Model`.
+        names: Names of the features, as of a `FeatureModel`.
+        x: Its input.
+        path: Folder to write to, or `None` for arrays in memory.
+        batch_size: Samples at once.
+        dtype: `None`, `"float32"` or `"float16"`.
+        verify: Whether to compare the checksums of a finished cache.
+        verbose: As in `keras.Model.predict`.
+    """
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be a whole number above 0. Received: {batch_size!r}"
+        )
+    if path is None and isinstance(x, keras.utils.PyDataset):
+        inputs = None  # `predict` reads ahead, and takes batches of any sizes.
+    else:
+        inputs = cache_inputs.by_rows(x)
+    if path is not None and inputs is None:
+        raise ValueError(
+            "A cache on disk needs to know the number of samples, to go on where it "
+            "was stopped: pass arrays, memory-mapped ones too, or a PyDataset with a "
+            f"length. Received: {type(x).__name__}. Or leave out `path`."
+        )
+    run = _Run(teacher, tuple(names), batch_size, dtype, verbose)
+    if inputs is None:
+        return run.all_at_once(x)
+    return run.in_memory(inputs) if path is None else run.on_disk(inputs, path, verify)
+
+
+def open_teacher_cache(path, verify=True):
+    """Opens what `Distiller.cache_teacher` wrote, without distiller or teacher.
+
+    Args:
+        path: The folder.
+        verify: Whether to read all files and compare their checksums. Lengths and
+            headers are compared in any case.
+
+    Returns:
+        A dict of name -> feature, memory-mapped and read-only: what `fit` and
+        `CachedDataset` take as `x["teacher_features"]`.
+
+    Raises:
+        ValueError: If the folder holds no cache, it is not finished, or a file is
+            damaged.
+    """
+    manifest = manifests.read_manifest(path)
+    if manifest is None:
+        raise ValueError(f'There is no teacher cache in "{path}".')
+    if not _is_finished(manifest):
+        raise ValueError(
+            f'The teacher cache in "{path}" is not finished: '
+            f"{manifest['finished_rows']} of {manifest['data']['samples']} rows. The "
+            "`cache_teacher` that began it goes on from there."
+        )
+    return _open(path, manifest, verify)
+
+
+def _open(path, manifest, verify):
+    def mapped(entry):
+        file = cache_files.FeatureFile(path, entry)
+        file.check(manifest["finished_rows"], contents=verify)
+        return file.mapped()
+
+    features = manifests.rebuild({"dict": manifest["features"]}, mapped)
+    return {name: features[name] for name in manifest["layers"]}
+
+
+def _is_finished(manifest):
+    return manifest["finished_rows"] == manifest["data"]["samples"]
+
+
+class _Run:
+    def __init__(self, teacher, names, batch_size, dtype, verbose):
+        self.teacher = teacher
+        self.names = names
+        self.batch_size = batch_size
+        self.verbose = 1 if verbose == "auto" else verbose
+        self.model = FeatureModel(teacher, names)
+        self.storage = Storage(dtype)
+
+    def all_at_once(self, x):
+        features = self.storage.cast(
+            self.model.predict(x, batch_size=self.batch_size, verbose=self.verbose),
+            self.names,
+        )
+        self._say_costs()
+        return features
+
+    def in_memory(self, inputs):
+        arrays = None
+        for start, features in self._chunks(inputs, 0):
+            if arrays is None:
+                arrays = keras.tree.map_structure(
+                    lambda chunk: np.empty(
+                        (inputs.samples, *chunk.shape[1:]), chunk.dtype
+                    ),
+                    features,
+                )
+                size = sum(array.nbytes for array in manifests.leaves(arrays))
+                self._say(f"{size_text(size)} in memory", size, inputs.samples)
+            for array, chunk in zip(
+                manifests.leaves(arrays), manifests.leaves(features), strict=True
+            ):
+                array[start : start + len(chunk)] = chunk
+        self._say_costs()
+        return arrays
+
+    def on_disk(self, inputs, path, verify):
+        path = os.fspath(path)
+        wanted = {
+            "format": manifests.FORMAT,
+            "teacher": {
+                "name": self.teacher.name,
+                "fingerprint": fingerprint(self.teacher),
+            },
+            "layers": sorted(self.names),
+            "dtype": self.storage.dtype,
+            "data": cache_inputs.identity(inputs),
+            "finished_rows": 0,
+            "rounding": {},
+        }
+        manifest = manifests.read_same(path, wanted)
+        # A finished cache may be where nobody can write, not even a lock.
+        if manifest is None or not _is_finished(manifest):
+            with manifests.locked(path):
+                manifest = manifests.read_same(path, wanted) or wanted
+                if not _is_finished(manifest):
+                    self._write(inputs, path, manifest)
+                    verify = False
+        return _open(path, manifest, verify)
+
+    def _write(self, inputs, path, manifest):
+        writer = None
+        self.storage.rounding = manifest["rounding"]
+        try:
+            for _, features in self._chunks(inputs, manifest["finished_rows"]):
+                if writer is None:
+                    _take_entries(manifest, features)
+                    writer = cache_files.CacheWriter(path, manifest)
+                    self._say(
+                        f'{size_text(writer.size)} in "{path}"',
+                        writer.size,
+                        inputs.samples,
+                        manifest["finished_rows"],
+                    )
+                writer.append(
+                    manifests.leaves(features), rounding=self.storage.rounding
+                )
+        finally:
+            if writer is not None:
+                writer.close()
+        self._say_costs()
+
+    def _chunks(self, inputs, start):
+        """The features from a row on, as `(row, features)`, some batches at once."""
+        batch_size = inputs.batch_size or self.batch_size
+        first, batches = start, 1
+        bar = keras.utils.Progbar(
+            inputs.samples - first, verbose=self.verbose, unit_name="sample"
+        )
+        while start < inputs.samples:
+            x = inputs.rows(start, min(start + batches * batch_size, inputs.samples))
+            # Not `predict_on_batch`, which would not share it out to devices.
+            features = self.model.predict(x, batch_size=batch_size, verbose=0)
+            rows = len(keras.tree.flatten(x)[0])
+            _check_rows(features, rows)
+            yield start, self.storage.cast(features, self.names)
+            start += rows
+            bar.update(start - first)
+            numbers = sum(
+                np.prod(array.shape, dtype="int64")
+                for array in keras.tree.flatten([x, features])
+            )
+            batch_bytes = 4 * numbers * batch_size / rows
+            batches = int(np.clip(_CHUNK_BYTES / batch_bytes, 1, _CHUNK_BATCHES))
+
+    def _say(self, what, size, samples, finished=0):
+        if self.verbose:
+            done = f", {finished:,} of them finished" if finished else ""
+            print(
+                f"Teacher cache: {what}, {size_text(size / samples)} a sample, "
+                f"{samples:,} samples{done}."
+            )
+
+    def _say_costs(self):
+        if self.verbose:
+            for name in self.storage.rounding:
+                print(
+                    f'Stored as {self.storage.dtype}, "{name}" is off by '
+                    f"{self.storage.relative_error(name):.1e} of its root mean square."
+                )
+
+
+def _take_entries(manifest, features):
+    """Puts the files of features into a new manifest, or compares them with its own."""
+    samples = manifest["data"]["samples"]
+    numbers = itertools.count()
+    entries = {
+        name: manifests.describe(
+            features[name],
+            lambda array, name=name: cache_files.new_entry(
+                next(numbers), name, (samples, *array.shape[1:]), array.dtype
+            ),
+        )
+        for name in manifest["layers"]
+    }
+    cached = manifest.setdefault("features", entries)
+
+    def bare(structures):
+        return manifests.rebuild(
+            {"dict": structures}, lambda entry: {**entry, "checksums": None}
+        )
+
+    if bare(cached) != bare(entries):
+        raise ValueError(
+            "The teacher's outputs have other shapes or dtypes than those that were "
+            f"cached before. Cached: {cached}. Received: {entries}. Pass another "
+            "`path`, or delete the folder to make the cache anew."
+        )
+
+
+def _check_rows(features, rows):
+    for name, feature in features.items():
+        for array in keras.tree.flatten(feature):
+            if array.shape[:1] != (rows,):
+                raise ValueError(
+                    f'The output "{name}" of the teacher has shape {array.shape} for '
+                    f"{rows} samples. A cache takes outputs of one row a sample."
+                )

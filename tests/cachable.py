@@ -1,0 +1,63 @@
+"""A teacher and its data to cache; as a program, to be killed while it writes."""
+
+import os
+import signal
+import sys
+
+import keras
+from small_models import cnn, images
+
+import keras_dskd
+from keras_dskd import cache_files, teacher_cache
+
+N, BATCH = 37, 4
+X = images(N, 3, seed=1)
+FEATURES = ("(output)", "conv0", "gap")
+
+
+def distiller(seed=5):
+    """Reads a feature map, a pooled feature and the output of a teacher."""
+    keras.utils.set_random_seed(seed)
+    return keras_dskd.Distiller(
+        cnn(3, widths=(6,), name="teacher"),
+        cnn(1, widths=(6,)),
+        [
+            keras_dskd.losses.SoftTargets(2.0),
+            keras.distillation.FeatureDistillation("mse", "conv0", "conv0"),
+            keras_dskd.losses.ChannelAlignment("gap", "gap"),
+        ],
+    )
+
+
+def kill_at(function, call):
+    """The function, but that its process is killed in the midst of its n-th call."""
+    calls = 0
+
+    def counting(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+
+    return counting
+
+
+POINTS = {
+    # No manifest yet; then a manifest without files.
+    "the first manifest": (os, "replace", 1),
+    "the first file": (cache_files.FeatureFile, "open", 1),
+    # Rows in one file and not in the others; then in all, and not in the manifest.
+    "rows": (cache_files.FeatureFile, "append", 5),
+    "a manifest": (os, "replace", 4),
+}
+
+
+if __name__ == "__main__":
+    point, folder = sys.argv[1:]
+    # A checkpoint after every second batch.
+    cache_files._CHECKPOINT_SECONDS = 0.0
+    teacher_cache._CHUNK_BATCHES = 2
+    owner, name, call = POINTS[point]
+    setattr(owner, name, kill_at(getattr(owner, name), call))
+    distiller().cache_teacher(X, folder, BATCH, verbose=0)
