@@ -265,10 +265,11 @@ def show(result):
         for name, ratio in result["ratios"].items()
         if not name.endswith("/ limit")
     }
-    measuring.table(
-        ["ratio of times", "median [quartiles]"],
-        [[name, measuring.in_words(ratio)] for name, ratio in others.items()],
-    )
+    if others:
+        measuring.table(
+            ["ratio of times", "median [quartiles]"],
+            [[name, measuring.in_words(ratio)] for name, ratio in others.items()],
+        )
 
 
 def main():

@@ -176,8 +176,13 @@ def show_costs(setting):
     for name, make in makes.items():
         model = make()
         x = x_student if name == "student" else distiller_x
-        # Makes metrics and the optimizer's state.
-        model.train_on_batch(x, y)
+        if not model.built:
+            model.build(x_teacher.shape)
+        # Makes the metrics' and the optimizer's state, as `fit` does.
+        model.optimizer.build(model.trainable_variables)
+        model.compute_metrics(
+            None, y, keras.ops.zeros((len(y), step_time.CLASSES)), None
+        )
         state = tuple(
             [variable.value for variable in variables]
             for variables in (
