@@ -1,0 +1,242 @@
+"""What the benchmarks share: fair timing, peak memory, tables and files.
+
+Sides are timed in turns, A B C, C A B, …, in one process, after a warm-up of each, so
+that whatever else the machine does falls on all of them alike. A ratio is the median
+of the ratios of each round, which a slow minute does not move. Memory is measured in a
+process for each side.
+"""
+
+import datetime
+import gc
+import json
+import os
+import platform
+import random
+import resource
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+
+def parse(parser, rounds):
+    """Parses the arguments that all benchmarks take, and moves to their backend.
+
+    Args:
+        parser: An `argparse.ArgumentParser`.
+        rounds: Rounds where the user does not say.
+
+    Returns:
+        The parsed arguments. With another `--backend` than the present one the
+        script starts anew, since Keras reads it when it is imported.
+    """
+    parser.add_argument("--backend", choices=["jax", "tensorflow", "torch"])
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
+    # For the processes in which memory is measured.
+    parser.add_argument("--memory-of", help="measure the memory of this side alone")
+    arguments = parser.parse_args()
+    if arguments.backend not in (None, backend()):
+        os.environ["KERAS_BACKEND"] = arguments.backend
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    return arguments
+
+
+def backend():
+    """Name of the Keras backend."""
+    import keras
+
+    return keras.backend.backend()
+
+
+def block(result=None):
+    """Waits until the device has computed a result.
+
+    Args:
+        result: A structure of tensors; without it, whatever the device was asked
+            for, on torch.
+    """
+    if backend() == "jax":
+        import jax
+
+        jax.block_until_ready(result)
+    elif backend() == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    elif result is not None:
+        import keras
+
+        for leaf in keras.tree.flatten(result):
+            np.asarray(leaf)
+
+
+def interleave(sides, rounds, warmups=1):
+    """Times sides in turns.
+
+    Args:
+        sides: Dict of name -> function without arguments, whose result is waited for.
+        rounds: How often each is timed.
+        warmups: Calls of each before that, which compile what there is to compile.
+
+    Returns:
+        Dict of name -> list of seconds, one a round.
+    """
+    for _ in range(warmups):
+        for run in sides.values():
+            block(run())
+    times = {name: [] for name in sides}
+    shuffled = random.Random(0)
+    gc.collect()
+    gc.disable()  # A collection would fall on one side.
+    try:
+        for _ in range(rounds):
+            order = list(sides)
+            shuffled.shuffle(order)
+            for name in order:
+                start = time.perf_counter()
+                block(sides[name]())
+                times[name].append(time.perf_counter() - start)
+            gc.collect()
+    finally:
+        gc.enable()
+    return times
+
+
+def quartiles(values):
+    """Median and the quartiles, as `{"median": ..., "low": ..., "high": ...}`."""
+    low, median, high = np.percentile(values, [25, 50, 75])
+    return {"median": float(median), "low": float(low), "high": float(high)}
+
+
+def ratio(times, others):
+    """Quartiles of the ratios round by round."""
+    return quartiles(np.asarray(times) / np.asarray(others))
+
+
+def in_words(summary, scale=1.0, digits=2):
+    """`median [low, high]`."""
+    median, low, high = (
+        f"{scale * summary[key]:.{digits}f}" for key in ("median", "low", "high")
+    )
+    return f"{median} [{low}, {high}]"
+
+
+def growth_of_peak(run):
+    """How far the peak memory rises above what is in use before, in bytes.
+
+    Of the device on torch with CUDA, of the process otherwise.
+    """
+    gc.collect()
+    if backend() == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            block(run())
+            return torch.cuda.max_memory_allocated() - before
+    before = _reset_peak()
+    block(run())
+    return _peak() - before
+
+
+def _reset_peak():
+    try:
+        # Linux: from here on, the peak is that of what comes.
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass
+    return _peak()
+
+
+def _peak():
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        unit = 1 if platform.system() == "Darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    # Not `ru_maxrss`, which a process inherits from the one that started it.
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
+def in_own_process(side, *options):
+    """Starts this script again for the memory of one side.
+
+    Args:
+        side: Name of the side, passed as `--memory-of`.
+        *options: Further arguments.
+
+    Returns:
+        What that process printed last, read as JSON.
+
+    Raises:
+        RuntimeError: If it failed.
+    """
+    command = [sys.executable, sys.argv[0], "--memory-of", side, *map(str, options)]
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": backend(),
+        # glibc: what is freed goes back at once, and does not count any more.
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def about():
+    """Versions, machine, date and arguments: what a result has to say of itself."""
+    packages = ("keras", "numpy", "jax", "tensorflow", "tensorflow-cpu", "torch")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "backend": backend(),
+        "device": device(),
+        "cpu_count": os.cpu_count(),
+        "load_average": os.getloadavg(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat("T", "minutes"),
+        "argv": sys.argv,
+    }
+
+
+def device():
+    """What computes."""
+    if backend() == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.get_device_name()
+    if backend() == "jax":
+        import jax
+
+        return jax.devices()[0].device_kind
+    return "cpu"
+
+
+def table(header, rows):
+    """Prints a Markdown table."""
+    print(f"\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
+    for row in rows:
+        print(f"| {' | '.join(map(str, row))} |")
+    print(flush=True)
+
+
+def write(path, results):
+    """Writes results as JSON, beside what `about` says; nothing without a path."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**about(), **results}, indent=2) + "\n")
+    print(f"Wrote {path}")
