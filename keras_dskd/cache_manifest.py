@@ -172,6 +172,7 @@ def _differences(cached, wanted):
         yield f"teacher: cached {one}, received {other}"
     for what, keys in (
         ("layers", ["layers"]),
+        ("pooled layers", ["pooled"]),
         ("dtype", ["dtype"]),
         ("samples", ["data", "samples"]),
     ):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_dskd import ops, pairs, structure, terms
+from keras_dskd.model_features import FeatureModel
 from keras_dskd.taps import OUTPUT, Tap
 
 #: Features are said to have collapsed below this effective rank about their mean ...
@@ -99,7 +100,7 @@ class StructureHistory(keras.callbacks.Callback):
             )
         for name in names:
             Tap(student, name)
-        self._features = structure.PooledFeatures(student, names)
+        self._features = FeatureModel(student, names, pooled=names)
         self._read_by = {
             name: "teacher {!r}, student {!r}".format(
                 *(terms.key(loss, role) for role in ("teacher", "student"))

@@ -13,7 +13,7 @@ from keras_dskd import (
     terms,
     weights,
 )
-from keras_dskd.model_features import ShapesOnly
+from keras_dskd.model_features import FeatureModel, ShapesOnly
 from keras_dskd.ops.samples import keep_rows
 from keras_dskd.saving import ResumableModel, teacher_of
 from keras_dskd.taps import OUTPUT, Tap, capture
@@ -485,10 +485,11 @@ class Distiller(ResumableModel):
         of other weights, layers, samples, values or another `dtype` is refused.
         `keras_dskd.open_teacher_cache(path)` opens it without teacher or distiller.
 
-        Features are kept as the teacher gives them, one row a sample, since losses
-        pool as they like: a feature map of shape `(h, w, c)` takes `4 h w c` bytes a
-        sample. The size is printed, and compared with the room on the disk, before
-        anything is written.
+        There is one row a sample. A feature that all its losses pool, as
+        `ChannelIndependence` and `ChannelAlignment` do, is kept pooled: `4 c` bytes a
+        sample. Other losses pool as they like, so that for them a feature map of shape
+        `(h, w, c)` is kept whole: `4 h w c` bytes a sample. The size is printed, and
+        compared with the room on the disk, before anything is written.
 
         `fit` reads memory-mapped arrays batch by batch on JAX and torch. On
         TensorFlow, and on any backend where they are float16, Keras copies them to
@@ -520,9 +521,12 @@ class Distiller(ResumableModel):
         """
         pair = pairs.split(x_teacher)
         self._check_teacher(pair)
-        names = terms.keys(self.distillation_losses, "teacher")
+        losses = self.distillation_losses
+        features = FeatureModel(
+            self.teacher, terms.keys(losses, "teacher"), terms.pooled_of_teacher(losses)
+        )
         return teacher_cache.cache(
-            self.teacher, names, pair.teacher, path, batch_size, dtype, verify, verbose
+            features, pair.teacher, path, batch_size, dtype, verify, verbose
         )
 
     def get_metrics_result(self):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_dskd.ops.rows import channel_axis
+from keras_dskd.ops.rows import channel_axis, rows
 from keras_dskd.taps import OUTPUT, Tap, capture, find_layer, layer_paths
 
 
@@ -13,14 +13,17 @@ class FeatureModel(keras.Model):
     Args:
         model: A `keras.Model`; runs in inference mode.
         names: Names of the layers to read. See `Tap`. `OUTPUT` is the final output.
+        pooled: Those among them to pool over positions, where they are made: feature
+            maps of a whole data set would fill memory.
 
     Output: a dict of name -> feature.
     """
 
-    def __init__(self, model, names):
+    def __init__(self, model, names, pooled=()):
         super().__init__(autocast=False)
         self.model = model
         self.names = tuple(names)
+        self.pooled = frozenset(pooled)
 
     def call(self, inputs):
         taps = [Tap(self.model, name) for name in self.names if name != OUTPUT]
@@ -28,7 +31,10 @@ class FeatureModel(keras.Model):
             output = self.model(inputs, training=False)
         if OUTPUT in self.names:
             features[OUTPUT] = output
-        return features
+        return {
+            name: rows(feature) if name in self.pooled else feature
+            for name, feature in features.items()
+        }
 
 
 class ShapesOnly(keras.layers.Layer):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_dskd import pairs, structure
-from keras_dskd.model_features import head_input
+from keras_dskd.model_features import FeatureModel, head_input
 from keras_dskd.taps import OUTPUT
 
 
@@ -175,9 +175,9 @@ def _rows(model, layer_name, x, batch_size):
             layer_name = head_input(model)
         except ValueError:
             layer_name = OUTPUT
-    features = structure.PooledFeatures(model, [layer_name]).predict(
-        x, batch_size=batch_size, verbose=0
-    )[layer_name]
+    features = FeatureModel(
+        model, [layer_name], pooled={layer_name} - {OUTPUT}
+    ).predict(x, batch_size=batch_size, verbose=0)[layer_name]
     rows = np.concatenate(
         [
             np.reshape(feature, (len(feature), -1))

@@ -123,7 +123,9 @@ def structure_report(
     if not layers:
         raise ValueError("`layers` must name at least one layer. Received: layers=[]")
     read = [*layers, OUTPUT] if y is not None else layers
-    features = PooledFeatures(model, read).predict(x, batch_size=batch_size, verbose=0)
+    features = FeatureModel(model, read, pooled=layers).predict(
+        x, batch_size=batch_size, verbose=0
+    )
     picked = _evenly_spaced_indices(len(features[layers[0]]), max_samples)
     accuracy = labels = None
     if y is not None:
@@ -225,20 +227,6 @@ def table(reports):
         for line in lines
     ]
     return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
-
-
-class PooledFeatures(FeatureModel):
-    """Features as rows, pooled where they are made.
-
-    Whole feature maps of a data set would fill memory.
-    """
-
-    def call(self, inputs):
-        features = super().call(inputs)
-        return {
-            name: feature if name == OUTPUT else ops.rows(feature)
-            for name, feature in features.items()
-        }
 
 
 def _class_indices(y, output):

@@ -13,7 +13,6 @@ from keras_dskd import cache_files, cache_inputs
 from keras_dskd import cache_manifest as manifests
 from keras_dskd.cache_dtype import Storage
 from keras_dskd.cache_files import size_text
-from keras_dskd.model_features import FeatureModel
 from keras_dskd.saving import fingerprint
 
 # What is in memory at once: features of so many bytes, or one batch.
@@ -21,14 +20,11 @@ _CHUNK_BYTES = 2**26
 _CHUNK_BATCHES = 64
 
 
-def cache(
-    teacher, names, x, path=None, batch_size=32, dtype=None, verify=True, verbose="auto"
-):
+def cache(model, x, path=None, batch_size=32, dtype=None, verify=True, verbose="auto"):
     """Features of a teacher; see `Distiller.cache_teacher`.
 
     Args:
-        teacher: A built `keras.Model`.
-        names: Names of the features, as of a `FeatureModel`.
+        model: A `FeatureModel` of the teacher, which is built.
         x: Its input.
         path: Folder to write to, or `None` for arrays in memory.
         batch_size: Samples at once.
@@ -50,7 +46,7 @@ def cache(
             "was stopped: pass arrays, memory-mapped ones too, or a PyDataset with a "
             f"length. Received: {type(x).__name__}. Or leave out `path`."
         )
-    run = _Run(teacher, tuple(names), batch_size, dtype, verbose)
+    run = _Run(model, batch_size, dtype, verbose)
     if inputs is None:
         return run.all_at_once(x)
     return run.in_memory(inputs) if path is None else run.on_disk(inputs, path, verify)
@@ -99,18 +95,16 @@ def _is_finished(manifest):
 
 
 class _Run:
-    def __init__(self, teacher, names, batch_size, dtype, verbose):
-        self.teacher = teacher
-        self.names = names
+    def __init__(self, model, batch_size, dtype, verbose):
+        self.model = model
         self.batch_size = batch_size
         self.verbose = 1 if verbose == "auto" else verbose
-        self.model = FeatureModel(teacher, names)
         self.storage = Storage(dtype)
 
     def all_at_once(self, x):
         features = self.storage.cast(
             self.model.predict(x, batch_size=self.batch_size, verbose=self.verbose),
-            self.names,
+            self.model.names,
         )
         self._say_costs()
         return features
@@ -139,10 +133,11 @@ class _Run:
         wanted = {
             "format": manifests.FORMAT,
             "teacher": {
-                "name": self.teacher.name,
-                "fingerprint": fingerprint(self.teacher),
+                "name": self.model.model.name,
+                "fingerprint": fingerprint(self.model.model),
             },
-            "layers": sorted(self.names),
+            "layers": sorted(self.model.names),
+            "pooled": sorted(self.model.pooled),
             "dtype": self.storage.dtype,
             "data": cache_inputs.identity(inputs),
             "finished_rows": 0,
@@ -193,7 +188,7 @@ class _Run:
             features = self.model.predict(x, batch_size=batch_size, verbose=0)
             rows = len(keras.tree.flatten(x)[0])
             _check_rows(features, rows)
-            yield start, self.storage.cast(features, self.names)
+            yield start, self.storage.cast(features, self.model.names)
             start += rows
             bar.update(start - first)
             numbers = sum(

@@ -107,6 +107,23 @@ def keys(losses, role):
     return list(dict.fromkeys(key(loss, role) for loss in losses))
 
 
+def pooled_of_teacher(losses):
+    """Names of the teacher's layers of which all losses read the pooled rows alone.
+
+    A loss says so by an attribute `pools_teacher`.
+    """
+    return [
+        name
+        for name in keys(losses, "teacher")
+        if name != OUTPUT
+        and all(
+            getattr(loss, "pools_teacher", False)
+            for loss in losses
+            if key(loss, "teacher") == name
+        )
+    ]
+
+
 def names(losses):
     """A metric name a loss: its `name` or its class's, numbered where it is taken."""
     taken = ["loss", "student_loss", "distillation_loss", "total_loss"]

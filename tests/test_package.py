@@ -59,7 +59,7 @@ BELOW = {
         "weights",
     },
     "pair_check": {"model_features", "pairs", "structure", "taps"},
-    "callbacks": {"ops", "pairs", "structure", "taps", "terms"},
+    "callbacks": {"model_features", "ops", "pairs", "structure", "taps", "terms"},
     "recipes": {"distiller", "losses", "model_features", "ops", "taps"},
     "__init__": {
         "cached_dataset",

@@ -31,6 +31,7 @@ from small_models import (
 
 import keras_dskd
 from keras_dskd import cache_files, cache_manifest, teacher_cache
+from keras_dskd.model_features import FeatureModel
 
 STUDENT = images(N, 1, seed=2)
 Y = labels(N)
@@ -146,6 +147,48 @@ def test_training_on_a_cache_is_training_with_the_teacher(tmp_path):
         for name, values in expected.items():
             # float32 through fifteen steps.
             assert received[name] == pytest.approx(values, rel=1e-5, abs=1e-6), name
+
+
+def pooling(extra=()):
+    made = distiller()
+    losses = [
+        keras_dskd.losses.ChannelAlignment("conv0", "conv0"),
+        keras_dskd.losses.ChannelIndependence("conv0", "conv0"),
+        keras_dskd.losses.SpatialUniformity("conv0"),
+        *extra,
+    ]
+    return keras_dskd.Distiller(made.teacher, made.student, losses)
+
+
+def test_a_feature_map_that_all_losses_pool_is_kept_pooled(tmp_path):
+    made = pooling()
+    replayed = pooling()
+
+    features = made.cache_teacher(X, tmp_path / "cache", BATCH, verbose=0)
+
+    expected = live(made)["conv0"].mean(axis=(1, 2))
+    np.testing.assert_allclose(features["conv0"], expected, **CLOSE)
+    histories = []
+    for other, x in (
+        (made, {"teacher": X, "student": STUDENT}),
+        (replayed, {"teacher_features": features, "student": STUDENT}),
+    ):
+        other.compile(keras.optimizers.SGD(0.1), crossentropy())
+        history = other.fit(x, Y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+        histories.append(history.history)
+    for name, values in histories[0].items():
+        np.testing.assert_allclose(histories[1][name], values, rtol=1e-4, atol=1e-5)
+
+
+def test_a_feature_map_that_one_loss_reads_whole_is_kept_whole(tmp_path):
+    whole = pooling([keras.distillation.FeatureDistillation("mse", "conv0", "conv0")])
+
+    features = whole.cache_teacher(X, verbose=0)
+
+    np.testing.assert_allclose(features["conv0"], live(whole)["conv0"], **CLOSE)
+    pooling().cache_teacher(X, tmp_path / "cache", verbose=0)
+    with pytest.raises(ValueError, match=r"pooled layers: cached .*conv0.*received"):
+        whole.cache_teacher(X, tmp_path / "cache", verbose=0)
 
 
 def test_a_shuffled_cache_stays_paired(tmp_path):
@@ -694,7 +737,7 @@ def test_no_samples_and_unequal_numbers_are_refused():
     with pytest.raises(ValueError, match=r"at least one. Received: \[0\]"):
         made.cache_teacher(X[:0], verbose=0)
     with pytest.raises(ValueError, match=r"same number.*Received: \[3, 4\]"):
-        teacher_cache.cache(made.teacher, FEATURES, [X[:3], X[:4]])
+        teacher_cache.cache(FeatureModel(made.teacher, FEATURES), [X[:3], X[:4]])
 
 
 def test_it_says_what_it_does_and_can_be_silent(tmp_path, capsys):

@@ -38,6 +38,8 @@ class ChannelAlignment(keras.distillation.DistillationLoss):
     """
 
     name = "channel_alignment"
+    #: Of the teacher's feature its pooled rows are enough.
+    pools_teacher = True
 
     def __init__(self, teacher_layer_name=None, student_layer_name=None, epsilon=1e-5):
         check_epsilon(epsilon)

@@ -49,6 +49,8 @@ class ChannelIndependence(keras.distillation.DistillationLoss):
     """
 
     name = "channel_independence"
+    #: Of the teacher's feature its pooled rows are enough.
+    pools_teacher = True
 
     def __init__(
         self,

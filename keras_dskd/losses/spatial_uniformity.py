@@ -37,6 +37,8 @@ class SpatialUniformity(keras.distillation.DistillationLoss):
     """
 
     name = "spatial_uniformity"
+    #: Of the teacher's feature nothing is read.
+    pools_teacher = True
 
     def __init__(self, student_layer_name=None, temperature=2.0, rows="pooled"):
         check_temperature(temperature)
