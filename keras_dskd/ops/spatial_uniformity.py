@@ -5,8 +5,10 @@ from keras import ops
 from keras_dskd.ops.checks import as_floats, check_rows, check_temperature
 from keras_dskd.ops.rows import normalize
 
-#: Pairs of rows looked at together: what bounds the memory.
-PAIRS_AT_ONCE = 2**20
+# A block is of so many pairs of rows, which fit into a processor's cache, but of no fewer
+# rows than make a product worth its while: what bounds the memory.
+PAIRS_AT_ONCE = 2**21
+ROWS_AT_LEAST = 128
 
 #: Potentials at higher temperatures are too small for float32 as they are.
 _PLAIN_BELOW = 15.0
@@ -133,11 +135,14 @@ def _value_and_gradient(unit, temperature):
 def _over_blocks(function, n):
     """Applies a function of row indices to blocks of rows: `(n, ...)`."""
     if ops.is_tensor(n):
-        size = ops.minimum(n, ops.maximum(PAIRS_AT_ONCE // ops.maximum(n, 1), 1))
+        size = ops.maximum(PAIRS_AT_ONCE // ops.maximum(n, 1), ROWS_AT_LEAST)
+        size = ops.minimum(n, size)
         blocks = (n + size - 1) // size
     else:
         # (A batch of any size is no integer while JAX works out shapes.)
-        size = min(n, max(PAIRS_AT_ONCE // n, 1)) if isinstance(n, int) else n
+        size = n
+        if isinstance(n, int):
+            size = min(n, max(PAIRS_AT_ONCE // n, ROWS_AT_LEAST))
         if size == n:
             return function(ops.arange(n, dtype="int32"))
         blocks = -(-n // size)

@@ -118,6 +118,7 @@ def test_masked_rows_are_left_out_where_rows_are_fewer(mask):
 @pytest.mark.parametrize("compiled", COMPILED)
 def test_uniformity_in_blocks_and_its_gradient(n, temperature, compiled, monkeypatch):
     monkeypatch.setattr(uniformity, "PAIRS_AT_ONCE", 36)
+    monkeypatch.setattr(uniformity, "ROWS_AT_LEAST", 1)
     x = reference.samples(n, 3)
     x[n // 2] = x[0]
 
@@ -228,6 +229,7 @@ def test_size_unknown_until_run_time_picks_the_side(shape, jit_compile, monkeypa
     import tensorflow as tf
 
     monkeypatch.setattr(uniformity, "PAIRS_AT_ONCE", 36)
+    monkeypatch.setattr(uniformity, "ROWS_AT_LEAST", 1)
     x = reference.samples(*shape)
 
     @tf.function(
