@@ -5,8 +5,8 @@ from keras import ops
 from keras_dskd.ops.checks import as_floats, check_rows, check_temperature
 from keras_dskd.ops.rows import normalize
 
-# A block is of so many pairs of rows, which fit into a processor's cache, but of no fewer
-# rows than make a product worth its while: what bounds the memory.
+# What bounds the memory: a block is of so many pairs of rows, for a processor's cache,
+# but of no fewer rows than make a product worth its while.
 PAIRS_AT_ONCE = 2**21
 ROWS_AT_LEAST = 128
 
