@@ -13,13 +13,12 @@ distiller.student: a plain Keras model
 """
 
 from keras_dskd import callbacks, layers, losses, ops
-from keras_dskd.cached_dataset import CachedDataset
 from keras_dskd.callbacks import StructureHistory
 from keras_dskd.distiller import Distiller
 from keras_dskd.pair_check import check_pairs
 from keras_dskd.recipes import dskd, recommended
 from keras_dskd.structure import structure_report
-from keras_dskd.teacher_cache import open_teacher_cache
+from keras_dskd.teacher_cache import CachedDataset, open_teacher_cache
 from keras_dskd.version import __version__
 
 __all__ = [

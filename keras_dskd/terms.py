@@ -110,14 +110,14 @@ def keys(losses, role):
 def pooled_of_teacher(losses):
     """Names of the teacher's layers of which all losses read the pooled rows alone.
 
-    A loss says so by an attribute `pools_teacher`.
+    A loss's class says so by an attribute `pools_teacher`. A subclass may read more.
     """
     return [
         name
         for name in keys(losses, "teacher")
         if name != OUTPUT
         and all(
-            getattr(loss, "pools_teacher", False)
+            vars(type(loss)).get("pools_teacher", False)
             for loss in losses
             if key(loss, "teacher") == name
         )

@@ -8,7 +8,7 @@ import keras
 from small_models import cnn, images
 
 import keras_dskd
-from keras_dskd import cache_files, teacher_cache
+from keras_dskd.teacher_cache import caching, feature_files
 
 N, BATCH = 37, 4
 X = images(N, 3, seed=1)
@@ -46,9 +46,9 @@ def kill_at(function, call):
 POINTS = {
     # No manifest yet; then a manifest without files.
     "the first manifest": (os, "replace", 1),
-    "the first file": (cache_files.FeatureFile, "open", 1),
+    "the first file": (feature_files.FeatureFile, "open", 1),
     # Rows in one file and not in the others; then in all, and not in the manifest.
-    "rows": (cache_files.FeatureFile, "append", 5),
+    "rows": (feature_files.FeatureFile, "append", 5),
     "a manifest": (os, "replace", 4),
 }
 
@@ -56,8 +56,8 @@ POINTS = {
 if __name__ == "__main__":
     point, folder = sys.argv[1:]
     # A checkpoint after every second batch.
-    cache_files._CHECKPOINT_SECONDS = 0.0
-    teacher_cache._CHUNK_BATCHES = 2
+    feature_files._CHECKPOINT_SECONDS = 0.0
+    caching._CHUNK_BATCHES = 2
     owner, name, call = POINTS[point]
     setattr(owner, name, kill_at(getattr(owner, name), call))
     distiller().cache_teacher(X, folder, BATCH, verbose=0)

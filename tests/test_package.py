@@ -30,19 +30,7 @@ BELOW = {
     "structure": {"model_features", "ops", "plotting", "taps"},
     "sample_weights": {"ops"},
     "files": set(),
-    "cache_dtype": set(),
-    "cache_manifest": {"files"},
-    "cache_files": {"cache_manifest"},
-    "cache_inputs": {"cache_manifest"},
-    "cached_dataset": set(),
-    "teacher_cache": {
-        "cache_dtype",
-        "cache_files",
-        "cache_inputs",
-        "cache_manifest",
-        "model_features",
-        "saving",
-    },
+    "teacher_cache": {"files", "saving", "teacher_cache"},
     "saving": {"files", "terms"},
     "terms": {"ops", "sample_weights", "taps"},
     "distiller": {
@@ -62,7 +50,6 @@ BELOW = {
     "callbacks": {"model_features", "ops", "pairs", "structure", "taps", "terms"},
     "recipes": {"distiller", "losses", "model_features", "ops", "taps"},
     "__init__": {
-        "cached_dataset",
         "callbacks",
         "distiller",
         "layers",

@@ -30,8 +30,9 @@ from small_models import (
 )
 
 import keras_dskd
-from keras_dskd import cache_files, cache_manifest, teacher_cache
 from keras_dskd.model_features import FeatureModel
+from keras_dskd.teacher_cache import caching, feature_files
+from keras_dskd.teacher_cache import manifest as manifests
 
 STUDENT = images(N, 1, seed=2)
 Y = labels(N)
@@ -102,7 +103,7 @@ def stopped(made, folder, monkeypatch, after=2, **kwargs):
 
     with monkeypatch.context() as patch:
         patch.setattr(keras.Model, "predict", failing)
-        patch.setattr(teacher_cache, "_CHUNK_BATCHES", 2)
+        patch.setattr(caching, "_CHUNK_BATCHES", 2)
         with pytest.raises(RuntimeError, match="Stopped"):
             made.cache_teacher(kwargs.pop("x", X), folder, verbose=0, **kwargs)
 
@@ -410,7 +411,7 @@ def test_a_disk_that_filled_up_is_gone_on_from(finished, tmp_path, monkeypatch):
     """Rows that reached one file and not the others are written again."""
     made, whole = finished
     folder = tmp_path / "cache"
-    append = cache_files.FeatureFile.append
+    append = feature_files.FeatureFile.append
     calls = 0
 
     def filling_up(file, array):
@@ -421,8 +422,8 @@ def test_a_disk_that_filled_up_is_gone_on_from(finished, tmp_path, monkeypatch):
         return append(file, array)
 
     with monkeypatch.context() as patch:
-        patch.setattr(teacher_cache, "_CHUNK_BATCHES", 2)
-        patch.setattr(cache_files.FeatureFile, "append", filling_up)
+        patch.setattr(caching, "_CHUNK_BATCHES", 2)
+        patch.setattr(feature_files.FeatureFile, "append", filling_up)
         with pytest.raises(OSError, match="No space left"):
             made.cache_teacher(X, folder, BATCH, verbose=0)
     made.cache_teacher(X, folder, BATCH, verbose=0)
@@ -520,13 +521,13 @@ def test_another_cache_is_refused_by_name(what, is_finished, finished, tmp_path)
 
 def halve(folder):
     """Makes a finished cache one that was stopped after 12 rows."""
-    manifest = cache_manifest.read_manifest(folder)
+    manifest = manifests.read_manifest(folder)
     manifest["finished_rows"] = 12
     for entry in manifest["features"].values():
-        file = cache_files.FeatureFile(folder, entry)
+        file = feature_files.FeatureFile(folder, entry)
         os.truncate(file.filepath, file.size(12))
         entry["checksums"] = [zlib.crc32(Path(file.filepath).read_bytes())]
-    cache_manifest.write_manifest(folder, manifest)
+    manifests.write_manifest(folder, manifest)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
@@ -612,7 +613,7 @@ def test_damage_to_rows_before_the_stop_is_noticed(tmp_path, monkeypatch):
 
 
 def test_checksums_are_of_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache_files, "_BLOCK", 1000)
+    monkeypatch.setattr(feature_files, "_BLOCK", 1000)
     made = distiller()
     stopped(made, tmp_path / "cache", monkeypatch, batch_size=4)
     made.cache_teacher(X, tmp_path / "cache", 4, verbose=0)
@@ -628,9 +629,9 @@ def test_checksums_are_of_blocks(tmp_path, monkeypatch):
 
 def test_a_manifest_that_names_files_elsewhere_is_refused(copied):
     _, folder = copied
-    manifest = cache_manifest.read_manifest(folder)
+    manifest = manifests.read_manifest(folder)
     manifest["features"]["gap"]["file"] = "../gap.npy"
-    cache_manifest.write_manifest(folder, manifest)
+    manifests.write_manifest(folder, manifest)
     with pytest.raises(ValueError, match="Expected the name of a file"):
         keras_dskd.open_teacher_cache(folder)
 
@@ -737,7 +738,7 @@ def test_no_samples_and_unequal_numbers_are_refused():
     with pytest.raises(ValueError, match=r"at least one. Received: \[0\]"):
         made.cache_teacher(X[:0], verbose=0)
     with pytest.raises(ValueError, match=r"same number.*Received: \[3, 4\]"):
-        teacher_cache.cache(FeatureModel(made.teacher, FEATURES), [X[:3], X[:4]])
+        caching.cache(FeatureModel(made.teacher, FEATURES), [X[:3], X[:4]])
 
 
 def test_it_says_what_it_does_and_can_be_silent(tmp_path, capsys):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_dskd.cache_manifest import describe, leaves
+from keras_dskd.teacher_cache.manifest import describe, leaves
 
 _DIGEST_ROWS = 16
 

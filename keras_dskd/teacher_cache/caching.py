@@ -1,7 +1,4 @@
-"""Run the teacher once over a data set, and replay its features by rows.
-
-`cache_manifest` and `cache_files` know what is on disk, `cache_inputs` what is run.
-"""
+"""The run of a teacher over a data set, and opening what it left."""
 
 import itertools
 import os
@@ -9,11 +6,11 @@ import os
 import keras
 import numpy as np
 
-from keras_dskd import cache_files, cache_inputs
-from keras_dskd import cache_manifest as manifests
-from keras_dskd.cache_dtype import Storage
-from keras_dskd.cache_files import size_text
 from keras_dskd.saving import fingerprint
+from keras_dskd.teacher_cache import feature_files, input_rows
+from keras_dskd.teacher_cache import manifest as manifests
+from keras_dskd.teacher_cache.feature_files import size_text
+from keras_dskd.teacher_cache.storage import Storage
 
 # What is in memory at once: features of so many bytes, or one batch.
 _CHUNK_BYTES = 2**26
@@ -39,7 +36,7 @@ def cache(model, x, path=None, batch_size=32, dtype=None, verify=True, verbose="
     if path is None and isinstance(x, keras.utils.PyDataset):
         inputs = None  # `predict` reads ahead, and takes batches of any sizes.
     else:
-        inputs = cache_inputs.by_rows(x)
+        inputs = input_rows.by_rows(x)
     if path is not None and inputs is None:
         raise ValueError(
             "A cache on disk needs to know the number of samples, to go on where it "
@@ -82,7 +79,7 @@ def open_teacher_cache(path, verify=True):
 
 def _open(path, manifest, verify):
     def mapped(entry):
-        file = cache_files.FeatureFile(path, entry)
+        file = feature_files.FeatureFile(path, entry)
         file.check(manifest["finished_rows"], contents=verify)
         return file.mapped()
 
@@ -139,7 +136,7 @@ class _Run:
             "layers": sorted(self.model.names),
             "pooled": sorted(self.model.pooled),
             "dtype": self.storage.dtype,
-            "data": cache_inputs.identity(inputs),
+            "data": input_rows.identity(inputs),
             "finished_rows": 0,
             "rounding": {},
         }
@@ -160,7 +157,7 @@ class _Run:
             for _, features in self._chunks(inputs, manifest["finished_rows"]):
                 if writer is None:
                     _take_entries(manifest, features)
-                    writer = cache_files.CacheWriter(path, manifest)
+                    writer = feature_files.CacheWriter(path, manifest)
                     self._say(
                         f'{size_text(writer.size)} in "{path}"',
                         writer.size,
@@ -222,7 +219,7 @@ def _take_entries(manifest, features):
     entries = {
         name: manifests.describe(
             features[name],
-            lambda array, name=name: cache_files.new_entry(
+            lambda array, name=name: feature_files.new_entry(
                 next(numbers), name, (samples, *array.shape[1:]), array.dtype
             ),
         )

@@ -16,7 +16,7 @@ import zlib
 
 import numpy as np
 
-from keras_dskd.cache_manifest import (
+from keras_dskd.teacher_cache.manifest import (
     damaged,
     leaves,
     rebuild,
