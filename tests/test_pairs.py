@@ -86,6 +86,7 @@ def test_an_input_of_any_size_passes_where_the_model_takes_any():
 def test_the_axis_of_length_one_that_keras_adds_or_takes_off_passes():
     assert check(np.zeros((2, 8, 8)), functional((8, 8, 1))) is None
     assert check(np.zeros((2, 4, 1))) is None
+    assert check(np.zeros((2, 1, 1)), functional((1,))) is None
 
 
 def test_what_only_a_call_can_tell_passes():

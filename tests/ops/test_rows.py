@@ -164,6 +164,13 @@ def test_standardized_rows_by_hand():
     )
 
 
+@pytest.mark.parametrize("function", [ops.standardize, ops.normalize])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_nothing_at_all_is_refused(function, shape):
+    with pytest.raises(ValueError, match=r"at least one row and one channel.*\("):
+        function(np.zeros(shape, "float32"))
+
+
 @pytest.mark.parametrize("scale", [1e18, 1e4, 1.0, 1e-2, 1e-18])
 def test_standardized_rows_match_the_reference_at_every_scale(scale):
     x = (scale * reference.samples(7, 3)).astype("float32")
