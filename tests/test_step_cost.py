@@ -36,7 +36,7 @@ def test_the_teacher_runs_before_the_students_activations_are_kept(monkeypatch):
                 order.append(name) or call(*args, **kwargs)
             ),
         )
-    made = distiller(teacher, student, run_eagerly=True)
+    made = distiller(teacher, student)
 
     made.fit(
         {"teacher": images(8, 3), "student": images(8)},
@@ -45,9 +45,8 @@ def test_the_teacher_runs_before_the_students_activations_are_kept(monkeypatch):
         verbose=0,
     )
 
-    # JAX runs the models once more before, for what they look like.
-    assert order[-4:] == ["teacher", "student"] * 2
-    assert order.count("teacher") <= 3
+    # Compiled steps run the models once, and shapes may be worked out before.
+    assert order[-2:] == ["teacher", "student"]
 
 
 @pytest.mark.skipif(
