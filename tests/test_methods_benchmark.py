@@ -19,6 +19,7 @@ sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent)]
 methods = pytest.importorskip("methods")
 method_list = pytest.importorskip("method_list")
 models = pytest.importorskip("models")
+runs = pytest.importorskip("runs")
 
 # A table and two of the cheapest methods: JAX compiles each run for seconds.
 NAMES = ("label_smoothing", "reused_classifier")
@@ -128,6 +129,48 @@ def test_another_setting_or_seed_is_another_run(finished):
         given = methods.parse([*JOB, *change])
         missing = methods.plan(given, methods.settings_of(given), records)
         assert [names for *_, names in missing] == [["teacher", *NAMES]] * 2
+
+
+def test_methods_of_a_seed_differ_in_what_they_are_alone(monkeypatch, tmp_path):
+    given = methods.parse([*JOB, "--out", str(tmp_path)])
+    table = methods.data_sets.load("breast_cancer")
+    of_seed = runs.SeedRuns(table, 0, methods.settings_of(given), tmp_path)
+    seen = {}
+
+    def see(model, x, y, **options):
+        student = getattr(model, "student", model)
+        seen[name] = (student.get_weights(), x, y, options)
+
+    monkeypatch.setattr(runs, "train", see)
+    names = ("teacher", "student", "soft_targets", "soft_targets_shuffled", "in_class")
+    for name in names:
+        if name == "teacher":
+            of_seed.run_teacher()
+        elif name == "in_class":
+            method = method_list.Method(
+                method_list.compare.soft_targets, "", pairs="class"
+            )
+            of_seed.run(name, method)
+        else:
+            of_seed.run(name, method_list.METHODS[name])
+    weights, x, y, options = seen["student"]
+    np.testing.assert_array_equal(x, of_seed.data.weak_train)
+    logits = {}
+    for name in names[2:]:
+        for ours, theirs in zip(seen[name][0], weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(seen[name][1]["student"], x)
+        np.testing.assert_array_equal(seen[name][2], y)
+        assert seen[name][3] == options
+        (logits[name],) = seen[name][1]["teacher_features"].values()
+    expected = of_seed.teacher.predict(of_seed.data.strong_train, verbose=0)
+    np.testing.assert_allclose(logits["soft_targets"], expected, rtol=1e-4, atol=1e-5)
+    # Shuffled rows are the same rows in another order, within classes or over all.
+    for name, share_in_class in (("soft_targets_shuffled", 0.6), ("in_class", 1)):
+        order = [np.abs(expected - row).sum(axis=1).argmin() for row in logits[name]]
+        np.testing.assert_array_equal(np.sort(order), np.arange(len(y)))
+        assert np.mean(order == np.arange(len(y))) < 0.2
+        assert np.mean(y[order] == y) == pytest.approx(share_in_class, abs=0.15)
 
 
 def test_every_method_makes_a_model_to_compile():

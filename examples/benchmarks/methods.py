@@ -1,7 +1,6 @@
 """Compares distillation methods on paired data, run by run.
 
-    python examples/benchmarks/methods.py --data digits breast_cancer pairs.npz \
-        --seeds 5 --backend torch --out out/methods
+    python examples/benchmarks/methods.py --backend torch --data digits pairs.npz
 
 For a seed all methods share the rows, the trained teacher, the student's initial
 weights and the order of batches. Each run is a line of `runs.jsonl` in `--out`, written
