@@ -56,7 +56,7 @@ class Distiller(ResumableModel):
     term that is a mean over samples, ours and Keras's: `Σ weight_i value_i / n`. They
     do not reach batch statistics. A loss of your own takes part by naming
     `sample_weight`, or `teacher_mask` for batch statistics, among the arguments of its
-    `compute_loss`.
+    `compute_loss`; one that names `labels` gets the batch's `y`, where there is one.
 
     Args:
         teacher: A trained `keras.Model` for the strong modality. Left as it is.
@@ -139,7 +139,9 @@ class Distiller(ResumableModel):
         self.student = student
         self.distillation_losses = losses
         self.projectors = terms.check_projectors(projectors, losses)
-        self._loss_layers = terms.layers_in(losses)
+        self._loss_layers = terms.layers_in(losses, teacher)
+        held = set().union(*map(terms.parts, self._held_layers()))
+        self._holds_of_teacher = not held.isdisjoint(terms.parts(teacher))
         self._term_weights = weights.TermWeights(
             student_loss_weight,
             weights.check_weights(distillation_loss_weights, len(losses)),
@@ -240,11 +242,12 @@ class Distiller(ResumableModel):
         parts = [self.student, *self._held_layers()]
         others = [self.teacher, self._term_weights, self._seed_states]
         known = {id(part) for part in (*parts, *others)}
-        if known.issuperset(map(id, self.layers)) and not self._trainable_variables:
+        is_plain = known.issuperset(map(id, self.layers))
+        if is_plain and not self._trainable_variables and not self._holds_of_teacher:
             # The torch trainer asks in each step: what the teacher has is not walked.
             found = [variable for part in parts for variable in getattr(part, kind)]
             return list({id(variable): variable for variable in found}.values())
-        # A subclass has layers or weights of its own.
+        # A subclass has layers or weights of its own, or a projector the teacher's.
         # What teacher and student share is the student's to train.
         of_teacher = _without(self.teacher.weights, self.student.weights)
         return _without(getattr(super(), kind), of_teacher)
@@ -298,13 +301,17 @@ class Distiller(ResumableModel):
 
     def _build_held_layers(self, x_teacher, x_student):
         """Builds projectors and layers inside losses, from shapes alone."""
+        # Labels are not known here.
+        losses = [
+            loss
+            for loss in self.distillation_losses
+            if terms.layers_in([loss], self.teacher) or not terms.reads_labels(loss)
+        ]
 
         def terms_of(x):
             teacher_features = self._teacher_features(pairs.Pair(x[0], x[1], None))
             student_features = self._student_features(x[1], training=False)
-            return terms.values(
-                self.distillation_losses, teacher_features, student_features
-            )
+            return terms.values(losses, teacher_features, student_features)
 
         ShapesOnly(terms_of).compute_output_spec(
             keras.tree.map_structure(
@@ -360,8 +367,9 @@ class Distiller(ResumableModel):
                 self.distillation_losses,
                 teacher_features,
                 features,
-                sample_weights.of_terms(sample_weight, mask),
-                mask,
+                sample_weight=sample_weights.of_terms(sample_weight, mask),
+                teacher_mask=mask,
+                labels=y,
             )
             distillation_loss = self._term_weights.weighted_sum(values)
             computed["distillation_loss"] = distillation_loss
@@ -424,6 +432,9 @@ class Distiller(ResumableModel):
         return vars(self._handed_over).pop("features", (None, None))
 
     def _teacher_features(self, pair):
+        names = terms.keys(self.distillation_losses, "teacher")
+        if not names:
+            return {}
         if pair.teacher_features is None:
             self._check_teacher(pair)
             taps = self._find_taps("teacher")
@@ -431,7 +442,6 @@ class Distiller(ResumableModel):
                 features[OUTPUT] = self.teacher(pair.teacher, training=False)
         else:
             features = pair.teacher_features
-            names = terms.keys(self.distillation_losses, "teacher")
             missing = [name for name in names if name not in features]
             if missing:
                 raise ValueError(
@@ -522,9 +532,13 @@ class Distiller(ResumableModel):
         pair = pairs.split(x_teacher)
         self._check_teacher(pair)
         losses = self.distillation_losses
-        features = FeatureModel(
-            self.teacher, terms.keys(losses, "teacher"), terms.pooled_of_teacher(losses)
-        )
+        names = terms.keys(losses, "teacher")
+        if not names:
+            raise ValueError(
+                "No loss reads the teacher: there is nothing to cache. Received: "
+                f"{[type(loss).__name__ for loss in losses]}"
+            )
+        features = FeatureModel(self.teacher, names, terms.pooled_of_teacher(losses))
         return teacher_cache.cache(
             features, pair.teacher, path, batch_size, dtype, verify, verbose
         )

@@ -51,8 +51,11 @@ def of_terms(sample_weight, teacher_mask):
     return ops.reshape(share, (-1,) + (1,) * (len(weight.shape) - 1)) * weight
 
 
-def loss_of(loss, teacher, student, sample_weight, teacher_mask):
+def loss_of(loss, teacher, student, sample_weight=None, teacher_mask=None, labels=None):
     """A loss's value, with its samples weighed.
+
+    A loss gets those of the last three that are not `None`, and that its
+    `compute_loss` names.
 
     Args:
         loss: A `DistillationLoss`.
@@ -60,16 +63,15 @@ def loss_of(loss, teacher, student, sample_weight, teacher_mask):
         student: What it reads of the student.
         sample_weight: What `of_terms` gives.
         teacher_mask: Bool tensor `(n,)`, or `None`.
+        labels: What the batch holds as `y`, or `None`.
 
     Raises:
         ValueError: If the loss cannot leave out the samples that have no teacher.
     """
     given = {"sample_weight": sample_weight, "teacher_mask": teacher_mask}
     given = {name: value for name, value in given.items() if value is not None}
-    if not given:
-        return loss.compute_loss(teacher, student)
     name = type(loss).__name__
-    if _is_mean_over_samples(loss):
+    if given and _is_mean_over_samples(loss):
         for function in keras.tree.flatten(loss.loss):
             if getattr(function, "reduction", None) == "sum":
                 raise ValueError(
@@ -78,7 +80,7 @@ def loss_of(loss, teacher, student, sample_weight, teacher_mask):
                 )
         return weighted_mean(_of_each_sample(loss, teacher, student), sample_weight)
     named = inspect.signature(loss.compute_loss).parameters
-    if "teacher_mask" not in named and "sample_weight" not in named:
+    if given and "teacher_mask" not in named and "sample_weight" not in named:
         how = (
             "Name `sample_weight` among the arguments of its `compute_loss`: a tensor "
             "(n,), and the loss the mean over samples of weight times value. A loss "
@@ -93,6 +95,8 @@ def loss_of(loss, teacher, student, sample_weight, teacher_mask):
             f"`sample_weight` does not reach {name}. {how}",
             stacklevel=2,
         )
+    if labels is not None:
+        given["labels"] = labels
     return loss.compute_loss(
         teacher, student, **{name: given[name] for name in given if name in named}
     )

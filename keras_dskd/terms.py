@@ -1,5 +1,6 @@
 """What a distiller asks of each distillation loss, ours, Keras's or a user's."""
 
+import inspect
 import itertools
 import re
 
@@ -31,7 +32,7 @@ def check_nothing_shared(teacher, student):
 
     Keras writes the weights of a shared layer once, and makes two of it on loading.
     """
-    of_teacher = {id(layer) for _, layer in layer_paths(teacher)}
+    of_teacher = parts(teacher)
     shared = sorted(
         "/".join(path)
         for path, layer in layer_paths(student)
@@ -98,30 +99,45 @@ def check_losses(losses):
 
 
 def key(loss, role):
-    """What a loss reads of a model: a layer's name, or `OUTPUT`."""
+    """What a loss reads of a model: a layer's name, `OUTPUT`, or `None` for nothing."""
+    if role == "teacher" and not _says(loss, "reads_teacher", True):
+        return None
     return getattr(loss, f"{role}_layer_name", None) or OUTPUT
 
 
 def keys(losses, role):
     """What all losses read of a model, each once."""
-    return list(dict.fromkeys(key(loss, role) for loss in losses))
+    read = dict.fromkeys(key(loss, role) for loss in losses)
+    return [name for name in read if name is not None]
+
+
+def _says(loss, attribute, otherwise):
+    """What a loss says of itself, if its own class does: a subclass may read more."""
+    if attribute not in vars(type(loss)):
+        return otherwise
+    return getattr(loss, attribute)
 
 
 def pooled_of_teacher(losses):
     """Names of the teacher's layers of which all losses read the pooled rows alone.
 
-    A loss's class says so by an attribute `pools_teacher`. A subclass may read more.
+    A loss says so by an attribute `pools_teacher`.
     """
     return [
         name
         for name in keys(losses, "teacher")
         if name != OUTPUT
         and all(
-            vars(type(loss)).get("pools_teacher", False)
+            _says(loss, "pools_teacher", False)
             for loss in losses
             if key(loss, "teacher") == name
         )
     ]
+
+
+def reads_labels(loss):
+    """Whether a loss's `compute_loss` names `labels`."""
+    return "labels" in inspect.signature(loss.compute_loss).parameters
 
 
 def names(losses):
@@ -148,27 +164,31 @@ def check_compatible(loss, teacher, student):
         loss.validate_model_compatibility(teacher, student)
 
 
-def layers_in(losses):
-    """Layers that losses hold as attributes, to be trained with the student."""
+def layers_in(losses, teacher):
+    """Layers that losses hold as attributes, but for the teacher's: to be trained."""
+    of_teacher = parts(teacher)
     found = {}
     for loss in losses:
         for value in keras.tree.flatten(list(vars(loss).values())):
-            if isinstance(value, keras.layers.Layer):
+            if isinstance(value, keras.layers.Layer) and id(value) not in of_teacher:
                 found[id(value)] = value
     return list(found.values())
 
 
-def values(
-    losses, teacher_features, student_features, sample_weight=None, teacher_mask=None
-):
+def parts(layer):
+    """The ids of a layer and of all layers below it."""
+    return {id(layer), *(id(below) for _, below in layer_paths(layer))}
+
+
+def values(losses, teacher_features, student_features, **given):
     """The losses' values, float32 scalars.
 
     Args:
-        losses: `DistillationLoss`es.
+        losses: `DistillationLoss`es. One that reads nothing of the teacher gets `None`.
         teacher_features: Dict of what `keys` names of the teacher.
         student_features: The same of the student.
-        sample_weight: Of `sample_weights.of_terms`, or `None`.
-        teacher_mask: Bool tensor `(n,)`, or `None`.
+        **given: `sample_weight`, `teacher_mask`, `labels`: see
+            `sample_weights.loss_of`.
 
     Raises:
         ValueError: If a loss does not fit its features, is no scalar, or cannot leave
@@ -182,25 +202,22 @@ def values(
         return [
             _value(
                 loss,
-                teacher_features[key(loss, "teacher")],
+                teacher_features.get(key(loss, "teacher")),
                 student_features[key(loss, "student")],
-                sample_weight,
-                teacher_mask,
+                given,
             )
             for loss in losses
         ]
 
 
-def _value(loss, teacher, student, sample_weight, teacher_mask):
+def _value(loss, teacher, student, given):
     teacher = _as_lists(teacher, student)
     _check_same_structure(loss, teacher, student)
     loss.validate_outputs(teacher, student)
     if isinstance(loss, sample_weights.OF_KERAS):
         keras.tree.map_structure(_check_same_shape, teacher, student)
     result = ops.cast(
-        ops.convert_to_tensor(
-            sample_weights.loss_of(loss, teacher, student, sample_weight, teacher_mask)
-        ),
+        ops.convert_to_tensor(sample_weights.loss_of(loss, teacher, student, **given)),
         "float32",
     )
     if len(result.shape):

@@ -2,7 +2,7 @@
 
 Sources: Barlow Twins (arXiv 2103.03230, equations 1 and 2), VICReg (2105.04906,
 equation 3), Wang and Isola (2005.10242), Hinton et al. (1503.02531), RankMe
-(2210.02885, equations 1 and 2).
+(2210.02885, equations 1 and 2), and those named at the functions of other methods.
 """
 
 import numpy as np
@@ -121,6 +121,97 @@ def effective_rank(x):
 def centered_effective_rank(x):
     x = np.asarray(x, "float64")
     return effective_rank(x - x.mean(axis=0))
+
+
+def decoupled_distillation(
+    teacher, student, labels, temperature=4.0, target_weight=1.0, non_target_weight=8.0
+):
+    """Zhao et al. 2022, arXiv 2203.08679, equations 1 to 7."""
+    p = softmax(np.asarray(teacher, "float64") / temperature)
+    q = softmax(np.asarray(student, "float64") / temperature)
+    total = 0.0
+    for p_i, q_i, y in zip(p, q, labels, strict=True):
+        others = [k for k in range(len(p_i)) if k != y]
+        p_rest, q_rest = p_i[others].sum(), q_i[others].sum()
+        target = p_i[y] * np.log(p_i[y] / q_i[y])
+        target += p_rest * np.log(p_rest / q_rest)
+        p_hat, q_hat = p_i[others] / p_rest, q_i[others] / q_rest
+        non_target = (p_hat * np.log(p_hat / q_hat)).sum()
+        total += target_weight * target + non_target_weight * non_target
+    return temperature**2 * total / len(p)
+
+
+def standardized_distance(teacher, student, epsilon=1e-5):
+    """FitNets, arXiv 1412.6550, equation 3, of standardised features."""
+    difference = standardize(teacher, epsilon) - standardize(student, epsilon)
+    return (difference**2).sum() / difference.size
+
+
+def attention_transfer(teacher, student):
+    """Zagoruyko and Komodakis 2017, arXiv 1612.03928, section 3.1, squared norm."""
+    total = 0.0
+    for maps in zip(teacher, student, strict=True):
+        attentions = [(np.asarray(m, "float64") ** 2).mean(axis=-1) for m in maps]
+        units = [a.ravel() / np.linalg.norm(a) for a in attentions]
+        total += ((units[0] - units[1]) ** 2).sum()
+    return total / len(teacher)
+
+
+def huber(x):
+    return 0.5 * x**2 if abs(x) <= 1 else abs(x) - 0.5
+
+
+def relational_distance(teacher, student):
+    """Park et al. 2019, RKD, arXiv 1904.05068, equations 4 to 7."""
+    n = len(teacher)
+    pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
+    relative = []
+    for x in (teacher, student):
+        lengths = np.array([np.linalg.norm(x[i] - x[j]) for i, j in pairs])
+        relative.append(lengths / lengths.mean())
+    return np.mean([huber(t - s) for t, s in zip(*relative, strict=True)])
+
+
+def relational_angle(teacher, student):
+    """Park et al. 2019, RKD, arXiv 1904.05068, equations 8 to 10."""
+    n = len(teacher)
+    losses = []
+    for i, j, k in np.ndindex(n, n, n):
+        if len({i, j, k}) == 3:
+            cosines = []
+            for x in (teacher, student):
+                a, b = x[i] - x[j], x[k] - x[j]
+                cosines.append(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+            losses.append(huber(cosines[0] - cosines[1]))
+    return np.mean(losses)
+
+
+def similarity_preserving(teacher, student):
+    """Tung and Mori 2019, arXiv 1907.09682, equations 2 to 4."""
+    teacher, student = (normalize(x @ x.T) for x in (teacher, student))
+    return ((teacher - student) ** 2).sum() / len(teacher) ** 2
+
+
+def centered_kernel_alignment(teacher, student):
+    """Kornblith et al. 2019, arXiv 1905.00414, the feature form of linear CKA."""
+    x, y = teacher - teacher.mean(axis=0), student - student.mean(axis=0)
+    norms = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
+    return np.linalg.norm(y.T @ x) ** 2 / norms
+
+
+def contrastive_distillation(teacher, student, temperature=0.2, labels=None):
+    """InfoNCE, arXiv 1807.03748, equation 4, other samples of a class left out."""
+    u, v = normalize(student), normalize(teacher)
+    total = 0.0
+    for i in range(len(u)):
+        scores = np.exp(v @ u[i] / temperature)
+        counted = [
+            j
+            for j in range(len(u))
+            if j == i or labels is None or labels[j] != labels[i]
+        ]
+        total -= np.log(scores[i] / scores[counted].sum())
+    return total / len(u)
 
 
 def finite_difference(f, x, step=1e-6):

@@ -1,6 +1,7 @@
 """A step does no more than it must: counted, not timed."""
 
 import keras
+import numpy as np
 import pytest
 from small_models import cnn, crossentropy, images, labels, mlp, rows
 
@@ -87,6 +88,77 @@ def test_a_teacher_inside_of_a_subclasss_layer_is_not_trained():
 
     expected = ids([*made.student.weights, *made.extra.weights, made.factor])
     assert ids(made.trainable_weights) == ids(made.trainable_variables) == expected
+
+
+class Reused(keras.distillation.DistillationLoss):
+    """The student's feature, classified by the teacher's own last layer."""
+
+    student_layer_name = "hidden"
+    teacher_layer_name = None
+
+    def __init__(self, head):
+        self.head = head
+
+    def validate_outputs(self, teacher_outputs, student_outputs):
+        pass
+
+    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+        gap = self.head(student_outputs) - teacher_outputs
+        return keras.ops.mean(keras.ops.square(gap))
+
+
+@pytest.mark.parametrize("held_by", ["loss", "projector", "the whole teacher"])
+def test_a_layer_of_the_teacher_in_a_loss_or_projector_is_not_trained(held_by):
+    teacher, student = mlp(4, name="teacher"), mlp(4)
+    head = teacher.get_layer("logits")
+    if held_by == "projector":
+        width = student.get_layer("hidden").units
+        projectors = {"hidden": keras.Sequential([keras.layers.Dense(width), head])}
+        loss = keras_dskd.losses.FitNet(None, "hidden")
+    else:
+        projectors, loss = None, Reused(head)
+        loss.teacher = teacher if held_by == "the whole teacher" else None
+    made = keras_dskd.Distiller(teacher, student, loss, projectors=projectors)
+    made.compile(keras.optimizers.AdamW(0.1, weight_decay=0.1), crossentropy())
+    before = [*teacher.get_weights(), *student.get_weights()]
+
+    made.fit({"teacher": rows(8), "student": rows(8)}, labels(8), verbose=0)
+
+    count = len(teacher.weights)
+    for one, other in zip(before[:count], teacher.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(before[count], student.get_weights()[0])
+    assert ids(teacher.weights).isdisjoint(ids(made.trainable_weights))
+
+
+def test_losses_that_read_the_student_alone_need_no_teacher():
+    teacher, student = cnn(3, name="teacher"), cnn(1)
+    made = distiller(
+        teacher,
+        student,
+        [
+            keras_dskd.losses.ChannelIndependence("gap", "gap", target="self"),
+            keras_dskd.losses.SpatialUniformity("relu0"),
+        ],
+    )
+
+    history = made.fit({"student": images(8)}, labels(8), verbose=0).history
+
+    assert history["spatial_uniformity"][0] < 0
+    with pytest.raises(ValueError, match="No loss reads the teacher.*SpatialUniform"):
+        made.cache_teacher(images(8, 3))
+
+
+def test_what_only_the_student_is_read_for_is_not_cached():
+    made = distiller(
+        cnn(3, name="teacher"),
+        cnn(1, widths=(6,)),
+        [
+            keras_dskd.losses.ChannelAlignment("gap", "gap"),
+            keras_dskd.losses.SpatialUniformity("relu0"),
+        ],
+    )
+    assert list(made.cache_teacher(images(8, 3), verbose=0)) == ["gap"]
 
 
 def test_freezing_a_layer_between_steps_freezes_it():

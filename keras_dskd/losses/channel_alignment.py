@@ -3,16 +3,16 @@
 import keras
 
 from keras_dskd import ops
-from keras_dskd.model_features import check_layer_name
-from keras_dskd.ops.checks import check_epsilon
-from keras_dskd.ops.sharing import detached
+from keras_dskd.losses.of_layers import OfLayers
+from keras_dskd.losses.paired_rows import paired_rows
+from keras_dskd.ops.checks import check_epsilon, check_rows_kind
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class ChannelAlignment(keras.distillation.DistillationLoss):
+class ChannelAlignment(OfLayers):
     """Channel-wise correlation of the student's features with the teacher's.
 
-    Formula: with `z` the pooled features standardised per channel over the batch,
+    Formula: with `z` the rows standardised per channel over the batch,
 
     ```
     C_ii = mean(z_t,i z_s,i),  Σ_i (1 - C_ii)² / c
@@ -28,9 +28,12 @@ class ChannelAlignment(keras.distillation.DistillationLoss):
         student_layer_name: Name of the student's layer. `None` for the final
             output.
         epsilon: Added to each variance, positive.
+        rows: `"pooled"`: the means over positions follow the teacher's. `"positions"`:
+            each position follows the same one of the teacher's, for pairs that are
+            registered; the finer of two grids is averaged over blocks.
 
     Raises:
-        ValueError: If `epsilon` is not positive.
+        ValueError: If an argument is out of its range.
 
     Source:
         The invariance term of Barlow Twins (arXiv 2103.03230, equation 1) with the
@@ -38,22 +41,22 @@ class ChannelAlignment(keras.distillation.DistillationLoss):
     """
 
     name = "channel_alignment"
-    #: Of the teacher's feature its pooled rows are enough.
+    #: Of the teacher's feature its pooled rows are enough, unless positions count.
     pools_teacher = True
 
-    def __init__(self, teacher_layer_name=None, student_layer_name=None, epsilon=1e-5):
+    def __init__(
+        self,
+        teacher_layer_name=None,
+        student_layer_name=None,
+        epsilon=1e-5,
+        rows="pooled",
+    ):
         check_epsilon(epsilon)
-        check_layer_name(teacher_layer_name)
-        check_layer_name(student_layer_name)
-        # Keras's own Distiller reads the student's layer only where the teacher's
-        # is not None, and takes "" for the teacher's final output.
-        student_alone = teacher_layer_name is None and student_layer_name is not None
-        self.teacher_layer_name = "" if student_alone else teacher_layer_name
-        self.student_layer_name = student_layer_name
+        check_rows_kind(rows)
+        super().__init__(teacher_layer_name, student_layer_name)
         self.epsilon = epsilon
-
-    def validate_outputs(self, teacher_outputs, student_outputs):
-        """Accepts any pair: `compute_loss` checks what it uses."""
+        self.rows = rows
+        self.pools_teacher = rows == "pooled"
 
     def compute_loss(
         self, teacher_outputs, student_outputs, teacher_mask=None, **kwargs
@@ -61,8 +64,8 @@ class ChannelAlignment(keras.distillation.DistillationLoss):
         """The loss.
 
         Args:
-            teacher_outputs: Tensor `(n, c)` or `(n, ..., c)`, pooled over positions.
-            student_outputs: The same number of channels; positions may differ.
+            teacher_outputs: Tensor `(n, c)` or `(n, ..., c)`.
+            student_outputs: The same number of channels.
             teacher_mask: Bool tensor `(n,)`, false for samples without a teacher:
                 statistics are those of the others, and with fewer than two of them
                 the loss is 0.
@@ -72,22 +75,16 @@ class ChannelAlignment(keras.distillation.DistillationLoss):
             Scalar, float32, in [0, 4].
 
         Raises:
-            ValueError: If there are fewer than two samples or the widths differ.
+            ValueError: If there are fewer than two samples, or widths or grids differ.
         """
-        return ops.channel_alignment(
-            ops.rows(detached(teacher_outputs)),
-            ops.rows(student_outputs),
-            self.epsilon,
-            teacher_mask,
+        teacher, student, mask = paired_rows(
+            teacher_outputs, student_outputs, self.rows, teacher_mask
         )
+        return ops.channel_alignment(teacher, student, self.epsilon, mask)
 
     def get_config(self):
         return {
-            "teacher_layer_name": self.teacher_layer_name or None,
-            "student_layer_name": self.student_layer_name,
+            **super().get_config(),
             "epsilon": self.epsilon,
+            "rows": self.rows,
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)

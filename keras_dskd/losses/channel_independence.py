@@ -3,15 +3,15 @@
 import keras
 
 from keras_dskd import ops
-from keras_dskd.model_features import check_layer_name
-from keras_dskd.ops.checks import check_epsilon, is_number
+from keras_dskd.losses.of_layers import OfLayers
+from keras_dskd.ops.checks import check_epsilon, check_weight
 from keras_dskd.ops.sharing import detached, sharing
 
 TARGETS = ("teacher", "self")
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class ChannelIndependence(keras.distillation.DistillationLoss):
+class ChannelIndependence(OfLayers):
     """Channel-wise independence of the student's deep features.
 
     Formula: with `z` the pooled features standardised per channel over the batch,
@@ -49,8 +49,9 @@ class ChannelIndependence(keras.distillation.DistillationLoss):
     """
 
     name = "channel_independence"
-    #: Of the teacher's feature its pooled rows are enough.
+    #: Of the teacher's feature its pooled rows are enough, or nothing.
     pools_teacher = True
+    reads_teacher = True
 
     def __init__(
         self,
@@ -64,25 +65,13 @@ class ChannelIndependence(keras.distillation.DistillationLoss):
             raise ValueError(
                 f"`target` must be one of {TARGETS}. Received: target={target!r}"
             )
-        if not is_number(off_diagonal_weight) or not 0 <= off_diagonal_weight <= 3e38:
-            raise ValueError(
-                "`off_diagonal_weight` must be >= 0. Received: "
-                f"off_diagonal_weight={off_diagonal_weight}"
-            )
+        check_weight("off_diagonal_weight", off_diagonal_weight)
         check_epsilon(epsilon)
-        check_layer_name(teacher_layer_name)
-        check_layer_name(student_layer_name)
-        # Keras's own Distiller reads the student's layer only where the teacher's
-        # is not None, and takes "" for the teacher's final output.
-        student_alone = teacher_layer_name is None and student_layer_name is not None
-        self.teacher_layer_name = "" if student_alone else teacher_layer_name
-        self.student_layer_name = student_layer_name
+        super().__init__(teacher_layer_name, student_layer_name)
         self.target = target
+        self.reads_teacher = target == "teacher"
         self.off_diagonal_weight = off_diagonal_weight
         self.epsilon = epsilon
-
-    def validate_outputs(self, teacher_outputs, student_outputs):
-        """Accepts any pair: `compute_loss` checks what it uses."""
 
     def compute_loss(
         self, teacher_outputs, student_outputs, teacher_mask=None, **kwargs
@@ -115,13 +104,8 @@ class ChannelIndependence(keras.distillation.DistillationLoss):
 
     def get_config(self):
         return {
-            "teacher_layer_name": self.teacher_layer_name or None,
-            "student_layer_name": self.student_layer_name,
+            **super().get_config(),
             "target": self.target,
             "off_diagonal_weight": self.off_diagonal_weight,
             "epsilon": self.epsilon,
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)

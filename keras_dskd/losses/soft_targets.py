@@ -3,12 +3,13 @@
 import keras
 
 from keras_dskd import ops
-from keras_dskd.model_features import check_layer_name, output_activations
-from keras_dskd.ops.checks import check_temperature
+from keras_dskd.losses.logits import as_logits, check_gives_logits
+from keras_dskd.losses.of_layers import OfLayers
+from keras_dskd.ops.soft_targets import check_divergence_temperature
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class SoftTargets(keras.distillation.DistillationLoss):
+class SoftTargets(OfLayers):
     """Divergence of the student's softened class distribution from the teacher's.
 
     Formula:
@@ -21,8 +22,8 @@ class SoftTargets(keras.distillation.DistillationLoss):
     teacher is detached.
 
     Args:
-        temperature: `T`, positive. Higher shows more of the small probabilities.
-            Defaults to 4, which measured well on small images.
+        temperature: `T`, positive, at most 1000. Higher shows more of the small
+            probabilities. Defaults to 4, which measured well on small images.
         teacher_layer_name: Name of the teacher's layer that holds the logits.
             `None` for the final output.
         student_layer_name: The same for the student.
@@ -32,7 +33,7 @@ class SoftTargets(keras.distillation.DistillationLoss):
         student_from_logits: The same for the student.
 
     Raises:
-        ValueError: If `temperature` is not positive; when the models are known, if
+        ValueError: If `temperature` is out of its range; when the models are known, if
             one ends in a softmax and is said to give logits.
 
     Source:
@@ -50,24 +51,15 @@ class SoftTargets(keras.distillation.DistillationLoss):
         teacher_from_logits=True,
         student_from_logits=True,
     ):
-        check_temperature(temperature)
+        check_divergence_temperature(temperature)
         self.temperature = temperature
-        check_layer_name(teacher_layer_name)
-        check_layer_name(student_layer_name)
-        # Keras's own Distiller reads the student's layer only where the teacher's
-        # is not None, and takes "" for the teacher's final output.
-        student_alone = teacher_layer_name is None and student_layer_name is not None
-        self.teacher_layer_name = "" if student_alone else teacher_layer_name
-        self.student_layer_name = student_layer_name
+        super().__init__(teacher_layer_name, student_layer_name)
         self.teacher_from_logits = teacher_from_logits
         self.student_from_logits = student_from_logits
 
     def validate_model_compatibility(self, teacher, student):
         """Raises `ValueError` where a model's last layer shows it gives no logits."""
-        if self.teacher_from_logits:
-            _check_gives_logits("teacher", teacher, self.teacher_layer_name)
-        if self.student_from_logits:
-            _check_gives_logits("student", student, self.student_layer_name)
+        check_gives_logits(self, teacher, student)
 
     def validate_outputs(self, teacher_outputs, student_outputs):
         """Raises `ValueError` unless both models give the same structure of outputs."""
@@ -113,8 +105,8 @@ class SoftTargets(keras.distillation.DistillationLoss):
     def _term(self, teacher, student, sample_weight):
         teacher = keras.ops.stop_gradient(keras.ops.convert_to_tensor(teacher))
         return ops.soft_targets(
-            teacher if self.teacher_from_logits else _log(teacher),
-            student if self.student_from_logits else _log(student),
+            as_logits(teacher, self.teacher_from_logits),
+            as_logits(student, self.student_from_logits),
             self.temperature,
             sample_weight,
         )
@@ -122,32 +114,7 @@ class SoftTargets(keras.distillation.DistillationLoss):
     def get_config(self):
         return {
             "temperature": self.temperature,
-            "teacher_layer_name": self.teacher_layer_name or None,
-            "student_layer_name": self.student_layer_name,
+            **super().get_config(),
             "teacher_from_logits": self.teacher_from_logits,
             "student_from_logits": self.student_from_logits,
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
-
-def _log(probabilities):
-    probabilities = keras.ops.cast(probabilities, "float32")
-    return keras.ops.log(keras.ops.maximum(probabilities, 1e-30))
-
-
-def _check_gives_logits(role, model, layer_name):
-    activations = output_activations(model, layer_name)
-    if "softmax" in activations:
-        raise ValueError(
-            f"SoftTargets compares logits, and the {role} {model.name!r} ends in a "
-            f"softmax. Use SoftTargets({role}_from_logits=False)."
-        )
-    if "sigmoid" in activations:
-        raise ValueError(
-            f"SoftTargets compares distributions over classes, and the {role} "
-            f"{model.name!r} ends in a sigmoid. Give the model one logit a class and "
-            "no activation."
-        )

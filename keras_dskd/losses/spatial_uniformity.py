@@ -3,12 +3,12 @@
 import keras
 
 from keras_dskd import ops
-from keras_dskd.model_features import check_layer_name
+from keras_dskd.losses.of_layers import OfLayers
 from keras_dskd.ops.checks import check_rows_kind, check_temperature
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class SpatialUniformity(keras.distillation.DistillationLoss):
+class SpatialUniformity(OfLayers):
     """Uniform distribution of the student's intermediate features on the sphere.
 
     Formula: with `u` the rows scaled to unit length,
@@ -37,22 +37,15 @@ class SpatialUniformity(keras.distillation.DistillationLoss):
     """
 
     name = "spatial_uniformity"
-    #: Of the teacher's feature nothing is read.
-    pools_teacher = True
+    #: The teacher need not run for it.
+    reads_teacher = False
 
     def __init__(self, student_layer_name=None, temperature=2.0, rows="pooled"):
         check_temperature(temperature)
         check_rows_kind(rows)
-        check_layer_name(student_layer_name)
-        # Keras's own Distiller reads the student's layer only where the teacher's
-        # is not None, and takes "" for the teacher's final output.
-        self.teacher_layer_name = None if student_layer_name is None else ""
-        self.student_layer_name = student_layer_name
+        super().__init__(None, student_layer_name)
         self.temperature = temperature
         self.rows = rows
-
-    def validate_outputs(self, teacher_outputs, student_outputs):
-        """Accepts any pair: `compute_loss` checks what it uses."""
 
     def compute_loss(
         self, teacher_outputs, student_outputs, teacher_mask=None, **kwargs
@@ -81,7 +74,3 @@ class SpatialUniformity(keras.distillation.DistillationLoss):
             "temperature": self.temperature,
             "rows": self.rows,
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)

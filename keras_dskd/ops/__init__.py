@@ -1,5 +1,6 @@
 """The formulas: pure, differentiable, float32 inside, on every Keras backend."""
 
+from keras_dskd.ops.attention_transfer import attention_transfer
 from keras_dskd.ops.channel_correlation import (
     channel_alignment,
     channel_correlation,
@@ -7,24 +8,43 @@ from keras_dskd.ops.channel_correlation import (
     cross_off_diagonal_energy,
     off_diagonal_energy,
 )
+from keras_dskd.ops.contrastive_distillation import contrastive_distillation
+from keras_dskd.ops.decoupled_distillation import decoupled_distillation
 from keras_dskd.ops.effective_rank import centered_effective_rank, effective_rank
+from keras_dskd.ops.fitnet import standardized_distance
+from keras_dskd.ops.relational_distillation import (
+    relational_angle,
+    relational_distance,
+)
 from keras_dskd.ops.rows import normalize, rows, standardize
 from keras_dskd.ops.samples import weighted_mean
+from keras_dskd.ops.similarity import (
+    centered_kernel_alignment,
+    similarity_preserving,
+)
 from keras_dskd.ops.soft_targets import soft_targets
 from keras_dskd.ops.spatial_uniformity import spatial_uniformity
 
 __all__ = [
+    "attention_transfer",
     "centered_effective_rank",
+    "centered_kernel_alignment",
     "channel_alignment",
     "channel_correlation",
+    "contrastive_distillation",
     "cross_correlation",
     "cross_off_diagonal_energy",
+    "decoupled_distillation",
     "effective_rank",
     "normalize",
     "off_diagonal_energy",
+    "relational_angle",
+    "relational_distance",
     "rows",
+    "similarity_preserving",
     "soft_targets",
     "spatial_uniformity",
     "standardize",
+    "standardized_distance",
     "weighted_mean",
 ]

@@ -206,10 +206,12 @@ def _off_diagonal_sum(left, right, mask=None):
         off_diagonal = 1.0 - ops.eye(channels, dtype="float32")
         return ops.sum(ops.square(products) * off_diagonal)
 
-    def by_rows(products=_shared_row_products):
+    def by_rows():
         n = ops.maximum(count_rows(left, mask), 1.0)
         # Divided before they are squared: sums of many channels grow large.
-        whole = ops.sum((products(left) / n) * (products(right) / n))
+        of_left = _row_products(left) / n
+        of_right = of_left if right is left else _row_products(right) / n
+        whole = ops.sum(of_left * of_right)
         diagonal = ops.sum(left * right, axis=0) / n  # (c,)
         # Rounding must not make it negative.
         return ops.maximum(whole - ops.sum(ops.square(diagonal)), 0.0)
@@ -219,16 +221,9 @@ def _off_diagonal_sum(left, right, mask=None):
         # (A batch of any size is no integer while JAX works out shapes.)
         is_smaller = isinstance(rows, int) and rows < channels
         return by_rows() if is_smaller else by_channels()
-    return ops.cond(
-        ops.shape(left)[0] < channels,
-        # What one branch makes is not there outside of it: nothing to share.
-        lambda: by_rows(_row_products),
-        by_channels,
-    )
+    return ops.cond(ops.shape(left)[0] < channels, by_rows, by_channels)
 
 
+@shared
 def _row_products(rows):
     return ops.matmul(rows, ops.transpose(rows))  # (n, n)
-
-
-_shared_row_products = shared(_row_products)

@@ -36,6 +36,12 @@ def check_epsilon(epsilon):
         raise ValueError(f"`epsilon` must be > 0. Received: epsilon={epsilon!r}")
 
 
+def check_weight(name, weight):
+    """Raises `ValueError` unless `weight` is a number that float32 holds, and >= 0."""
+    if not is_number(weight) or not 0 <= weight <= 3e38:
+        raise ValueError(f"`{name}` must be >= 0. Received: {name}={weight}")
+
+
 def is_number(value):
     """Whether it is a real number, and no bool."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)

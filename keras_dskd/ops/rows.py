@@ -112,14 +112,7 @@ def standardize(rows, epsilon=1e-5, mask=None):
     check_epsilon(epsilon)
     rows = as_floats(rows)
     check_not_empty(rows)
-    first = rows[:1]
-    if mask is not None:
-        rows = keep_rows(rows, mask)
-        first = ops.take(rows, ops.argmax(ops.cast(mask, "int32")), axis=0)[None]
-    # The mean of equal numbers can miss them by a rounding, which would be taken for a
-    # spread. Less the first row, a constant channel is exactly 0.
-    rows = rows - ops.stop_gradient(first)
-    centred = keep_rows(rows - mean_of_rows(rows, mask), mask)
+    centred = centre(rows, mask)
     # Squares of features beyond 1e19 overflow float32. Dividing by a constant
     # leaves the formula as it is, provided that epsilon is divided as well.
     scale = ops.stop_gradient(
@@ -128,6 +121,18 @@ def standardize(rows, epsilon=1e-5, mask=None):
     centred = centred / scale
     variance = mean_of_rows(ops.square(centred), mask)  # (1, c)
     return centred * ops.rsqrt(variance + epsilon / scale / scale)
+
+
+def centre(rows, mask=None):
+    """Each channel less its mean over the rows; `rows` and `mask` of `standardize`."""
+    first = rows[:1]
+    if mask is not None:
+        rows = keep_rows(rows, mask)
+        first = ops.take(rows, ops.argmax(ops.cast(mask, "int32")), axis=0)[None]
+    # The mean of equal numbers can miss them by a rounding, which would be taken for a
+    # spread. Less the first row, a constant channel is exactly 0.
+    rows = rows - ops.stop_gradient(first)
+    return keep_rows(rows - mean_of_rows(rows, mask), mask)
 
 
 @shared

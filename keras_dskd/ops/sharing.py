@@ -1,6 +1,7 @@
-"""What several terms of a step need is made once.
+"""What several terms of a step need is made once, on torch.
 
-Compilers find what is computed twice; an eager backend does it twice.
+The compilers of JAX and TensorFlow find what is computed twice; and there a tensor that
+is made in a branch of a graph must not be used outside of it.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import inspect
 import numbers
 import threading
 
+import keras
 from keras import ops
 
 _here = threading.local()
@@ -18,9 +20,10 @@ _here = threading.local()
 def sharing():
     """A context in which functions marked as `shared` run once for equal arguments.
 
-    Within another one it adds nothing: what was made is kept until the outer one ends.
+    On torch, that is; elsewhere it does nothing. Within another one it adds nothing:
+    what was made is kept until the outer one ends.
     """
-    if getattr(_here, "made", None) is not None:
+    if keras.backend.backend() != "torch" or getattr(_here, "made", None) is not None:
         yield
         return
     _here.made = {}
@@ -33,7 +36,9 @@ def sharing():
 def shared(function):
     """Decorator of a pure function whose result a `sharing` context keeps.
 
-    Tensors are equal if they are one object, plain arguments if they are equal.
+    Tensors are equal if they are one object, plain arguments if they are equal. What
+    was made without gradients of arguments that have them, as under `torch.no_grad`, is
+    not kept.
     """
     signature = inspect.signature(function)
 
@@ -45,10 +50,13 @@ def shared(function):
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         key = (function, *map(_key, given.args), *map(_key, given.kwargs.values()))
-        if key not in made:
+        if key in made:
+            return made[key][0]
+        result = function(*args, **kwargs)
+        if _has_gradient(result) or not any(map(_has_gradient, given.args)):
             # The arguments are kept, lest another tensor get the id of a dead one.
-            made[key] = function(*args, **kwargs), given
-        return made[key][0]
+            made[key] = result, given
+        return result
 
     return once
 
@@ -57,6 +65,10 @@ def shared(function):
 def detached(tensor):
     """The tensor, through which no gradient flows. An array passes: it has none."""
     return ops.stop_gradient(tensor) if ops.is_tensor(tensor) else tensor
+
+
+def _has_gradient(value):
+    return getattr(value, "requires_grad", False)
 
 
 def _key(argument):

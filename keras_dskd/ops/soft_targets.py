@@ -24,7 +24,8 @@ def soft_targets(teacher_logits, student_logits, temperature=4.0, sample_weight=
     Args:
         teacher_logits: Tensor `(n, ..., classes)`, before the softmax.
         student_logits: Tensor of the same shape.
-        temperature: `T`, positive. Higher shows more of the small probabilities.
+        temperature: `T`, positive, at most 1000. Higher shows more of the small
+            probabilities.
         sample_weight: Tensor `(n,)`: the mean is that of each sample's divergence
             times its weight. See `weighted_mean`.
 
@@ -38,30 +39,41 @@ def soft_targets(teacher_logits, student_logits, temperature=4.0, sample_weight=
     Source:
         Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), section 2.
     """
-    check_temperature(temperature)
-    if temperature > MAX_TEMPERATURE:
-        raise ValueError(
-            f"Soft targets at a temperature above {MAX_TEMPERATURE} are lost in the "
-            f"rounding of float32. Received: temperature={temperature}"
-        )
+    check_divergence_temperature(temperature)
     teacher_logits = as_floats(teacher_logits, "teacher_logits")
     student_logits = as_floats(student_logits, "student_logits")
     check_logits(teacher_logits, student_logits)
-    teacher = ops.log_softmax(teacher_logits / temperature, axis=-1)
-    student = ops.log_softmax(student_logits / temperature, axis=-1)
+    divergence = relative_entropy(
+        ops.log_softmax(teacher_logits / temperature, axis=-1),
+        ops.log_softmax(student_logits / temperature, axis=-1),
+    )  # (n, ...)
+    return temperature**2 * weighted_mean(divergence, sample_weight)
+
+
+def relative_entropy(teacher, student):
+    """`KL(p || q)` over the last axis, from log-probabilities `(..., classes)`."""
     # Σ p (d + exp(-d) - 1) is Σ p d, since p and q both sum to 1, and where the
     # temperature makes d small it loses nothing to rounding.
     d = teacher - student
     is_small = ops.abs(d) < 0.5
     small = ops.where(is_small, d, 0.0)
     p = ops.exp(teacher)
-    divergence = ops.sum(
+    return ops.sum(
         ops.where(
             is_small, p * (ops.expm1(-small) + small), p * d + ops.exp(student) - p
         ),
         axis=-1,
-    )  # (n, ...)
-    return temperature**2 * weighted_mean(divergence, sample_weight)
+    )
+
+
+def check_divergence_temperature(temperature):
+    """Raises `ValueError` unless float32 shows differences at that temperature."""
+    check_temperature(temperature)
+    if temperature > MAX_TEMPERATURE:
+        raise ValueError(
+            f"Soft targets at a temperature above {MAX_TEMPERATURE} are lost in the "
+            f"rounding of float32. Received: temperature={temperature}"
+        )
 
 
 def check_logits(teacher_logits, student_logits):

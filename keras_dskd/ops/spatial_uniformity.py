@@ -27,7 +27,8 @@ def spatial_uniformity(rows, temperature=2.0):
     opposite rows.
 
     The value and its gradient are made in one pass over blocks of rows, so that memory
-    grows with n c, not with n².
+    grows with n c, not with n². On torch that rules out a `keras.ops.vectorized_map`
+    around it.
 
     Args:
         rows: Tensor `(n, c)`, at least two rows. A row of zeros stays at the origin.

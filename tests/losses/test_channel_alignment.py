@@ -96,6 +96,7 @@ def test_config_survives_serialization(names):
         "teacher_layer_name": names[0],
         "student_layer_name": names[1],
         "epsilon": 1e-3,
+        "rows": "pooled",
     }
     assert restored.teacher_layer_name == loss.teacher_layer_name
 

@@ -1,0 +1,151 @@
+"""Losses: samples are as similar to one another as in the teacher."""
+
+import keras
+
+from keras_dskd import ops
+from keras_dskd.losses.of_layers import OfLayers
+from keras_dskd.losses.paired_rows import paired_rows
+from keras_dskd.ops.checks import check_rows_kind
+from keras_dskd.ops.samples import count_rows
+
+
+@keras.saving.register_keras_serializable(package="keras_dskd")
+class SimilarityPreserving(OfLayers):
+    """Similarity-preserving distillation (SP).
+
+    Formula: with `G` the products of all pairs of samples, `x xᵀ (n, n)`, each of its
+    rows scaled to unit length,
+
+    ```
+    Σ_ij (G_t,ij - G_s,ij)² / n²
+    ```
+
+    Widths are free. The teacher is detached.
+
+    Args:
+        teacher_layer_name: Name of the teacher's layer. `None` for the final
+            output.
+        student_layer_name: Name of the student's layer. `None` for the final
+            output.
+        rows: `"flattened"` (all positions, as in the source) or `"pooled"`.
+
+    Raises:
+        ValueError: If `rows` is neither.
+
+    Source:
+        Tung and Mori 2019 (arXiv 1907.09682), whose weight is 3000. See
+        `keras_dskd.ops.similarity_preserving`.
+    """
+
+    name = "similarity_preserving"
+    #: Of the teacher's feature its pooled rows are enough, if they are what is read.
+    pools_teacher = True
+
+    def __init__(
+        self, teacher_layer_name=None, student_layer_name=None, rows="flattened"
+    ):
+        _check_row_a_sample(rows)
+        super().__init__(teacher_layer_name, student_layer_name)
+        self.rows = rows
+        self.pools_teacher = rows == "pooled"
+
+    def compute_loss(
+        self, teacher_outputs, student_outputs, teacher_mask=None, **kwargs
+    ):
+        """The loss.
+
+        Args:
+            teacher_outputs: Tensor `(n, c_teacher)` or `(n, ..., c_teacher)`.
+            student_outputs: Tensor `(n, c_student)` or `(n, ..., c_student)`.
+            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher,
+                which are left out; with fewer than two others the loss is 0.
+            **kwargs: Ignored.
+
+        Returns:
+            Scalar, float32, in [0, 4 / n].
+
+        Raises:
+            ValueError: If there are fewer than two samples.
+        """
+        return ops.similarity_preserving(
+            *paired_rows(teacher_outputs, student_outputs, self.rows, teacher_mask)
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "rows": self.rows}
+
+
+@keras.saving.register_keras_serializable(package="keras_dskd")
+class CenteredKernelAlignment(OfLayers):
+    """Representations alike up to rotation and scale: `1 - CKA`.
+
+    Formula: with `x` centred per channel and `K = x xᵀ (n, n)`,
+
+    ```
+    1 - <K_t, K_s> / (||K_t|| ||K_s||)
+    ```
+
+    Widths are free. The teacher is detached.
+
+    Args:
+        teacher_layer_name: Name of the teacher's layer. `None` for the final
+            output.
+        student_layer_name: Name of the student's layer. `None` for the final
+            output.
+        rows: `"pooled"` (means over positions) or `"flattened"` (all positions).
+
+    Raises:
+        ValueError: If `rows` is neither.
+
+    Source:
+        Kornblith et al. 2019 (arXiv 1905.00414), linear kernels. See
+        `keras_dskd.ops.centered_kernel_alignment`.
+    """
+
+    name = "centered_kernel_alignment"
+    #: Of the teacher's feature its pooled rows are enough, if they are what is read.
+    pools_teacher = True
+
+    def __init__(self, teacher_layer_name=None, student_layer_name=None, rows="pooled"):
+        _check_row_a_sample(rows)
+        super().__init__(teacher_layer_name, student_layer_name)
+        self.rows = rows
+        self.pools_teacher = rows == "pooled"
+
+    def compute_loss(
+        self, teacher_outputs, student_outputs, teacher_mask=None, **kwargs
+    ):
+        """The loss.
+
+        Args:
+            teacher_outputs: Tensor `(n, c_teacher)` or `(n, ..., c_teacher)`.
+            student_outputs: Tensor `(n, c_student)` or `(n, ..., c_student)`.
+            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher,
+                which are left out; with fewer than two others the loss is 0.
+            **kwargs: Ignored.
+
+        Returns:
+            Scalar, float32, in [0, 1].
+
+        Raises:
+            ValueError: If there are fewer than two samples.
+        """
+        teacher, student, mask = paired_rows(
+            teacher_outputs, student_outputs, self.rows, teacher_mask
+        )
+        loss = 1.0 - ops.centered_kernel_alignment(teacher, student, mask)
+        if mask is None:
+            return loss
+        return keras.ops.where(count_rows(student, mask) >= 2, loss, 0.0)
+
+    def get_config(self):
+        return {**super().get_config(), "rows": self.rows}
+
+
+def _check_row_a_sample(rows):
+    check_rows_kind(rows)
+    if rows == "positions":
+        raise ValueError(
+            'Samples are compared, one row each: `rows` must be "pooled" or '
+            f'"flattened". Received: rows={rows!r}'
+        )

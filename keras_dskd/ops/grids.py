@@ -1,0 +1,81 @@
+"""Feature maps of two models, position by position."""
+
+from keras import ops
+
+from keras_dskd.ops.checks import as_floats
+from keras_dskd.ops.rows import channel_axis
+
+
+def channels_last(feature, name="feature"):
+    """A feature map as float32 with its channels on the last axis.
+
+    Args:
+        feature: Tensor `(n, ..., c)`, of Keras's image data format.
+        name: What errors call it.
+
+    Returns:
+        Tensor `(n, ..., c)`.
+
+    Raises:
+        ValueError: If it has no positions.
+    """
+    feature = as_floats(feature, name)
+    shape = tuple(feature.shape)
+    if len(shape) < 3 or 0 in shape[1:]:
+        raise ValueError(
+            "Expected a feature map (n, ..., c), with at least one position and one "
+            f"channel. Received: {name}.shape={shape}"
+        )
+    return ops.moveaxis(feature, channel_axis(len(shape)), -1)
+
+
+def on_one_grid(teacher_map, student_map):
+    """Both feature maps with the same positions.
+
+    The finer one is averaged over blocks of its positions, along each axis for
+    itself.
+
+    Args:
+        teacher_map: Tensor `(n, ..., c_teacher)`, channels last.
+        student_map: Tensor `(n, ..., c_student)` of the same rank.
+
+    Returns:
+        The two.
+
+    Raises:
+        ValueError: If one number of positions is no multiple of the other.
+    """
+    grids = tuple(teacher_map.shape)[1:-1], tuple(student_map.shape)[1:-1]
+    if grids[0] == grids[1]:
+        return teacher_map, student_map
+    if len(grids[0]) != len(grids[1]) or any(
+        None in lengths or max(lengths) % min(lengths)
+        for lengths in zip(*grids, strict=True)
+    ):
+        raise ValueError(
+            "Feature maps are compared by position where each axis of one has a "
+            "multiple of the other's positions. Received grids of "
+            f"{grids[0]} positions from the teacher and {grids[1]} from the student"
+        )
+    coarse = tuple(map(min, *grids))
+    return _block_means(teacher_map, coarse), _block_means(student_map, coarse)
+
+
+def mask_of_positions(mask, feature):
+    """A mask of samples `(n,)` as one of the positions of a channels-last feature."""
+    if mask is None:
+        return None
+    there = ops.ones_like(feature[..., 0], dtype="bool")  # (n, ...)
+    mask = ops.reshape(ops.cast(mask, "bool"), (-1,) + (1,) * (len(there.shape) - 1))
+    return ops.reshape(ops.logical_and(there, mask), (-1,))
+
+
+def _block_means(feature, coarse):
+    fine = tuple(feature.shape)[1:-1]
+    if fine == coarse:
+        return feature
+    split = [-1]
+    for length, few in zip(fine, coarse, strict=True):
+        split += [few, length // few]
+    blocks = ops.reshape(feature, (*split, feature.shape[-1]))
+    return ops.mean(blocks, axis=tuple(range(2, len(split), 2)))

@@ -1,0 +1,114 @@
+"""Decoupled distillation: the true class and the others apart."""
+
+import numpy as np
+import pytest
+import reference
+from gradients import assert_gradient_close, value, value_and_gradient
+
+from keras_dskd import ops
+
+LABELS = np.array([0, 2, 3, 1, 1])
+TEACHER, STUDENT = reference.samples(5, 4), reference.samples(5, 4, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "weights"), [(4.0, (1.0, 8.0)), (1.0, (0.5, 0.0)), (2.0, (0, 1))]
+)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_value_and_gradient_match_the_reference(temperature, weights, compiled):
+    def of(student):
+        return reference.decoupled_distillation(
+            TEACHER, student, LABELS, temperature, *weights
+        )
+
+    actual, gradients = value_and_gradient(
+        lambda t, s: ops.decoupled_distillation(t, s, LABELS, temperature, *weights),
+        TEACHER,
+        STUDENT,
+        compiled=compiled,
+    )
+
+    np.testing.assert_allclose(actual, of(STUDENT), rtol=1e-5, atol=1e-6)
+    assert_gradient_close(gradients[1], reference.finite_difference(of, STUDENT))
+
+
+def test_value_by_hand():
+    # The teacher gives 1/2, 1/4, 1/4, the student 1/4, 1/4, 1/2, at T = 1, and the
+    # class is the first: 0.5 ln(0.5 / 0.25) + 0.5 ln(0.5 / 0.75) = 0.143841; among the
+    # others 1/2, 1/2 against 1/3, 2/3: 0.5 ln(1.5) + 0.5 ln(0.75) = 0.0588915.
+    teacher, student = np.log([[0.5, 0.25, 0.25]]), np.log([[0.25, 0.25, 0.5]])
+    actual = value(
+        lambda t, s: ops.decoupled_distillation(t, s, [0], 1.0, 2.0, 10.0),
+        teacher,
+        student,
+    )
+    np.testing.assert_allclose(actual, 2 * 0.143841 + 10 * 0.0588915, rtol=1e-5)
+
+
+def test_with_the_teachers_doubt_as_weight_it_is_soft_targets():
+    p = reference.softmax(TEACHER[:1] / 4.0)[0]
+    actual = value(
+        lambda t, s: ops.decoupled_distillation(
+            t, s, [2], target_weight=1.0, non_target_weight=1.0 - p[2]
+        ),
+        TEACHER[:1],
+        STUDENT[:1],
+    )
+    expected = reference.soft_targets(TEACHER[:1], STUDENT[:1])
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_a_sure_teacher_and_equal_logits_give_finite_gradients():
+    sure = np.array([[80.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    _, gradients = value_and_gradient(
+        lambda t, s: ops.decoupled_distillation(t, s, [0, 1], 1.0),
+        sure,
+        np.array([[-80.0, 5.0, 0.0], [1.0, 1.0, 1.0]]),
+    )
+    assert np.isfinite(gradients).all()
+    np.testing.assert_allclose(gradients[1][1], 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["numbers", "column", "one_hot", "floats"])
+def test_labels_come_in_any_form(form):
+    labels = {
+        "numbers": LABELS,
+        "column": LABELS[:, None],
+        "one_hot": np.eye(4, dtype="float32")[LABELS],
+        "floats": LABELS.astype("float32"),
+    }[form]
+    actual = value(
+        lambda t, s: ops.decoupled_distillation(t, s, labels), TEACHER, STUDENT
+    )
+    expected = reference.decoupled_distillation(TEACHER, STUDENT, LABELS)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "labels=None. Pass `y`"),
+        ({"a": LABELS, "b": LABELS}, "one array of labels. Received: a dict of 2"),
+        ([LABELS, LABELS], "Received: a list of 2"),
+        (np.zeros((5, 2, 2)), r"labels.shape=\(5, 2, 2\)"),
+    ],
+)
+def test_labels_that_do_not_fit_raise(labels, message):
+    with pytest.raises(ValueError, match=message):
+        ops.decoupled_distillation(TEACHER, STUDENT, labels)
+
+
+def test_samples_count_by_their_weight():
+    weight = np.array([0.0, 2.0, 1.0, 0.0, 3.0], "float32")
+    actual = value(
+        lambda t, s: ops.decoupled_distillation(t, s, LABELS, sample_weight=weight),
+        TEACHER,
+        STUDENT,
+    )
+    each = [
+        reference.decoupled_distillation(
+            TEACHER[i : i + 1], STUDENT[i : i + 1], LABELS[i : i + 1]
+        )
+        for i in range(5)
+    ]
+    np.testing.assert_allclose(actual, np.mean(weight * each), rtol=1e-5)

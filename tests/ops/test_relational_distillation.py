@@ -1,0 +1,76 @@
+"""Relations between samples."""
+
+import numpy as np
+import pytest
+import reference
+from gradients import assert_gradient_close, value, value_and_gradient
+
+from keras_dskd import ops
+
+TEACHER, STUDENT = reference.samples(5, 3), reference.samples(5, 4, seed=1)
+FORMULAS = ["relational_distance", "relational_angle"]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_value_and_gradient_match_the_reference_at_other_widths(formula, compiled):
+    actual, gradients = value_and_gradient(
+        getattr(ops, formula), TEACHER, STUDENT, compiled=compiled
+    )
+
+    def of(student):
+        return getattr(reference, formula)(TEACHER, student)
+
+    np.testing.assert_allclose(actual, of(STUDENT), rtol=1e-5)
+    assert_gradient_close(gradients[1], reference.finite_difference(of, STUDENT))
+
+
+def test_distance_by_hand():
+    # Distances 3, 4, 5, mean 4, against three equal ones: 0.25² / 2 twice of three.
+    teacher = np.array([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
+    student = np.eye(3)
+    actual = value(ops.relational_distance, teacher, student)
+    np.testing.assert_allclose(actual, 2 / 3 * 0.25**2 / 2, rtol=1e-5)
+
+
+def test_angle_by_hand():
+    # Cosines 0, 0.6, 0.8 of a right triangle, against 0.5 of an equilateral one.
+    teacher = np.array([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
+    student = np.eye(3)
+    actual = value(ops.relational_angle, teacher, student)
+    expected = (0.5**2 + 0.1**2 + 0.3**2) / 2 / 3
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_scale_shift_and_rotation_do_not_count(formula):
+    turn = np.linalg.qr(reference.samples(3, 3, seed=2))[0]
+    actual = value(getattr(ops, formula), TEACHER, 1e12 * (TEACHER + 1) @ turn)
+    np.testing.assert_allclose(actual, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_a_mask_leaves_rows_out(formula):
+    mask = np.array([1, 1, 0, 1, 1], bool)
+    teacher = np.where(mask[:, None], TEACHER, np.nan)
+    actual = value(lambda t, s: getattr(ops, formula)(t, s, mask), teacher, STUDENT)
+    expected = getattr(reference, formula)(TEACHER[mask], STUDENT[mask])
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    none = value(
+        lambda t, s: getattr(ops, formula)(t, s, mask & False), teacher, STUDENT
+    )
+    assert none == 0.0
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_equal_rows_have_a_finite_gradient(formula):
+    student = STUDENT.copy()
+    student[1] = student[0]
+    for rows in (student, np.zeros_like(student)):
+        _, gradients = value_and_gradient(getattr(ops, formula), TEACHER, rows)
+        assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_two_rows_form_no_angle():
+    with pytest.raises(ValueError, match=r"at least 3 rows.*\(2, 4\)"):
+        ops.relational_angle(TEACHER[:2], STUDENT[:2])

@@ -1,0 +1,69 @@
+"""Similarities between samples."""
+
+import numpy as np
+import pytest
+import reference
+from gradients import assert_gradient_close, value, value_and_gradient
+
+from keras_dskd import ops
+
+TEACHER, STUDENT = reference.samples(5, 3), reference.samples(5, 4, seed=1)
+FORMULAS = ["similarity_preserving", "centered_kernel_alignment"]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_value_and_gradient_match_the_reference_at_other_widths(formula, compiled):
+    actual, gradients = value_and_gradient(
+        getattr(ops, formula), TEACHER, STUDENT, compiled=compiled
+    )
+
+    def of(student):
+        return getattr(reference, formula)(TEACHER, student)
+
+    np.testing.assert_allclose(actual, of(STUDENT), rtol=1e-5)
+    assert_gradient_close(gradients[1], reference.finite_difference(of, STUDENT))
+
+
+def test_similarity_preserving_by_hand():
+    # Products [[1, 1], [1, 1]] / sqrt(2) against the identity.
+    actual = value(ops.similarity_preserving, np.ones((2, 1)), np.eye(2))
+    half = np.sqrt(0.5)
+    np.testing.assert_allclose(actual, 2 * ((1 - half) ** 2 + half**2) / 4, rtol=1e-6)
+
+
+def test_kernel_alignment_by_hand():
+    # Centred, the teacher is (1, -1, 0) and (0, 0, 0) plus (1, 1, -2): the product of
+    # (1, -1, 0) with itself, against both: <K_t, K_s> = 4, norms 2 and sqrt(4 + 36).
+    student = np.array([[1.0, 1.0], [-1.0, 1.0], [0.0, -2.0]])
+    actual = value(ops.centered_kernel_alignment, student[:, :1] + 7, student)
+    np.testing.assert_allclose(actual, 4 / (2 * np.sqrt(40)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("formula", "alike"), list(zip(FORMULAS, [0.0, 1.0], strict=True))
+)
+def test_scale_and_rotation_do_not_count(formula, alike):
+    turn = np.linalg.qr(reference.samples(3, 3, seed=2))[0]
+    actual = value(getattr(ops, formula), TEACHER, 1e25 * TEACHER @ turn)
+    np.testing.assert_allclose(actual, alike, atol=1e-6)
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_a_mask_leaves_rows_out(formula):
+    mask = np.array([1, 1, 0, 1, 1], bool)
+    teacher = np.where(mask[:, None], TEACHER, np.nan)
+    actual = value(lambda t, s: getattr(ops, formula)(t, s, mask), teacher, STUDENT)
+    expected = getattr(reference, formula)(TEACHER[mask], STUDENT[mask])
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    none = value(
+        lambda t, s: getattr(ops, formula)(t, s, mask & False), teacher, STUDENT
+    )
+    assert none == 0.0
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_equal_rows_and_zeros_have_a_finite_gradient(formula):
+    for rows in (np.ones((5, 4)), np.zeros((5, 4))):
+        _, gradients = value_and_gradient(getattr(ops, formula), TEACHER, rows)
+        assert all(np.isfinite(gradient).all() for gradient in gradients)
