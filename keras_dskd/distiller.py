@@ -391,6 +391,16 @@ class Distiller(ResumableModel):
         super().make_train_function(force)
         self.train_function = replicas.keeping_state(self, self.train_function)
 
+    def evaluate(self, *args, **kwargs):
+        """Loss and metrics of the student alone; see `keras.Model.evaluate`."""
+        with replicas.keeping_values(self):
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        """Outputs of the student alone; see `keras.Model.predict`."""
+        with replicas.keeping_values(self):
+            return super().predict(*args, **kwargs)
+
     def _distils(self, training):
         return bool(training) and self.student_loss_weight < 1
 

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_dskd import replicas
 from keras_dskd.ops.rows import channel_axis, rows
 from keras_dskd.taps import OUTPUT, Tap, capture, find_layer, layer_paths
 
@@ -35,6 +36,11 @@ class FeatureModel(keras.Model):
             name: rows(feature) if name in self.pooled else feature
             for name, feature in features.items()
         }
+
+    def predict(self, *args, **kwargs):
+        """The features of all data; see `keras.Model.predict`."""
+        with replicas.keeping_values(self):
+            return super().predict(*args, **kwargs)
 
 
 class ShapesOnly(keras.layers.Layer):

@@ -25,7 +25,7 @@ BELOW = {
     "ops": {"ops"},
     "losses": {"losses", "model_features", "ops"},
     "layers": {"layers", "ops", "weights"},
-    "model_features": {"ops", "taps"},
+    "model_features": {"ops", "replicas", "taps"},
     # The figure is drawn on demand, from NumPy arrays alone.
     "structure": {"model_features", "ops", "plotting", "taps"},
     "sample_weights": {"ops"},
