@@ -272,6 +272,35 @@ def test_inputs_of_several_arrays_and_paired_ones_are_taken(is_on_disk, tmp_path
         assert_features(made.cache_teacher(given, path, verbose=0), expected, **CLOSE)
 
 
+@pytest.mark.parametrize("is_on_disk", [False, True])
+def test_sparse_matrices_are_taken(is_on_disk, tmp_path):
+    sparse = pytest.importorskip("scipy.sparse", reason="SciPy is not installed")
+    teacher, x = mlp(4, name="teacher"), rows(N)
+    made = keras_dskd.Distiller(teacher, mlp(4), keras_dskd.losses.SoftTargets())
+    path = tmp_path / "cache" if is_on_disk else None
+    received = made.cache_teacher(sparse.csr_matrix(x), path, BATCH, verbose=0)
+    assert_features(received, {"(output)": teacher.predict(x, verbose=0)}, **CLOSE)
+    data = keras_dskd.CachedDataset(sparse.csr_matrix(x), batch_size=N, shuffle=False)
+    np.testing.assert_array_equal(data[0][0], x)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="ragged tensors are TensorFlow's"
+)
+@pytest.mark.parametrize("is_on_disk", [False, True])
+def test_ragged_tensors_are_taken(is_on_disk, tmp_path):
+    tensorflow = pytest.importorskip("tensorflow")
+    words = [[1, 2, 3], [4], [5, 6], [1, 1, 1]] * 3
+    inputs = keras.Input((None,), dtype="int32", ragged=True)
+    embedded = keras.layers.Embedding(7, 3)(inputs)
+    teacher = keras.Model(inputs, keras.layers.GlobalMaxPooling1D()(embedded))
+    made = keras_dskd.Distiller(teacher, mlp(4), keras_dskd.losses.SoftTargets())
+    path = tmp_path / "cache" if is_on_disk else None
+    x = tensorflow.ragged.constant(words, dtype="int32")
+    expected = {"(output)": teacher.predict(x, batch_size=4, verbose=0)}
+    assert_features(made.cache_teacher(x, path, 4, verbose=0), expected, **CLOSE)
+
+
 def test_a_single_sample_is_cached(tmp_path):
     made = distiller()
     received = made.cache_teacher(X[:1], tmp_path / "cache", verbose=0)
@@ -850,6 +879,8 @@ def test_rows_that_do_not_match_are_refused():
         keras_dskd.CachedDataset({**CACHED, "teacher_features": features})
     with pytest.raises(ValueError, match="same number of rows.*'y': .3."):
         keras_dskd.CachedDataset(CACHED, np.arange(3))
+    with pytest.raises(ValueError, match="`y` must be arrays.*asarray.*Received: int"):
+        keras_dskd.CachedDataset(CACHED, [0, 1, 0])
     with pytest.raises(ValueError, match="`batch_size` must be"):
         keras_dskd.CachedDataset(CACHED, batch_size=0)
     with pytest.raises(ValueError, match="`sample_weight` needs `y`"):

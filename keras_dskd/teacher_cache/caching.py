@@ -6,6 +6,7 @@ import os
 import keras
 import numpy as np
 
+from keras_dskd import arrays
 from keras_dskd.saving import fingerprint
 from keras_dskd.teacher_cache import feature_files, input_rows
 from keras_dskd.teacher_cache import manifest as manifests
@@ -107,23 +108,23 @@ class _Run:
         return features
 
     def in_memory(self, inputs):
-        arrays = None
+        cached = None
         for start, features in self._chunks(inputs, 0):
-            if arrays is None:
-                arrays = keras.tree.map_structure(
+            if cached is None:
+                cached = keras.tree.map_structure(
                     lambda chunk: np.empty(
                         (inputs.samples, *chunk.shape[1:]), chunk.dtype
                     ),
                     features,
                 )
-                size = sum(array.nbytes for array in manifests.leaves(arrays))
+                size = sum(array.nbytes for array in manifests.leaves(cached))
                 self._say(f"{size_text(size)} in memory", size, inputs.samples)
             for array, chunk in zip(
-                manifests.leaves(arrays), manifests.leaves(features), strict=True
+                manifests.leaves(cached), manifests.leaves(features), strict=True
             ):
                 array[start : start + len(chunk)] = chunk
         self._say_costs()
-        return arrays
+        return cached
 
     def on_disk(self, inputs, path, verify):
         path = os.fspath(path)
@@ -183,15 +184,12 @@ class _Run:
             x = inputs.rows(start, min(start + batches * batch_size, inputs.samples))
             # Not `predict_on_batch`, which would not share it out to devices.
             features = self.model.predict(x, batch_size=batch_size, verbose=0)
-            rows = len(keras.tree.flatten(x)[0])
+            rows = arrays.row_count(keras.tree.flatten(x)[0])
             _check_rows(features, rows)
             yield start, self.storage.cast(features, self.model.names)
             start += rows
             bar.update(start - first)
-            numbers = sum(
-                np.prod(array.shape, dtype="int64")
-                for array in keras.tree.flatten([x, features])
-            )
+            numbers = sum(map(arrays.number_count, keras.tree.flatten([x, features])))
             batch_bytes = 4 * numbers * batch_size / rows
             batches = int(np.clip(_CHUNK_BYTES / batch_bytes, 1, _CHUNK_BATCHES))
 

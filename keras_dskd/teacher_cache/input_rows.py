@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_dskd.arrays import dense
 from keras_dskd.teacher_cache.manifest import describe, leaves
 
 _DIGEST_ROWS = 16
@@ -128,7 +129,7 @@ def identity(inputs):
     count = min(_DIGEST_ROWS, inputs.samples)
     digest = hashlib.sha256()
     for index in np.linspace(0, inputs.samples - 1, count).round().astype(int).tolist():
-        row = keras.tree.map_structure(_dense, inputs.rows(index, index + 1))
+        row = keras.tree.map_structure(dense, inputs.rows(index, index + 1))
         for array in leaves(row):
             if array.dtype == object:
                 digest.update(repr(array.tolist()).encode())
@@ -144,12 +145,6 @@ def identity(inputs):
         "inputs": describe(row, described),
         "digest": digest.hexdigest(),
     }
-
-
-def _dense(array):
-    if hasattr(array, "toarray"):  # A sparse matrix of SciPy.
-        array = array.toarray()
-    return np.asarray(ops.convert_to_numpy(array))
 
 
 def _length(batch):
