@@ -199,6 +199,21 @@ def feature_shape(model, name):
     return (None, *FeatureModel(model, [name])(zeros)[name].shape[1:])
 
 
+def dtype_policies(model):
+    """Names of the dtype policies that a model's layers compute by, sorted.
+
+    Models that are a graph of layers compute nothing, and lose theirs when loaded.
+    """
+    layers = [model, *(layer for _, layer in layer_paths(model))]
+    return sorted(
+        {
+            layer.dtype_policy.name
+            for layer in layers
+            if not _has_graph(layer) and not isinstance(layer, keras.layers.InputLayer)
+        }
+    )
+
+
 def _has_graph(layer):
     return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None))
 

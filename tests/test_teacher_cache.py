@@ -548,6 +548,37 @@ def test_another_cache_is_refused_by_name(what, is_finished, finished, tmp_path)
     assert {k: v for k, v in contents(folder).items() if k != ".lock"} == before
 
 
+def test_a_teacher_that_computes_by_another_policy_is_refused(tmp_path):
+    """Its weights are the same float32 numbers, and its features are not."""
+
+    def cache(policy):
+        made = keras_dskd.Distiller(
+            mlp(4, name="teacher", dtype=policy),
+            mlp(4),
+            keras_dskd.losses.ChannelAlignment("hidden", "hidden"),
+        )
+        made.cache_teacher(rows(9), tmp_path / "cache", verbose=0)
+
+    cache("float32")
+    expected = "dtype policies: cached .*'float32'.*received .*'mixed_bfloat16'"
+    with pytest.raises(ValueError, match=expected):
+        cache("mixed_bfloat16")
+
+
+def test_a_teacher_that_was_loaded_is_the_one_that_was_saved(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        inner = keras.Sequential([keras.layers.Dense(5, name="hidden")])
+        teacher = keras.Sequential([keras.Input((4,)), inner, keras.layers.Dense(3)])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    teacher.save(tmp_path / "teacher.keras")
+    loaded = keras.models.load_model(tmp_path / "teacher.keras")
+    for one in (teacher, loaded):
+        made = keras_dskd.Distiller(one, mlp(4), keras_dskd.losses.SoftTargets())
+        made.cache_teacher(rows(9), tmp_path / "cache", verbose=0)
+
+
 def halve(folder):
     """Makes a finished cache one that was stopped after 12 rows."""
     manifest = manifests.read_manifest(folder)
@@ -574,12 +605,19 @@ def test_a_folder_without_a_cache_is_not_opened(tmp_path):
         keras_dskd.open_teacher_cache(tmp_path / "none")
 
 
-def test_another_format_is_refused(copied):
+def test_an_older_format_is_refused(copied, monkeypatch):
+    """One whose manifest lacks what is compared."""
     made, folder = copied
-    text = (folder / "manifest.json").read_text()
-    (folder / "manifest.json").write_text(text.replace("cache 1", "cache 2"))
-    with pytest.raises(ValueError, match="of the format 'keras_dskd teacher cache 2'"):
+    manifest = manifests.read_manifest(folder)
+    del manifest["pooled"]
+    with monkeypatch.context() as patch:
+        patch.setattr(manifests, "FORMAT", "keras_dskd teacher cache 1")
+        manifests.write_manifest(folder, {**manifest, "format": manifests.FORMAT})
+    expected = "of the format 'keras_dskd teacher cache 1'.*delete the folder"
+    with pytest.raises(ValueError, match=expected):
         made.cache_teacher(X, folder, verbose=0)
+    with pytest.raises(ValueError, match=expected):
+        keras_dskd.open_teacher_cache(folder)
 
 
 # Damage

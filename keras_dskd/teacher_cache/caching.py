@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_dskd import arrays
+from keras_dskd.model_features import dtype_policies
 from keras_dskd.saving import fingerprint
 from keras_dskd.teacher_cache import feature_files, input_rows
 from keras_dskd.teacher_cache import manifest as manifests
@@ -133,6 +134,7 @@ class _Run:
             "teacher": {
                 "name": self.model.model.name,
                 "fingerprint": fingerprint(self.model.model),
+                "dtype_policies": dtype_policies(self.model.model),
             },
             "layers": sorted(self.model.names),
             "pooled": sorted(self.model.pooled),
