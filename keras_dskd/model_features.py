@@ -16,20 +16,23 @@ class FeatureModel(keras.Model):
         names: Names of the layers to read. See `Tap`. `OUTPUT` is the final output.
         pooled: Those among them to pool over positions, where they are made: feature
             maps of a whole data set would fill memory.
+        takes: Function of a batch's `x` that returns the model's input. Defaults to
+            all of it.
 
     Output: a dict of name -> feature.
     """
 
-    def __init__(self, model, names, pooled=()):
+    def __init__(self, model, names, pooled=(), takes=None):
         super().__init__(autocast=False)
         self.model = model
         self.names = tuple(names)
         self.pooled = frozenset(pooled)
+        self.takes = takes or (lambda x: x)
 
     def call(self, inputs):
         taps = [Tap(self.model, name) for name in self.names if name != OUTPUT]
         with capture(taps) as features:
-            output = self.model(inputs, training=False)
+            output = self.model(self.takes(inputs), training=False)
         if OUTPUT in self.names:
             features[OUTPUT] = output
         return {

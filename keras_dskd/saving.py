@@ -158,10 +158,16 @@ class ResumableModel(keras.Model):
 
         Raises:
             ValueError: If the file lacks its teacher and none is given, or that is not
-                the one it was saved with, or the file holds one.
+                the one it was saved with, or the file holds one, or it holds no
+                distiller.
         """
         with loading_with(teacher):
             made = keras.models.load_model(filepath, **kwargs)
+        if not isinstance(made, ResumableModel):
+            raise ValueError(
+                f'"{filepath}" holds no distiller, but {made.name!r} of type '
+                f"{type(made).__name__}. Load it with `keras.models.load_model`."
+            )
         made._take_teacher_back()
         return made
 

@@ -31,7 +31,14 @@ BELOW = {
     "structure": {"arrays", "model_features", "ops", "plotting", "taps"},
     "sample_weights": {"ops"},
     "files": set(),
-    "teacher_cache": {"arrays", "files", "model_features", "saving", "teacher_cache"},
+    "teacher_cache": {
+        "arrays",
+        "files",
+        "model_features",
+        "pairs",
+        "saving",
+        "teacher_cache",
+    },
     "saving": {"files", "terms"},
     "terms": {"ops", "sample_weights", "taps"},
     "distiller": {

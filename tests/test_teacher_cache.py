@@ -359,6 +359,27 @@ def test_a_data_set_gives_the_cache_of_its_arrays(workers, labelled, tmp_path):
     made.cache_teacher(X, tmp_path / "cache", verbose=0)
 
 
+@pytest.mark.parametrize("is_on_disk", [False, True])
+def test_of_a_data_set_of_pairs_the_teachers_half_is_cached(is_on_disk, tmp_path):
+    class Pairs(Batches):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            return {"teacher": x, "student": x[..., :1]}, y
+
+    class Replay(Batches):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            return {"student": x[..., :1], "teacher_features": {"gap": x}}, y
+
+    made = distiller()
+    path = tmp_path / "cache" if is_on_disk else None
+    received = made.cache_teacher(Pairs(), path, verbose=0)
+    assert_features(received, live(made), **CLOSE)
+    made.cache_teacher(X, path, verbose=0)  # The same cache.
+    with pytest.raises(ValueError, match="teacher's modality is missing"):
+        made.cache_teacher(Replay(), tmp_path / "other" if path else None, verbose=0)
+
+
 def test_batches_of_several_sizes_are_refused_on_disk(tmp_path):
     class Uneven(Batches):
         def __getitem__(self, index):

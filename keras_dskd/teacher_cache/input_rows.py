@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_dskd.arrays import dense
+from keras_dskd.pairs import teacher_input
 from keras_dskd.teacher_cache.manifest import describe, leaves
 
 _DIGEST_ROWS = 16
@@ -57,9 +58,10 @@ class Arrays:
 
 
 class Batches:
-    """A `PyDataset` in its order; all batches but the last are of one size.
+    """A `PyDataset` in its order, or the teacher's half of one of pairs.
 
-    Its first and last batch are read to count the rows.
+    All batches but the last are of one size. The first and the last one are read to
+    count the rows.
 
     Args:
         dataset: The `keras.utils.PyDataset`. Its `workers` read as threads.
@@ -99,7 +101,7 @@ class Batches:
         batch = self.dataset[number]
         batch = tuple(batch) if isinstance(batch, list) else batch
         x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        return keras.tree.map_structure(ops.convert_to_numpy, x)
+        return keras.tree.map_structure(ops.convert_to_numpy, teacher_input(x))
 
     def _check(self, number, batch):
         offset = number * self.batch_size
