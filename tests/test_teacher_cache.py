@@ -724,12 +724,28 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(copied):
         keras_dskd.open_teacher_cache(folder)
 
 
-def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch, capsys):
     usage = type(shutil.disk_usage(tmp_path))(10**9, 10**9, 10)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="needs .* kB more, and the disk has 10 B free"):
-        distiller().cache_teacher(X, tmp_path / "cache", verbose=0)
-    assert not list((tmp_path / "cache").glob("*.npy"))
+        distiller().cache_teacher(X, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+    assert "kB a sample, 37 samples" in capsys.readouterr().out
+
+
+def test_files_are_closed_though_the_first_one_fails(tmp_path, monkeypatch):
+    closed = []
+
+    def failing(file):
+        file._file.close()
+        closed.append(file.filepath)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_files.FeatureFile, "close", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            distiller().cache_teacher(X, tmp_path / "cache", verbose=0)
+    assert len(closed) == 3
 
 
 # float16

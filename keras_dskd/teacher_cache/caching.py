@@ -31,10 +31,7 @@ def cache(model, x, path=None, batch_size=32, dtype=None, verify=True, verbose="
         verify: Whether to compare the checksums of a finished cache.
         verbose: As in `keras.Model.predict`.
     """
-    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ValueError(
-            f"`batch_size` must be a whole number above 0. Received: {batch_size!r}"
-        )
+    input_rows.check_batch_size(batch_size)
     if path is None and isinstance(x, keras.utils.PyDataset):
         inputs = None  # `predict` reads ahead, and takes batches of any sizes.
     else:
@@ -167,6 +164,7 @@ class _Run:
                         inputs.samples,
                         manifest["finished_rows"],
                     )
+                    writer.open()
                 writer.append(
                     manifests.leaves(features), rounding=self.storage.rounding
                 )

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_dskd.arrays import dense, row_count, sliceable
+from keras_dskd.teacher_cache.input_rows import check_batch_size
 
 
 class CachedDataset(keras.utils.PyDataset):
@@ -58,10 +59,7 @@ class CachedDataset(keras.utils.PyDataset):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise ValueError(
-                f"`batch_size` must be a whole number above 0. Received: {batch_size!r}"
-            )
+        check_batch_size(batch_size)
         given = {"x": x, "y": y, "sample_weight": sample_weight}
         if y is None and sample_weight is not None:
             raise ValueError("`sample_weight` needs `y`. Received: y=None")

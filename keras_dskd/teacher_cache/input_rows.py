@@ -14,6 +14,14 @@ from keras_dskd.teacher_cache.manifest import describe, leaves
 _DIGEST_ROWS = 16
 
 
+def check_batch_size(batch_size):
+    """Raises `ValueError` unless it is a whole number above 0."""
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be a whole number above 0. Received: {batch_size!r}"
+        )
+
+
 def by_rows(x):
     """`x` as `Arrays` or `Batches`, or `None` where nobody can tell its rows."""
     if isinstance(x, keras.utils.PyDataset):
