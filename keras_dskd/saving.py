@@ -68,7 +68,9 @@ class ResumableModel(keras.Model):
 
         The file takes the place of an older one when it is complete, and not before.
         It loads with `keras.models.load_model`, in safe mode, on any backend; the
-        plain student can `load_weights` from it.
+        plain student can `load_weights` from it. Where Keras has to ask before it
+        writes over a file, at remote paths and with `zipped=False` Keras writes as it
+        does, with no such replacing and nothing for the plain student.
 
         Args:
             filepath: Path of the file, which ends in `.keras`.
@@ -106,7 +108,8 @@ class ResumableModel(keras.Model):
         """Saves all weights and states of training; see `keras.Model.save_weights`.
 
         The file takes the place of an older one when it is complete, and not before.
-        The plain student can load it as well.
+        The plain student can load it as well. Where Keras has to ask before it writes
+        over a file, and at remote paths, it writes as it does, with neither.
 
         Args:
             filepath: Path of the file, which ends in `.weights.h5`.
@@ -158,10 +161,16 @@ class ResumableModel(keras.Model):
 
         Raises:
             ValueError: If the file lacks its teacher and none is given, or that is not
-                the one it was saved with, or the file holds one.
+                the one it was saved with, or the file holds one, or it holds no
+                distiller.
         """
         with loading_with(teacher):
             made = keras.models.load_model(filepath, **kwargs)
+        if not isinstance(made, ResumableModel):
+            raise ValueError(
+                f'"{filepath}" holds no distiller, but {made.name!r} of type '
+                f"{type(made).__name__}. Load it with `keras.models.load_model`."
+            )
         made._take_teacher_back()
         return made
 

@@ -16,6 +16,7 @@ BACKENDS = {"tensorflow", "jax", "torch"}
 # Each module, or folder of modules, and those of the package that it may import.
 BELOW = {
     "version": set(),
+    "arrays": set(),
     "replicas": set(),
     "pairs": set(),
     "taps": set(),
@@ -25,12 +26,19 @@ BELOW = {
     "ops": {"ops"},
     "losses": {"losses", "model_features", "ops"},
     "layers": {"layers", "ops", "weights"},
-    "model_features": {"ops", "taps"},
+    "model_features": {"ops", "replicas", "taps"},
     # The figure is drawn on demand, from NumPy arrays alone.
-    "structure": {"model_features", "ops", "plotting", "taps"},
+    "structure": {"arrays", "model_features", "ops", "plotting", "taps"},
     "sample_weights": {"ops"},
     "files": set(),
-    "teacher_cache": {"files", "saving", "teacher_cache"},
+    "teacher_cache": {
+        "arrays",
+        "files",
+        "model_features",
+        "pairs",
+        "saving",
+        "teacher_cache",
+    },
     "saving": {"files", "terms"},
     "terms": {"ops", "sample_weights", "taps"},
     "distiller": {
@@ -46,7 +54,7 @@ BELOW = {
         "terms",
         "weights",
     },
-    "pair_check": {"model_features", "pairs", "structure", "taps"},
+    "pair_check": {"arrays", "model_features", "pairs", "structure", "taps"},
     "callbacks": {"model_features", "ops", "pairs", "structure", "taps", "terms"},
     "recipes": {"distiller", "losses", "model_features", "ops", "taps"},
     "__init__": {

@@ -203,3 +203,18 @@ def test_features_that_are_constant_agree_with_nothing():
 def test_wrong_uses_say_what_came(x, kwargs, message):
     with pytest.raises(ValueError, match=message):
         check_pairs(*models(), x, **kwargs)
+
+
+def test_tensors_are_arrays_too():
+    mask = np.arange(N) % 4 > 0
+    y = np.arange(N) % 2
+    expected = check_pairs(*models(), {**X, "teacher_mask": mask}, y)
+    x = {**X, "teacher_mask": mask}
+    tensors = {key: keras.ops.convert_to_tensor(array) for key, array in x.items()}
+    received = check_pairs(*models(), tensors, keras.ops.convert_to_tensor(y))
+    assert received == expected
+
+
+def test_what_is_no_array_of_rows_is_refused():
+    with pytest.raises(ValueError, match="arrays of one row a sample.*generator"):
+        check_pairs(*models(), {**X, "teacher": (row for row in X["teacher"])})

@@ -2,7 +2,9 @@
 
 import keras
 import numpy as np
-from keras import ops
+
+from keras_dskd.arrays import dense, row_count, sliceable
+from keras_dskd.teacher_cache.input_rows import check_batch_size
 
 
 class CachedDataset(keras.utils.PyDataset):
@@ -57,16 +59,13 @@ class CachedDataset(keras.utils.PyDataset):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise ValueError(
-                f"`batch_size` must be a whole number above 0. Received: {batch_size!r}"
-            )
+        check_batch_size(batch_size)
         given = {"x": x, "y": y, "sample_weight": sample_weight}
         if y is None and sample_weight is not None:
             raise ValueError("`sample_weight` needs `y`. Received: y=None")
         self.arrays = {
             # tf.data has no lists.
-            what: keras.tree.lists_to_tuples(keras.tree.map_structure(_by_rows, part))
+            what: keras.tree.lists_to_tuples(keras.tree.map_structure(sliceable, part))
             for what, part in given.items()
             if part is not None
         }
@@ -100,7 +99,7 @@ class CachedDataset(keras.utils.PyDataset):
         # In the order of the file, which is the order that `h5py` takes as well.
         rows, places = np.unique(rows, return_inverse=True)
         batch = keras.tree.map_structure(
-            lambda array: np.asarray(array[rows])[places], self.arrays
+            lambda array: dense(array[rows])[places], self.arrays
         )
         return tuple(batch[part] for part in ("x", "y", "sample_weight")[: len(batch)])
 
@@ -109,17 +108,17 @@ class CachedDataset(keras.utils.PyDataset):
         self.epoch += 1
 
 
-def _by_rows(array):
-    if hasattr(array, "to_numpy"):  # A data frame or series of pandas.
-        return array.to_numpy()
-    return ops.convert_to_numpy(array) if ops.is_tensor(array) else array
-
-
 def _common_length(arrays):
-    lengths = {
-        what: sorted({len(array) for array in keras.tree.flatten(part)})
-        for what, part in _parts(arrays)
-    }
+    lengths = {}
+    for what, part in _parts(arrays):
+        leaves = keras.tree.flatten(part)
+        counts = {row_count(array) for array in leaves}
+        if None in counts:
+            raise ValueError(
+                f"`{what}` must be arrays of one row a sample, such as "
+                f"`numpy.asarray(...)` of a list. Received: {type(leaves[0]).__name__}"
+            )
+        lengths[what] = sorted(counts)
     if len(set().union(*lengths.values())) != 1:
         raise ValueError(
             f"All arrays must have the same number of rows. Received: {lengths}"

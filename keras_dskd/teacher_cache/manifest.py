@@ -14,7 +14,7 @@ except ImportError:  # Windows: two processes that write at once are not noticed
     fcntl = None
 
 MANIFEST = "manifest.json"
-FORMAT = "keras_dskd teacher cache 1"
+FORMAT = "keras_dskd teacher cache 2"
 
 _LOCK = ".lock"
 _OURS = {_LOCK, f".partial-{MANIFEST}"}  # What a process killed early leaves behind.
@@ -49,7 +49,8 @@ def read_manifest(path):
     if manifest.get("format") != FORMAT:
         raise ValueError(
             f'"{filepath}" is of the format {manifest.get("format")!r}. Expected: '
-            f"{FORMAT!r}. Pass another `path`."
+            f"{FORMAT!r}. Pass another `path`, or delete the folder to make the cache "
+            "anew."
         )
     if checksum != _checksum(manifest):
         raise ValueError(damaged(filepath, "Its checksum differs"))
@@ -171,6 +172,7 @@ def _differences(cached, wanted):
         )
         yield f"teacher: cached {one}, received {other}"
     for what, keys in (
+        ("dtype policies", ["teacher", "dtype_policies"]),
         ("layers", ["layers"]),
         ("pooled layers", ["pooled"]),
         ("dtype", ["dtype"]),
