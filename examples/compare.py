@@ -5,14 +5,15 @@ weights of the student is drawn. Every method starts from these and sees the sam
 batches in the same order, so that differences between methods are paired.
 """
 
+import functools
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 from scipy import stats
+from training import Progress, train
 
 import keras_dskd
 
@@ -32,29 +33,6 @@ class PairedData:
     def classes(self):
         """Number of classes."""
         return int(self.y_train.max()) + 1
-
-
-class Batches(keras.utils.PyDataset):
-    """Shuffled batches in an order given by the seed alone, on every backend."""
-
-    def __init__(self, x, y, seed, batch_size):
-        super().__init__()
-        self.x, self.y, self.seed, self.batch_size = x, y, seed, batch_size
-        self.epoch = -1
-        self.on_epoch_end()
-
-    def __len__(self):
-        # Batch statistics want full batches.
-        return len(self.y) // self.batch_size
-
-    def __getitem__(self, index):
-        rows = self.order[index * self.batch_size :][: self.batch_size]
-        return keras.tree.map_structure(lambda array: array[rows], (self.x, self.y))
-
-    def on_epoch_end(self):
-        self.epoch += 1
-        order = np.random.default_rng([self.seed, self.epoch])
-        self.order = order.permutation(len(self.y))
 
 
 def alone(teacher, student, steps):
@@ -110,7 +88,8 @@ def compare(data, make_teacher, make_student, *, seeds, epochs, batch_size, out)
         progress.next(f"seed {seed}, teacher")
         keras.utils.set_random_seed(seed)
         teacher = make_teacher()
-        _train(teacher, data.strong_train, data.y_train, seed, epochs, batch_size)
+        fit = functools.partial(train, seed=seed, epochs=epochs, batch_size=batch_size)
+        fit(teacher, data.strong_train, data.y_train)
         correct = _accuracy(teacher, data.strong_test, data.y_test)
         accuracies["teacher, strong modality"].append(correct)
         if seed == 0:
@@ -125,7 +104,7 @@ def compare(data, make_teacher, make_student, *, seeds, epochs, batch_size, out)
             x = data.weak_train
             if model is not student:
                 x = {"teacher": data.strong_train, "student": data.weak_train}
-            _train(model, x, data.y_train, seed, epochs, batch_size)
+            fit(model, x, data.y_train)
             accuracies[method].append(_accuracy(student, data.weak_test, data.y_test))
             if seed == 0 and method != "+ soft targets":
                 reports.append(_report(student, data.weak_test, data.y_test, method))
@@ -179,46 +158,9 @@ def _difference(differences):
     return text
 
 
-def _train(model, x, y, seed, epochs, batch_size):
-    batches = Batches(x, y, seed, batch_size)
-    steps = epochs * len(batches)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        1e-4, steps, warmup_target=3e-3, warmup_steps=max(steps // 5, 1)
-    )
-    model.compile(
-        keras.optimizers.AdamW(schedule),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    model.fit(batches, epochs=epochs, verbose=0)
-
-
 def _accuracy(model, x, y):
     return float(np.mean(model.predict(x, verbose=0).argmax(axis=-1) == y))
 
 
 def _report(model, x, y, name):
     return keras_dskd.structure_report(model, x, ["block2", "features"], y, name=name)
-
-
-class Progress:
-    """One line that says what is being trained, and how long the rest will take."""
-
-    def __init__(self, total):
-        self.total, self.count, self.start = total, 0, time.monotonic()
-
-    def next(self, what):
-        """Starts the next training."""
-        left = ""
-        if self.count:
-            seconds = (time.monotonic() - self.start) / self.count
-            left = f", about {seconds * (self.total - self.count):.0f} s left"
-        self.count += 1
-        self._write(f"[{self.count}/{self.total}] {what}{left}")
-
-    def done(self):
-        """Ends the line."""
-        self._write(f"{self.total} trainings in {time.monotonic() - self.start:.0f} s")
-        print(flush=True)
-
-    def _write(self, text):
-        print(f"\r{text:78}", end="", flush=True)

@@ -1,4 +1,4 @@
-"""Small convolutional networks for the examples, teacher and student alike."""
+"""Small networks for the examples, teacher and student alike."""
 
 import keras
 
@@ -27,5 +27,29 @@ def cnn(input_shape, classes, widths, name):
         x = keras.layers.BatchNormalization(momentum=0.9, name=f"norm{number}")(x)
         x = keras.layers.ReLU(name=f"block{number}")(x)
     x = keras.layers.GlobalAveragePooling2D(name="features")(x)
+    outputs = keras.layers.Dense(classes, name="logits")(x)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def mlp(input_shape, classes, widths, name):
+    """Blocks of a dense layer, batch normalisation and ReLU, for rows of a table.
+
+    Args:
+        input_shape: `(columns,)`, of columns that are standardised.
+        classes: Number of classes.
+        widths: Units of each block.
+        name: Name of the model.
+
+    Returns:
+        A `keras.Model` that gives logits. Block i ends in the layer `block{i}`,
+        counted from 1; the last Dense layer, `logits`, reads the layer `features`,
+        which is the last block's end by another name.
+    """
+    x = inputs = keras.Input(input_shape)
+    for number, width in enumerate(widths, start=1):
+        x = keras.layers.Dense(width, use_bias=False, name=f"dense{number}")(x)
+        x = keras.layers.BatchNormalization(momentum=0.9, name=f"norm{number}")(x)
+        x = keras.layers.ReLU(name=f"block{number}")(x)
+    x = keras.layers.Identity(name="features")(x)
     outputs = keras.layers.Dense(classes, name="logits")(x)
     return keras.Model(inputs, outputs, name=name)

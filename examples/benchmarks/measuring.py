@@ -39,10 +39,19 @@ def parse(parser, rounds):
     # For the processes in which memory is measured.
     parser.add_argument("--memory-of", help="measure the memory of this side alone")
     arguments = parser.parse_args()
-    if arguments.backend not in (None, backend()):
-        os.environ["KERAS_BACKEND"] = arguments.backend
-        os.execv(sys.executable, [sys.executable, *sys.argv])
+    move_to(arguments.backend)
     return arguments
+
+
+def move_to(name):
+    """Starts the script anew with another Keras backend, unless it has that one.
+
+    Args:
+        name: Name of the backend, or `None` for whichever there is.
+    """
+    if name not in (None, backend()):
+        os.environ["KERAS_BACKEND"] = name
+        os.execv(sys.executable, [sys.executable, *sys.argv])
 
 
 def backend():

@@ -1,0 +1,247 @@
+"""What the runs of `methods.py` say of each method, against two baselines."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from paired_statistics import holm, mean_ranks, outcome, paired_difference
+from records import RESULTS
+
+#: What all methods are compared with: no teacher, and the simplest use of one.
+BASELINES = ("student", "soft_targets")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of a record, as tables show it.
+
+    Attributes:
+        name: Its name in records.
+        label: What tables call it.
+        scale: Factor from records to tables.
+        digits: After the point.
+        sign: 1 where higher is better, -1 where lower is.
+    """
+
+    name: str
+    label: str
+    scale: float
+    digits: int
+    sign: int
+
+
+METRICS = {
+    "accuracy": Metric("accuracy", "accuracy, %", 100.0, 2, 1),
+    "nll": Metric("nll", "NLL", 1.0, 3, -1),
+    "ece": Metric("ece", "ECE, %", 100.0, 2, -1),
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in method and seed alone.
+
+    Attributes:
+        about: What they share: entries of their records.
+        runs: Dict of method -> dict of seed -> record.
+    """
+
+    about: dict
+    runs: dict
+
+    @property
+    def name(self):
+        """The data, and how they were degraded."""
+        return " ".join(filter(None, (self.about["data"], self.about["degrade"])))
+
+    @property
+    def backend(self):
+        """The backend, and the version of Keras."""
+        return f"{self.about['backend']}, Keras {self.about['keras']}"
+
+    @property
+    def students(self):
+        """Names of all methods: of all that was run but the teacher."""
+        return [name for name in self.runs if name != "teacher"]
+
+    @property
+    def degradation(self):
+        """`(name, strength)` of the degradation, or `None`."""
+        if self.about["degrade"] is None:
+            return None
+        name, _, strength = self.about["degrade"].partition(":")
+        return name, float(strength)
+
+    def values(self, method, metric):
+        """The metric of a method's runs, as tables show it, one a seed."""
+        runs = self.runs[method]
+        return np.array([metric.scale * runs[seed][metric.name] for seed in runs])
+
+    def against(self, baseline, metric):
+        """Every method's difference to a baseline, over the seeds that both ran.
+
+        Args:
+            baseline: One of `BASELINES`.
+            metric: A `Metric`.
+
+        Returns:
+            Dict of method -> `(Difference, p)`, p by Holm over these methods. Without
+            the earlier baselines, whose comparison is the same the other way round;
+            empty where the baseline was not run.
+        """
+        if baseline not in self.runs:
+            return {}
+        left_out = ("teacher", *BASELINES[: BASELINES.index(baseline) + 1])
+        differences = {}
+        for method in self.runs:
+            if method not in left_out:
+                pair = self._paired(method, baseline, metric)
+                if pair is not None:
+                    differences[method] = paired_difference(*pair)
+        corrected = holm({name: made.p for name, made in differences.items()})
+        return {name: (differences[name], corrected[name]) for name in differences}
+
+    def _paired(self, method, baseline, metric):
+        runs, others = self.runs[method], self.runs[baseline]
+        seeds = [seed for seed in runs if seed in others]
+        if not seeds:
+            return None
+        return [
+            [metric.scale * side[seed][metric.name] for seed in seeds]
+            for side in (runs, others)
+        ]
+
+
+def groups(records):
+    """The records by all that they share but method and seed, in order.
+
+    Raises:
+        SystemExit: If there are none, some are scored on validation rows and some on
+            test rows, or a method's own weight has changed between runs.
+    """
+    splits = {record["split"] for record in records}
+    if len(splits) != 1:
+        raise SystemExit(
+            "A table is of validation rows or of test rows. These files hold runs on: "
+            f"{', '.join(sorted(splits)) or 'none'}. Choose with --where split=test"
+        )
+    found = {}
+    for record in records:
+        names = sorted(set(record) - {*RESULTS, "method", "weight", "seed"})
+        about = {name: record[name] for name in names}
+        group = found.setdefault(repr(about), Group(about, {}))
+        runs = group.runs.setdefault(record["method"], {})
+        if record["seed"] in runs:
+            raise SystemExit(
+                f"{group.name}: {record['method']} was run with weight "
+                f"{record['weight']} and with another. Keep one of them."
+            )
+        runs[record["seed"]] = record
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Overall:
+    """What a method is over data sets.
+
+    Attributes:
+        sets: Number of data sets on which it was run.
+        mean: Mean of its metric.
+        against: Dict of baseline -> `(Difference over data sets, wins, ties, losses)`;
+            a win is a difference on one data set that Holm's p calls one.
+        rank: Mean rank, or `None` if it was not run on all data sets.
+    """
+
+    sets: int
+    mean: float
+    against: dict
+    rank: float | None
+
+
+def overall(of_sets, metric):
+    """What each method is over data sets, each of which counts once.
+
+    Args:
+        of_sets: `Group`s, one a data set.
+        metric: A `Metric`.
+
+    Returns:
+        Dict of method -> `Overall`, and Friedman's p over methods that were run on all
+        data sets, or `None`.
+    """
+    methods = list(dict.fromkeys(name for group in of_sets for name in group.students))
+    means = {
+        method: [
+            group.values(method, metric).mean()
+            for group in of_sets
+            if method in group.runs
+        ]
+        for method in methods
+    }
+    ranks, p = mean_ranks(
+        {
+            method: metric.sign * np.array(values)
+            for method, values in means.items()
+            if len(values) == len(of_sets)
+        }
+    )
+    compared = {
+        baseline: [group.against(baseline, metric) for group in of_sets]
+        for baseline in BASELINES
+    }
+    found = {
+        method: Overall(
+            len(means[method]),
+            float(np.mean(means[method])),
+            {
+                baseline: _over_sets([c[method] for c in made if method in c], metric)
+                for baseline, made in compared.items()
+                if any(method in c for c in made)
+            },
+            ranks.get(method),
+        )
+        for method in methods
+    }
+    return found, p
+
+
+def _over_sets(compared, metric):
+    means = [difference.mean for difference, _ in compared]
+    outcomes = [outcome(difference, p) for difference, p in compared]
+    if metric.sign < 0:
+        swapped = {"win": "loss", "loss": "win", "tie": "tie"}
+        outcomes = [swapped[result] for result in outcomes]
+    counts = [outcomes.count(result) for result in ("win", "tie", "loss")]
+    return paired_difference(means, np.zeros(len(means))), *counts
+
+
+def slope(of_strengths, method, baseline, metric):
+    """How a difference grows with the strength of a degradation.
+
+    Args:
+        of_strengths: `Group`s, one a strength.
+        method: The method.
+        baseline: What it is compared with.
+        metric: A `Metric`.
+
+    Returns:
+        `Difference` of the least-squares slopes, one a seed, to 0, in units of the
+        metric from strength 0 to strength 1; or `None` with fewer than two strengths.
+    """
+    of_strengths = [
+        group for group in of_strengths if {method, baseline} <= set(group.runs)
+    ]
+    strengths = [group.degradation[1] for group in of_strengths]
+    seeds = [
+        set(group.runs[name]) for group in of_strengths for name in (method, baseline)
+    ]
+    if len(strengths) < 2 or not set.intersection(*seeds):
+        return None
+    slopes = []
+    for seed in sorted(set.intersection(*seeds)):
+        differences = [
+            group.runs[method][seed][metric.name]
+            - group.runs[baseline][seed][metric.name]
+            for group in of_strengths
+        ]
+        slopes.append(metric.scale * np.polyfit(strengths, differences, 1)[0])
+    return paired_difference(slopes, np.zeros(len(slopes)))

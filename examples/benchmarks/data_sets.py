@@ -1,0 +1,215 @@
+"""Paired data for `methods.py`: by name or from a file, degraded, split, limited."""
+
+import sys
+import zlib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_breast_cancer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import degradations
+import optical_to_radar
+import quickstart
+from compare import PairedData
+
+#: Data sets that ship with scikit-learn.
+NAMES = ("digits", "breast_cancer")
+
+VALIDATION_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Paired data with what says where they come from.
+
+    Attributes:
+        name: Of the data set; of a file, without folder and suffix.
+        data: `PairedData`: images in [0, 1], or tables as they came.
+        scenes: `(n,)` scene of each training row, or `None`. Validation shares none
+            with training.
+        checksum: Of the arrays before they were degraded. Results of another version
+            of the data are results of other data.
+        degrade: `"name:strength"` of what made the weak modality out of the strong
+            one, or `None`.
+    """
+
+    name: str
+    data: PairedData
+    scenes: np.ndarray | None
+    checksum: str
+    degrade: str | None = None
+
+    @property
+    def is_images(self):
+        """Whether rows are images, and not rows of a table."""
+        return self.data.strong_train.ndim == 4
+
+
+def load(source, degrade=None):
+    """Loads a data set.
+
+    Args:
+        source: One of `NAMES`, or the path of an `.npz` file as `optical_to_radar.py`
+            takes it, of images or of tables. `scene_train` in it is the scene of each
+            training row.
+        degrade: `"name:strength"`, as `degradations.py` has them: the weak modality is
+            then made out of the strong one. The same for all seeds.
+
+    Returns:
+        A `DataSet`.
+
+    Raises:
+        SystemExit: If there is no such data set, or it cannot be used.
+    """
+    scenes = None
+    if source == "digits":
+        data = quickstart.load()
+    elif source == "breast_cancer":
+        data = breast_cancer()
+    elif Path(source).suffix == ".npz":
+        if not Path(source).is_file():
+            raise SystemExit(f"There is no file {source}")
+        data = optical_to_radar.load(source)
+        with np.load(source, allow_pickle=False) as file:
+            scenes = file["scene_train"] if "scene_train" in file else None
+    else:
+        raise SystemExit(
+            f"--data takes {', '.join(NAMES)} or an .npz file. Received: {source}"
+        )
+    ranks = {data.strong_train.ndim, data.weak_train.ndim}
+    if ranks not in ({4}, {2}):
+        raise SystemExit(
+            f"{source}: both modalities must be images (n, height, width, channels) or "
+            f"tables (n, columns). Received: {data.strong_train.shape} and "
+            f"{data.weak_train.shape}"
+        )
+    name = Path(source).stem
+    made = DataSet(name, data, scenes, _checksum(data))
+    return made if degrade is None else _degraded(made, degrade)
+
+
+def breast_cancer():
+    """Two views of a table: means and worst values teach, standard errors learn.
+
+    398 rows to train and 171 to test, of 20 and 10 columns and 2 classes.
+    """
+    table = load_breast_cancer()
+    is_error = np.array([name.endswith("error") for name in table.feature_names])
+    order = stratified_order(table.target, np.random.default_rng(0))
+    train, test = np.split(order, [round(0.7 * len(order))])
+    strong = table.data[:, ~is_error].astype("float32")
+    weak = table.data[:, is_error].astype("float32")
+    y = table.target.astype("int32")
+    return PairedData(
+        strong[train], weak[train], y[train], strong[test], weak[test], y[test]
+    )
+
+
+def split(data_set, on, seed, limit=None):
+    """The rows to train on and those to score on.
+
+    Args:
+        data_set: A `DataSet`.
+        on: `"test"`: all training rows, scored on the test rows. `"validation"`: the
+            training rows but a fifth, scored on that fifth; test rows are not touched.
+        seed: Of the fifth and of the limit. The fifth has the classes' shares, or is
+            of whole scenes where these are known.
+        limit: Train on so many rows at most, with the classes' shares.
+
+    Returns:
+        `PairedData`, whose test arrays are those to score on. Tables are standardised
+        with the statistics of the rows to train on.
+
+    Raises:
+        SystemExit: If there are fewer training rows than the limit.
+    """
+    data, rng = data_set.data, np.random.default_rng([1, seed])
+    rows = np.arange(len(data.y_train))
+    if on == "validation":
+        held = _validation_rows(data_set, rng)
+        rows = np.setdiff1d(rows, held)
+    if limit is not None:
+        if not 0 < limit <= len(rows):
+            raise SystemExit(
+                f"--limit {limit}: {data_set.name} has {len(rows)} rows to train on."
+            )
+        rows = rows[stratified_order(data.y_train[rows], rng)[:limit]]
+    result = replace(data, **_rows(data, rows, "train"))
+    if on == "validation":
+        scored = _rows(data, held, "train")
+        result = replace(
+            result,
+            **{key.replace("_train", "_test"): rows for key, rows in scored.items()},
+        )
+    return result if data_set.is_images else _standardised(result)
+
+
+def stratified_order(y, rng):
+    """Row indices in an order of which every beginning has the classes' shares."""
+    order = rng.permutation(len(y))
+    place = np.empty(len(y))
+    for label in np.unique(y):
+        rows = order[y[order] == label]
+        place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return order[np.argsort(place[order], kind="stable")]
+
+
+def _validation_rows(data_set, rng):
+    y = data_set.data.y_train
+    count = round(VALIDATION_SHARE * len(y))
+    if data_set.scenes is None:
+        return np.sort(stratified_order(y, rng)[:count])
+    scenes = rng.permutation(np.unique(data_set.scenes))
+    sizes = np.cumsum([np.sum(data_set.scenes == scene) for scene in scenes])
+    held = scenes[: 1 + np.searchsorted(sizes, count)]
+    if len(held) == len(scenes):
+        raise SystemExit(f"{data_set.name} has too few scenes to hold some back.")
+    return np.flatnonzero(np.isin(data_set.scenes, held))
+
+
+def _rows(data, rows, part):
+    keys = [field.name for field in fields(data) if field.name.endswith(part)]
+    return {key: getattr(data, key)[rows] for key in keys}
+
+
+def _standardised(data):
+    arrays = {}
+    for side in ("strong", "weak"):
+        train = getattr(data, f"{side}_train")
+        mean, spread = train.mean(axis=0), train.std(axis=0)
+        # A column that does not vary stays 0.
+        spread = np.where(spread > 0, spread, 1)
+        for part in ("train", "test"):
+            key = f"{side}_{part}"
+            arrays[key] = (getattr(data, key) - mean) / spread
+    return replace(data, **arrays)
+
+
+def _degraded(data_set, degrade):
+    name, _, strength = degrade.partition(":")
+    arrays = {}
+    try:
+        for number, part in enumerate(("train", "test")):
+            arrays[f"weak_{part}"] = degradations.degrade(
+                getattr(data_set.data, f"strong_{part}"),
+                name,
+                float(strength),
+                np.random.default_rng([0, number]),
+            )
+    except ValueError as error:
+        raise SystemExit(
+            f"--degrade {degrade}: {error} Write name:strength, as in speckle:0.5"
+        ) from error
+    data = replace(data_set.data, **arrays)
+    # "speckle:0.5" and "speckle:.50" are the same.
+    return replace(data_set, data=data, degrade=f"{name}:{float(strength):g}")
+
+
+def _checksum(data):
+    checksum = 0
+    for field in fields(data):
+        array = np.ascontiguousarray(getattr(data, field.name))
+        checksum = zlib.crc32(array.tobytes(), checksum)
+    return f"{checksum:08x}"

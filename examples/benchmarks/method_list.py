@@ -1,0 +1,139 @@
+"""The methods that `methods.py` compares, each a list of losses and weights.
+
+A method makes the model to compile out of a trained teacher and a new student. To try
+one of your own, write such a function and add it to `METHODS`.
+
+Where a method has a weight, its own is a start, and `name@weight` takes another. Choose
+it on validation rows.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import baselines
+from baselines import TERMS, weighted
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import compare
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train a student.
+
+    Attributes:
+        make: Function of `(teacher, student, steps)` that returns the model to
+            compile: the student, or a `Distiller`. Takes `weight` where there is one.
+        group: What it belongs to, for `--methods`.
+        weight: Weight in the total, or `None` if it has none to choose.
+        pairs: Which teacher row a student's row is shown with: `"own"`, that of
+            `"any"` row, or that of a row of the same `"class"`.
+        is_teacher_trained: Whether the teacher has learnt anything.
+        label_smoothing: Share of the labels that goes to all classes alike.
+        reads_maps: Whether it needs feature maps, so that tables are none for it.
+    """
+
+    make: Callable
+    group: str
+    weight: float | None = None
+    pairs: str = "own"
+    is_teacher_trained: bool = True
+    label_smoothing: float = 0.0
+    reads_maps: bool = False
+
+
+METHODS = {
+    "student": Method(compare.alone, "methods"),
+    "soft_targets": Method(compare.soft_targets, "methods"),
+    "dskd": Method(compare.dskd, "methods"),
+    "recommended": Method(compare.recommended, "methods"),
+    # Controls: what a gain is not due to.
+    "label_smoothing": Method(compare.alone, "controls", label_smoothing=0.1),
+    "soft_targets_shuffled": Method(compare.soft_targets, "controls", pairs="any"),
+    "recommended_shuffled": Method(compare.recommended, "controls", pairs="any"),
+    "recommended_shuffled_in_class": Method(
+        compare.recommended, "controls", pairs="class"
+    ),
+    "recommended_untrained": Method(
+        compare.recommended, "controls", is_teacher_trained=False
+    ),
+    # Beside soft targets, and in place of them.
+    **{
+        name: Method(
+            functools.partial(weighted, terms),
+            "baselines",
+            weight=weight,
+            reads_maps=terms is baselines.attention_transfer,
+        )
+        for name, (terms, weight) in TERMS.items()
+    },
+    "decoupled": Method(
+        functools.partial(weighted, baselines.decoupled, soft_targets=False),
+        "baselines",
+        weight=0.5,
+    ),
+    "reused_classifier": Method(baselines.reused_classifier, "baselines"),
+    **{
+        f"{name}_alone": Method(
+            functools.partial(weighted, terms, soft_targets=False),
+            "alone",
+            weight=weight,
+            reads_maps=terms is baselines.attention_transfer,
+        )
+        for name, (terms, weight) in TERMS.items()
+    },
+}
+
+GROUPS = ("methods", "controls", "baselines", "alone")
+
+
+def chosen(names, is_images):
+    """The methods that names stand for.
+
+    Args:
+        names: Keys of `METHODS`, `name@weight`, or `GROUPS`.
+        is_images: Whether the data are images. Of a group on tables, methods that read
+            feature maps are left out, which is printed.
+
+    Returns:
+        Dict of name -> `Method`, the weight set.
+
+    Raises:
+        SystemExit: If there is no such method, or it does not fit the data.
+    """
+    found = {}
+    for name in names:
+        members = [key for key, method in METHODS.items() if method.group == name]
+        for member in members or [name]:
+            method = _method(member)
+            if is_images or not method.reads_maps:
+                found[member] = method
+            elif members:
+                print(f"{member} reads feature maps, and is left out of tables.")
+            else:
+                raise SystemExit(f"{member} reads feature maps, which tables lack.")
+    return found
+
+
+def _method(name):
+    key, has_weight, weight = name.partition("@")
+    if key not in METHODS:
+        raise SystemExit(
+            f"There is no method {key!r}. There are the groups {', '.join(GROUPS)} and "
+            f"the methods {', '.join(METHODS)}"
+        )
+    method = METHODS[key]
+    if has_weight:
+        if method.weight is None:
+            raise SystemExit(f"{name}: {key} has no weight to choose.")
+        try:
+            method = replace(method, weight=float(weight))
+        except ValueError as error:
+            raise SystemExit(f"{name}: write a number after the @.") from error
+    if method.weight is None:
+        return method
+    # Bound here, so that all methods are called alike.
+    return replace(method, make=functools.partial(method.make, weight=method.weight))

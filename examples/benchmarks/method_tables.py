@@ -1,0 +1,239 @@
+"""Tables and figures of the runs of `methods.py`, in Markdown and PNG.
+
+    python examples/benchmarks/method_tables.py out/methods/runs.jsonl --plots out
+
+Takes several files, of several machines or backends. Differences are paired by seed and
+within one backend; intervals are 95 % paired t intervals, not corrected, and p-values
+are Holm's over the methods of a table.
+"""
+
+import argparse
+from pathlib import Path
+
+from comparisons import BASELINES, METRICS, groups, overall, slope
+from records import read
+
+
+def main(argv=None):
+    """Prints the tables, and draws the figures where a folder is given."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument(
+        "--where",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="keep runs of which this is so, as in split=test backend=jax",
+    )
+    parser.add_argument("--metric", choices=list(METRICS), default="accuracy")
+    parser.add_argument("--plots", type=Path, help="folder for the figures")
+    arguments = parser.parse_args(argv)
+    metric = METRICS[arguments.metric]
+    made = groups(kept(read(arguments.files), arguments.where))
+    for group in made:
+        print(f"\n### {title(group)}\n")
+        table(*differences(group, metric))
+        table(*diagnostics(group))
+    for of_sets in families(made):
+        if len(of_sets) > 1:
+            print(f"\n### Over {len(of_sets)} data sets ({of_sets[0].backend})\n")
+            over_sets(of_sets, metric)
+    for of_strengths in gaps(made):
+        for baseline in BASELINES:
+            print(f"\n### {_gap_title(of_strengths)}, difference to {baseline}\n")
+            table(*gap(of_strengths, baseline, metric))
+    if arguments.plots:
+        draw(made, metric, arguments.plots)
+
+
+def kept(records, where):
+    """The records of which all of `["name=value", ...]` is so.
+
+    Raises:
+        SystemExit: If records have no such entry, or none is left.
+    """
+    for condition in where:
+        name, _, value = condition.partition("=")
+        known = {str(record.get(name)) for record in records}
+        records = [record for record in records if str(record.get(name)) == value]
+        if not records:
+            raise SystemExit(
+                f"--where {condition}: {name} is {', '.join(sorted(known))}."
+            )
+    return records
+
+
+def title(group):
+    """What the runs of a group share, in words."""
+    about = group.about
+    seeds = {seed for runs in group.runs.values() for seed in runs}
+    record = next(iter(next(iter(group.runs.values())).values()))
+    return (
+        f"{group.name} ({group.backend}): {len(seeds)} seeds, "
+        f"{record['train_samples']} rows to train, {record['scored_samples']} "
+        f"{about['split']} rows, {about['epochs']} epochs, batches of "
+        f"{about['batch_size']}"
+    )
+
+
+def differences(group, metric):
+    """Header and rows: mean and spread of a metric, and differences to baselines."""
+    against = {name: group.against(name, metric) for name in BASELINES}
+    header = ["method", "seeds", metric.label, "spread"]
+    for baseline in BASELINES:
+        header += [f"- {baseline} [95 %]", "p (Holm)"]
+    rows = []
+    for method in group.runs:
+        values = group.values(method, metric)
+        spread = f"{values.std(ddof=1):.{metric.digits}f}" if len(values) > 1 else ""
+        row = [method, len(values), f"{values.mean():.{metric.digits}f}", spread]
+        for baseline in BASELINES:
+            found = against[baseline].get(method)
+            row += [in_words(found[0], metric), _p(found[1])] if found else ["", ""]
+        rows.append(row)
+    return header, rows
+
+
+def diagnostics(group):
+    """Header and rows: accuracy beside calibration and the structure of layers."""
+    record = next(iter(group.runs[next(iter(group.runs))].values()))
+    layers = list(record["structure"])
+    header = ["method", *(metric.label for metric in METRICS.values())]
+    measured = {
+        "mean_correlation": ("correlation", 3),
+        "uniformity": ("uniformity", 2),
+        "effective_rank": ("rank", 1),
+    }
+    header += [f"{layer}: {name}" for layer in layers for name, _ in measured.values()]
+    rows = []
+    for method, runs in group.runs.items():
+        row = [method]
+        for metric in METRICS.values():
+            row.append(f"{group.values(method, metric).mean():.{metric.digits}f}")
+        for layer in layers:
+            for key, (_, digits) in measured.items():
+                values = [run["structure"][layer][key] for run in runs.values()]
+                row.append(f"{sum(values) / len(values):.{digits}f}")
+        rows.append(row)
+    return header, rows
+
+
+def families(made):
+    """Lists of groups of one backend, one a data set, none degraded here."""
+    found = {}
+    for group in made:
+        if group.degradation is None:
+            found.setdefault(group.backend, []).append(group)
+    for backend, of_sets in found.items():
+        names = [group.name for group in of_sets]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            print(
+                f"\n{backend}: no table over data sets. With several settings: "
+                f"{', '.join(twice)}. Choose with --where."
+            )
+        else:
+            yield of_sets
+
+
+def over_sets(of_sets, metric):
+    """Prints means over data sets, wins, ties and losses, and ranks."""
+    found, p = overall(of_sets, metric)
+    header = ["method", "data sets", metric.label]
+    for baseline in BASELINES:
+        header += [f"- {baseline} [95 %]", "win / tie / loss"]
+    rows = []
+    for method, result in found.items():
+        row = [method, result.sets, f"{result.mean:.{metric.digits}f}"]
+        for baseline in BASELINES:
+            if baseline in result.against:
+                difference, *counts = result.against[baseline]
+                row += [in_words(difference, metric), " / ".join(map(str, counts))]
+            else:
+                row += ["", ""]
+        rows.append([*row, "" if result.rank is None else f"{result.rank:.1f}"])
+    table([*header, "mean rank"], rows)
+    if p is not None:
+        print(f"\nFriedman's test of equal ranks: p = {_p(p)}")
+
+
+def gaps(made):
+    """Lists of groups that differ in the strength of one degradation, ascending."""
+    found = {}
+    for group in made:
+        if group.degradation is not None:
+            about = {**group.about, "degrade": group.degradation[0]}
+            found.setdefault(repr(about), []).append(group)
+    for of_strengths in found.values():
+        yield sorted(of_strengths, key=lambda group: group.degradation[1])
+
+
+def gap(of_strengths, baseline, metric):
+    """Header and rows: a metric, and differences to a baseline, at each strength."""
+    strengths = [f"{group.degradation[1]:g}" for group in of_strengths]
+    header = ["method", *strengths, "slope [95 %]"]
+    rows = []
+    for name in ("teacher", *BASELINES):
+        if any(name in group.runs for group in of_strengths):
+            means = [
+                f"{group.values(name, metric).mean():.{metric.digits}f}"
+                if name in group.runs
+                else ""
+                for group in of_strengths
+            ]
+            rows.append([f"{name}: {metric.label}", *means, ""])
+    against = [group.against(baseline, metric) for group in of_strengths]
+    for method in dict.fromkeys(name for found in against for name in found):
+        cells = [
+            in_words(found[method][0], metric) if method in found else ""
+            for found in against
+        ]
+        grows = slope(of_strengths, method, baseline, metric)
+        rows.append([method, *cells, in_words(grows, metric) if grows else ""])
+    return header, rows
+
+
+def draw(made, metric, folder):
+    """Writes `intervals.png`, and `gap.png` where data were degraded."""
+    import method_plots
+
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {"intervals": method_plots.intervals(made, metric)}
+    graded = [of_strengths for of_strengths in gaps(made) if len(of_strengths) > 1]
+    if graded:
+        figures["gap"] = method_plots.gaps(graded, metric)
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=150)
+        print(f"Wrote {folder / name}.png")
+
+
+def table(header, rows):
+    """Prints a Markdown table."""
+    print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
+    for row in rows:
+        print(f"| {' | '.join(map(str, row))} |")
+    print()
+
+
+def in_words(difference, metric):
+    """`mean [low, high]`, signed."""
+    digits = metric.digits
+    text = f"{difference.mean:+.{digits}f}"
+    if difference.low is not None:
+        text += f" [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
+    return text
+
+
+def _gap_title(of_strengths):
+    first = of_strengths[0]
+    return f"{first.about['data']}, {first.degradation[0]} ({first.backend})"
+
+
+def _p(p):
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+if __name__ == "__main__":
+    main()

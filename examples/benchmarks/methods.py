@@ -1,0 +1,176 @@
+"""Compares distillation methods on paired data, run by run.
+
+    python examples/benchmarks/methods.py --data digits breast_cancer pairs.npz \
+        --seeds 5 --backend torch --out out/methods
+
+For a seed all methods share the rows, the trained teacher, the student's initial
+weights and the order of batches. Each run is a line of `runs.jsonl` in `--out`, written
+when it ends: a job that was stopped goes on where it was, by the same command.
+
+Choices are made on a fifth of the training rows (`--on validation`); `--on test` trains
+on all of them and scores on the test rows. `method_tables.py` makes tables and figures.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import data_sets
+import keras
+import measuring
+from method_list import GROUPS, METHODS, chosen
+from records import Records
+from run_settings import STEPS, Settings
+from runs import SeedRuns
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from training import Progress
+
+
+def parse(argv):
+    """The command line's arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        help=f"{', '.join(data_sets.NAMES)} or .npz files as optical_to_radar.py takes",
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["methods", "controls", "baselines"],
+        help="names, name@weight, or groups. " + _listed(),
+    )
+    parser.add_argument(
+        "--seeds",
+        type=seed_range,
+        default=range(5),
+        help="how many, counted from 0, or a range as in 5-9 (default: 5)",
+    )
+    parser.add_argument("--backend", choices=["jax", "tensorflow", "torch"])
+    parser.add_argument("--out", type=Path, default=Path("out/methods"))
+    parser.add_argument(
+        "--on",
+        choices=["validation", "test"],
+        default="validation",
+        help="the rows to score on (default: validation)",
+    )
+    parser.add_argument(
+        "--degrade",
+        nargs="+",
+        default=[None],
+        metavar="NAME:STRENGTH",
+        help="make the weak modality out of the strong one, each in turn: "
+        f"{', '.join(data_sets.degradations.DEGRADATIONS)}, of strength 0 to 1",
+    )
+    parser.add_argument("--limit", type=positive, help="training rows at most")
+    parser.add_argument(
+        "--epochs", type=positive, help=f"default: as many as make {STEPS} steps"
+    )
+    parser.add_argument("--batch-size", type=positive, default=64)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    for role in ("teacher", "student"):
+        parser.add_argument(
+            f"--{role}-widths",
+            type=positive,
+            nargs="+",
+            metavar="CHANNELS",
+            help=f"of the {role}'s blocks, from three on; as many for both",
+        )
+    return parser.parse_args(argv)
+
+
+def seed_range(text):
+    """`"3"` is 0, 1, 2, and `"5-7"` is 5, 6, 7."""
+    first, dash, last = text.partition("-")
+    seeds = range(int(first), int(last) + 1) if dash else range(int(first))
+    if not seeds:
+        raise ValueError
+    return seeds
+
+
+def positive(text):
+    """A whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def settings_of(arguments):
+    """What the arguments say of all trainings."""
+    return Settings(
+        split=arguments.on,
+        limit=arguments.limit,
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        teacher_widths=arguments.teacher_widths,
+        student_widths=arguments.student_widths,
+    )
+
+
+def plan(arguments, settings, records):
+    """What is not done yet: `(source, degrade, seed, names)`, names of methods.
+
+    What a user may have got wrong is found here, before the first training.
+    """
+    missing = []
+    for source in arguments.data:
+        for degrade in arguments.degrade:
+            data_set = data_sets.load(source, degrade)
+            methods = {"teacher": None}
+            methods.update(chosen(arguments.methods, data_set.is_images))
+            for seed in arguments.seeds:
+                of_seed = SeedRuns(data_set, seed, settings)
+                names = [
+                    name
+                    for name, method in methods.items()
+                    if of_seed.identity(name, method) not in records
+                ]
+                if names:
+                    missing.append((source, degrade, seed, names))
+    return missing
+
+
+def main(argv=None):
+    """Does all runs that are not done yet."""
+    arguments = parse(argv)
+    measuring.move_to(arguments.backend)
+    settings = settings_of(arguments)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    records = Records(arguments.out / "runs.jsonl")
+    missing = plan(arguments, settings, records)
+    progress = Progress(sum(len(names) for *_, names in missing))
+    loaded = None
+    for source, degrade, seed, names in missing:
+        if loaded != (source, degrade):
+            data_set, loaded = data_sets.load(source, degrade), (source, degrade)
+        of_seed = SeedRuns(data_set, seed, settings, arguments.out / "teachers")
+        for name in names:
+            label = " ".join(filter(None, (data_set.name, data_set.degrade)))
+            progress.next(f"{label}, seed {seed}, {name}")
+            if name == "teacher":
+                record = of_seed.run_teacher()
+            else:
+                methods = chosen([name], data_set.is_images)
+                record = of_seed.run(name, methods[name])
+            records.add(record)
+            # What the backend has compiled would pile up over hundreds of runs.
+            keras.utils.clear_session()
+    progress.done()
+    print(f"Runs are in {records.path}; for tables: method_tables.py {records.path}")
+
+
+def _listed():
+    return "; ".join(
+        f"{group}: {', '.join(k for k, m in METHODS.items() if m.group == group)}"
+        for group in GROUPS
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Results as JSON lines: one a run, on disk before the next run begins."""
+
+import json
+import os
+from pathlib import Path
+
+#: What a run finds. All other entries of a record say which run it is.
+RESULTS = (
+    "accuracy",
+    "nll",
+    "ece",
+    "structure",
+    "teacher_accuracy",
+    "train_samples",
+    "scored_samples",
+    "seconds",
+)
+
+
+def key(record):
+    """What says which run a record is of, as text: of equal runs it is equal."""
+    kept = {name: value for name, value in record.items() if name not in RESULTS}
+    return json.dumps(kept, sort_keys=True)
+
+
+class Records:
+    """The records of a file, to which more are added.
+
+    What a killed run has left of a last line is cut off, and that is printed. One
+    process at a time may write to a file.
+
+    Args:
+        path: The file; made with the first record.
+
+    Raises:
+        SystemExit: If the file holds something else.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._keys = set()
+        if not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            print(f"{self.path}: the last line is incomplete, and is dropped.")
+            os.truncate(self.path, len(whole))
+        self._keys = {key(record) for record in read([self.path])}
+
+    def __contains__(self, run):
+        return key(run) in self._keys
+
+    def add(self, record):
+        """Writes one record, and waits until the disk has it."""
+        with self.path.open("a") as file:
+            # No NaN: it is no JSON, and no result.
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._keys.add(key(record))
+
+
+def read(paths):
+    """The records of files.
+
+    Raises:
+        SystemExit: If one cannot be read, holds something else, or a run occurs twice.
+    """
+    found = {}
+    for path in paths:
+        try:
+            lines = Path(path).read_text().splitlines()
+        except OSError as error:
+            raise SystemExit(f"{path} cannot be read: {error}") from error
+        for number, line in enumerate(lines, start=1):
+            where = f"{path}, line {number}"
+            try:
+                record = json.loads(line)
+                missing = {"method", "seed", *RESULTS} - set(record)
+            except (ValueError, TypeError) as error:
+                raise SystemExit(f"{where}: not a record: {error}") from error
+            if missing:
+                raise SystemExit(f"{where}: the record lacks {sorted(missing)}")
+            if key(record) in found:
+                raise SystemExit(f"{where}: this run is in {found[key(record)][0]} too")
+            found[key(record)] = (where, record)
+    return [record for _, record in found.values()]

@@ -1,0 +1,68 @@
+"""What all runs of a table of `methods.py` share."""
+
+from dataclasses import asdict, dataclass
+
+from data_sets import VALIDATION_SHARE
+
+#: Steps of a training where the user gives no epochs, to whole epochs.
+STEPS = 600
+
+#: Widths of the blocks, of images and of tables.
+WIDTHS = {
+    "teacher": {True: (32, 64, 128, 128), False: (64, 64, 64)},
+    "student": {True: (16, 32, 64, 64), False: (16, 16, 16)},
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings, some of them left open until the data are known.
+
+    Attributes:
+        split: Scored on `"validation"` or `"test"` rows; see `data_sets.split`.
+        limit: Training rows at most, or `None` for all.
+        epochs: Of every training, the teacher's too. `None`: some `STEPS` steps.
+        batch_size: Samples a batch.
+        learning_rate: The highest.
+        teacher_widths: Of the teacher's blocks, or `None` for `WIDTHS`.
+        student_widths: Of the student's.
+    """
+
+    split: str = "validation"
+    limit: int | None = None
+    epochs: int | None = None
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    teacher_widths: tuple | None = None
+    student_widths: tuple | None = None
+
+    def of(self, data_set):
+        """What it comes to for a data set: a dict without open choices."""
+        count = len(data_set.data.y_train)
+        if self.split == "validation":
+            # Not the exact number, which differs between seeds where scenes do.
+            count = round((1 - VALIDATION_SHARE) * count)
+        if self.limit and self.limit > count:
+            raise SystemExit(
+                f"--limit {self.limit}: {data_set.name} has {count} rows to train on."
+            )
+        count = self.limit or count
+        if count < self.batch_size:
+            raise SystemExit(
+                f"{data_set.name}: {count} training rows are less than a batch of "
+                f"{self.batch_size}. Give a smaller --batch-size."
+            )
+        chosen = asdict(self)
+        of_steps = max(1, round(STEPS / (count // self.batch_size)))
+        chosen["epochs"] = self.epochs or of_steps
+        for role, widths in WIDTHS.items():
+            given = chosen[f"{role}_widths"] or widths[data_set.is_images]
+            chosen[f"{role}_widths"] = list(given)
+        lengths = {len(chosen[f"{role}_widths"]) for role in WIDTHS}
+        if len(lengths) > 1 or min(lengths) < 3:
+            raise SystemExit(
+                f"{data_set.name}: teacher and student take equally many widths, three "
+                f"or more. Received: {chosen['teacher_widths']} and "
+                f"{chosen['student_widths']}"
+            )
+        return chosen

@@ -1,0 +1,263 @@
+"""Tables and figures of the comparison of methods, from lines written here."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+for needed in ("scipy", "matplotlib"):
+    pytest.importorskip(needed, reason=f"the benchmarks need {needed}")
+BENCHMARKS = Path(__file__).parents[1] / "examples" / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+comparisons = pytest.importorskip("comparisons")
+method_plots = pytest.importorskip("method_plots")
+method_tables = pytest.importorskip("method_tables")
+records = pytest.importorskip("records")
+
+#: Share of right answers of three seeds.
+ACCURACY = {
+    "teacher": (0.95, 0.96, 0.97),
+    "student": (0.50, 0.60, 0.55),
+    "soft_targets": (0.52, 0.61, 0.58),
+    "recommended": (0.60, 0.71, 0.64),
+}
+
+
+def record(method, seed, accuracy, **changed):
+    layer = {
+        "channels": 4,
+        "mean_correlation": 0.25,
+        "uniformity": -2.0,
+        "effective_rank": 3.5,
+        "dead_channels": 0,
+    }
+    return {
+        "data": "pairs",
+        "checksum": "00000000",
+        "degrade": None,
+        "split": "test",
+        "limit": None,
+        "epochs": 3,
+        "batch_size": 64,
+        "backend": "jax",
+        "keras": "3.15.1",
+        "method": method,
+        "weight": None,
+        "seed": seed,
+        "accuracy": accuracy,
+        "nll": 2 - accuracy,
+        "ece": 0.05,
+        "structure": {"block2": layer, "features": layer},
+        "teacher_accuracy": 0.95,
+        "train_samples": 100,
+        "scored_samples": 50,
+        "seconds": 1.0,
+    } | changed
+
+
+def some(accuracies=ACCURACY, **changed):
+    return [
+        record(method, seed, accuracy, **changed)
+        for method, values in accuracies.items()
+        for seed, accuracy in enumerate(values)
+    ]
+
+
+def lower(points):
+    """The accuracies, all but the teacher's this much lower."""
+    return {
+        method: tuple(v - points * (method != "teacher") for v in values)
+        for method, values in ACCURACY.items()
+    }
+
+
+def written(path, made):
+    path.write_text("".join(json.dumps(each) + "\n" for each in made))
+    return str(path)
+
+
+def printed(capsys, *arguments):
+    method_tables.main(list(map(str, arguments)))
+    return capsys.readouterr().out
+
+
+def rows(text, method):
+    """Cells of the table rows of a method, table by table."""
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith(f"| {method} |")
+    ]
+
+
+def test_differences_are_paired_by_seed(tmp_path, capsys):
+    text = printed(capsys, written(tmp_path / "a.jsonl", some()))
+    assert "### pairs (jax, Keras 3.15.1): 3 seeds, 100 rows to train" in text
+    cells = rows(text, "recommended")[0]
+    assert cells[:4] == ["recommended", "3", "65.00", "5.57"]
+    # Differences 10, 11, 9: mean 10, standard error 1/√3, t(0.975, 2) = 4.3027.
+    assert cells[4] == "+10.00 [+7.52, +12.48]"
+    # t = 17.32 with two degrees of freedom: p = 0.00332; times 2 by Holm.
+    assert cells[5] == "0.007"
+    # Differences 8, 10, 6.
+    assert cells[6] == "+8.00 [+3.03, +12.97]"
+    assert rows(text, "student")[0][4:] == ["", "", "", ""]
+    assert rows(text, "teacher")[0][4:] == ["", "", "", ""]
+    assert rows(text, "soft_targets")[0][6:] == ["", ""]
+
+
+def test_a_line_out_of_order_changes_nothing(tmp_path, capsys):
+    made = some()
+    in_order = printed(capsys, written(tmp_path / "a.jsonl", made))
+    made[3:] = made[:2:-1]
+    shuffled = printed(capsys, written(tmp_path / "b.jsonl", made))
+    assert sorted(in_order.splitlines()) == sorted(shuffled.splitlines())
+
+
+def test_seeds_of_one_side_alone_are_no_pairs(tmp_path, capsys):
+    made = [r for r in some() if (r["method"], r["seed"]) != ("student", 2)]
+    cells = rows(printed(capsys, written(tmp_path / "a.jsonl", made)), "recommended")[0]
+    assert cells[1] == "3"
+    assert cells[4].startswith("+10.50 [")
+
+
+def test_calibration_and_structure_stand_beside_accuracy(tmp_path, capsys):
+    text = printed(capsys, written(tmp_path / "a.jsonl", some()))
+    assert "| NLL | ECE, % | block2: correlation |" in text
+    diagnostics = rows(text, "recommended")[1]
+    assert diagnostics[1:4] == ["65.00", "1.350", "5.00"]
+    assert diagnostics[4:7] == ["0.250", "-2.00", "3.5"]
+
+
+def test_over_data_sets_each_counts_once_with_wins_ties_and_losses(tmp_path, capsys):
+    worse = {**ACCURACY, "recommended": (0.40, 0.49, 0.46)}
+    unclear = {**ACCURACY, "recommended": (0.40, 0.80, 0.55)}
+    made = some() + some(worse, data="second") + some(unclear, data="third")
+    text = printed(capsys, written(tmp_path / "a.jsonl", made))
+    assert "### Over 3 data sets (jax, Keras 3.15.1)" in text
+    _, sets, mean, against, counts, *_, rank = rows(text, "recommended")[-1]
+    assert (sets, mean) == ("3", "56.11")
+    # Mean differences of +10, -10 and 10/3.
+    assert against.startswith("+1.11 [")
+    assert counts == "1 / 1 / 1"
+    # First, last and first of three.
+    assert rank == "1.7"
+
+
+def test_lower_is_better_for_the_likelihood(tmp_path, capsys):
+    made = some() + some(data="second")
+    text = printed(capsys, written(tmp_path / "a.jsonl", made), "--metric", "nll")
+    assert rows(text, "recommended")[0][4] == "-0.100 [-0.125, -0.075]"
+    over_sets = rows(text, "recommended")[-1]
+    assert over_sets[4] == "2 / 0 / 0"
+    assert over_sets[-1] == "1.0"
+
+
+def test_the_gap_is_a_table_of_strengths_with_the_slope(tmp_path, capsys):
+    half = {**lower(0.1), "recommended": (0.55, 0.65, 0.60)}
+    made = some(half, degrade="speckle:0.5") + some(degrade="speckle:0")
+    text = printed(capsys, written(tmp_path / "a.jsonl", made))
+    assert "### pairs, speckle (jax, Keras 3.15.1), difference to student" in text
+    assert "| method | 0 | 0.5 | slope [95 %] |" in text
+    assert rows(text, "student: accuracy, %")[0][1:3] == ["55.00", "45.00"]
+    # Of seeds 0 to 2: +10, +11, +9 becomes +15 for all: slopes 10, 8 and 12.
+    cells = rows(text, "recommended")[4]
+    assert cells[1].startswith("+10.00 [")
+    assert cells[2] == "+15.00"
+    assert cells[3] == "+10.00 [+5.03, +14.97]"
+
+
+def test_validation_and_test_rows_are_not_mixed(tmp_path, capsys):
+    files = [
+        written(tmp_path / "a.jsonl", some()),
+        written(tmp_path / "b.jsonl", some(split="validation")),
+    ]
+    with pytest.raises(SystemExit, match="test, validation. Choose with --where"):
+        method_tables.main(files)
+    text = printed(capsys, *files, "--where", "split=test")
+    assert "50 test rows" in text
+    assert "validation" not in text
+    with pytest.raises(SystemExit, match="split is test, validation"):
+        method_tables.main([*files, "--where", "split=train"])
+
+
+def test_backends_are_tables_of_their_own(tmp_path, capsys):
+    made = some() + some(backend="torch")
+    text = printed(capsys, written(tmp_path / "a.jsonl", made))
+    assert text.count("### pairs") == 2
+    assert "Over" not in text
+
+
+def test_several_settings_of_one_data_set_are_no_several_data_sets(tmp_path, capsys):
+    made = some() + some(limit=50) + some(data="second")
+    text = printed(capsys, written(tmp_path / "a.jsonl", made))
+    assert "no table over data sets. With several settings: pairs" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 13: not a record"),
+        ('{"method": "student"}', r"line 13: the record lacks \['accuracy'"),
+        (json.dumps(some()[0]), "line 13: this run is in .*line 1 too"),
+        (json.dumps(some()[3] | {"weight": 2.0}), "with another. Keep one"),
+    ],
+)
+def test_lines_that_are_no_further_run_are_refused(tmp_path, line, message):
+    path = Path(written(tmp_path / "a.jsonl", some()))
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(SystemExit, match=message):
+        method_tables.main([str(path)])
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="cannot be read"):
+        method_tables.main([str(tmp_path / "none.jsonl")])
+
+
+def test_records_are_what_a_reader_of_lines_finds(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    kept = records.Records(path)
+    for each in some():
+        assert each not in kept
+        kept.add(each)
+        assert each in kept
+    assert records.read([path]) == some()
+    assert some()[0] in records.Records(path)
+    assert record("student", 9, 0.5) not in records.Records(path)
+    with pytest.raises(ValueError, match="JSON"):
+        kept.add(record("student", 9, float("nan")))
+
+
+def test_figures_are_written(tmp_path, capsys):
+    made = some() + some(data="second")
+    for strength, points in (("0", 0), ("0.5", 0.1), ("1", 0.3)):
+        made += some(lower(points), degrade=f"speckle:{strength}")
+    text = printed(
+        capsys, written(tmp_path / "a.jsonl", made), "--plots", tmp_path / "figures"
+    )
+    for name in ("intervals.png", "gap.png"):
+        figure = tmp_path / "figures" / name
+        assert figure.read_bytes().startswith(b"\x89PNG")
+        assert str(figure) in text
+
+
+def test_the_figure_shows_the_tables_intervals():
+    made = comparisons.groups(some() + some(data="second"))
+    metric = comparisons.METRICS["accuracy"]
+    figure = method_plots.intervals(made, metric)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["pairs", "second", "mean over data sets"]
+    axes = figure.axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == [
+        "soft_targets",
+        "recommended",
+    ]
+    to_student = axes.containers[0]
+    assert list(to_student.lines[0].get_xdata()) == pytest.approx([2, 10])
+    (arms,) = to_student.lines[2]
+    np.testing.assert_allclose(
+        [segment[:, 0] for segment in arms.get_segments()][1], [7.52, 12.48], atol=0.01
+    )

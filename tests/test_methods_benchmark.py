@@ -1,0 +1,214 @@
+"""The comparison of methods, at a tiny size: runs, resuming, and clear refusals."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_dskd
+
+BENCHMARKS = Path(__file__).parents[1] / "examples" / "benchmarks"
+for needed in ("scipy", "sklearn"):
+    pytest.importorskip(needed, reason=f"the benchmarks need {needed}")
+sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent)]
+methods = pytest.importorskip("methods")
+method_list = pytest.importorskip("method_list")
+models = pytest.importorskip("models")
+
+# A table and two of the cheapest methods: JAX compiles each run for seconds.
+NAMES = ("label_smoothing", "reused_classifier")
+JOB = ("--data", "breast_cancer", "--limit", "100", "--epochs", "1", "--seeds", "2")
+JOB += ("--teacher-widths", "8", "8", "8", "--student-widths", "4", "4", "4")
+JOB += ("--methods", *NAMES)
+
+
+def arguments(out, *given):
+    return [*map(str, given), "--out", str(out)]
+
+
+def lines(out):
+    return (out / "runs.jsonl").read_bytes().splitlines(keepends=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Folder of a job that a user ran, and what it printed."""
+    out = tmp_path_factory.mktemp("methods")
+    backend = keras.backend.backend()
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(BENCHMARKS / "methods.py"),
+            *arguments(out, *JOB, "--backend", backend),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": backend},
+    )
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_each_run_is_a_line_that_says_what_it_is_and_found(finished):
+    out, _ = finished
+    records = [json.loads(line) for line in lines(out)]
+    runs = [(record["seed"], record["method"]) for record in records]
+    assert runs == [(seed, name) for seed in (0, 1) for name in ("teacher", *NAMES)]
+    for record in records:
+        assert record["data"] == "breast_cancer"
+        assert record["split"] == "validation"
+        assert record["backend"] == keras.backend.backend()
+        assert record["keras"] == keras.__version__
+        assert record["epochs"] == 1
+        assert record["student_widths"] == [4, 4, 4]
+        assert (record["train_samples"], record["scored_samples"]) == (100, 80)
+        assert 0 <= record["accuracy"] <= 1
+        assert 0 <= record["ece"] <= 1
+        assert record["nll"] > 0
+        assert set(record["structure"]) == {"block2", "features"}
+        assert record["structure"]["features"]["effective_rank"] >= 1
+    accuracies = [record["teacher_accuracy"] for record in records[:3]]
+    assert accuracies == [records[0]["accuracy"]] * 3
+    assert len({record["nll"] for record in records}) == 6
+
+
+def test_progress_says_what_runs_and_how_long_the_rest_takes(finished):
+    _, printed = finished
+    assert "[1/6] breast_cancer, seed 0, teacher" in printed
+    assert "[6/6] breast_cancer, seed 1, reused_classifier, about" in printed
+    assert "s left" in printed
+
+
+def test_a_job_that_is_done_is_not_done_again(finished, capsys):
+    out, _ = finished
+    before = lines(out)
+    methods.main(arguments(out, *JOB))
+    assert lines(out) == before
+    assert "0 trainings" in capsys.readouterr().out
+
+
+def test_a_killed_job_repeats_the_run_in_hand_alone(finished, capsys):
+    out, _ = finished
+    before = lines(out)
+    teachers = {path: path.stat().st_mtime_ns for path in (out / "teachers").iterdir()}
+    half = len(before[-1]) // 2
+    (out / "runs.jsonl").write_bytes(b"".join(before)[:-half])
+    methods.main(arguments(out, *JOB))
+    printed = capsys.readouterr().out
+    assert "the last line is incomplete, and is dropped" in printed
+    assert "[1/1] breast_cancer, seed 1, reused_classifier" in printed
+    after = lines(out)
+    assert after[:-1] == before[:-1]
+    repeated, first = json.loads(after[-1]), json.loads(before[-1])
+    assert len(after) == len(before)
+    assert first in methods.Records(out / "runs.jsonl")
+    # The same weights, teacher and batches; sums in another order on some backends.
+    assert repeated["nll"] == pytest.approx(first["nll"], rel=1e-3)
+    assert teachers == {
+        path: path.stat().st_mtime_ns for path in (out / "teachers").iterdir()
+    }
+
+
+def test_another_setting_or_seed_is_another_run(finished):
+    out, _ = finished
+    records = methods.Records(out / "runs.jsonl")
+    for change in (
+        ("--limit", "90"),
+        ("--on", "test"),
+        ("--learning-rate", "0.001"),
+        ("--data", "digits"),
+        ("--data", "digits", "--degrade", "speckle:0.5"),
+        ("--seeds", "2-3"),
+    ):
+        given = methods.parse([*JOB, *change])
+        missing = methods.plan(given, methods.settings_of(given), records)
+        assert [names for *_, names in missing] == [["teacher", *NAMES]] * 2
+
+
+def test_every_method_makes_a_model_to_compile():
+    teacher = models.mlp((3,), 3, (8, 8, 6), "teacher")
+    found = method_list.chosen(method_list.GROUPS, is_images=False)
+    left_out = {"attention_transfer", "attention_transfer_alone"}
+    assert set(found) == set(method_list.METHODS) - left_out
+    for name, method in found.items():
+        student = models.mlp((2,), 3, (4, 4, 4), "student")
+        made = method.make(teacher, student, 10)
+        if method.label_smoothing or name == "student":
+            assert made is student
+        else:
+            assert isinstance(made, keras_dskd.Distiller)
+
+
+@pytest.mark.parametrize("name", ["attention_transfer", "similarity_preserving"])
+def test_methods_on_feature_maps_read_the_blocks(name):
+    teacher = models.cnn((16, 16, 3), 3, (8, 8, 6), "teacher")
+    student = models.cnn((16, 16, 1), 3, (4, 4, 4), "student")
+    (method,) = method_list.chosen([name], is_images=True).values()
+    losses = method.make(teacher, student, 10).distillation_losses
+    read = [(loss.teacher_layer_name, loss.student_layer_name) for loss in losses[1:]]
+    blocks = ["block2", "block3"] if name == "attention_transfer" else ["block3"]
+    assert read == [(block, block) for block in blocks]
+
+
+def test_a_weight_is_that_of_the_total():
+    teacher = models.mlp((3,), 2, (8, 8, 8), "teacher")
+    student = models.mlp((2,), 2, (4, 4, 4), "student")
+    (method,) = method_list.chosen(["cka@0.2"], False).values()
+    assert method.weight == 0.2
+    distiller = method.make(teacher, student, 10)
+    shares = (1 - distiller.student_loss_weight) * np.array(
+        distiller.distillation_loss_weights
+    )
+    np.testing.assert_allclose(shares, [0.5, 0.2])
+
+
+def test_a_reused_classifier_is_the_teachers_and_is_not_trained():
+    teacher = models.mlp((3,), 2, (8, 8, 8), "teacher")
+    student = models.mlp((2,), 2, (4, 4, 4), "student")
+    (method,) = method_list.chosen(["reused_classifier"], False).values()
+    reused = method.make(teacher, student, 10).student.get_layer("reused")
+    assert reused.trainable_variables == []
+    for ours, theirs in zip(
+        reused.get_weights(), teacher.get_layer("logits").get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--methods", "dksd"), "no method 'dksd'.*recommended"),
+        (("--methods", "recommended@2"), "recommended has no weight"),
+        (("--methods", "fitnet@much"), "write a number"),
+        (("--data", "digit"), "takes digits, breast_cancer or an .npz.*digit"),
+        (("--data", "none.npz"), "no file none.npz"),
+        (("--degrade", "fog:0.5"), "no degradation 'fog'"),
+        (("--degrade", "speckle"), "Write name:strength"),
+        (("--degrade", "speckle:2"), "between 0 and 1"),
+        (("--limit", "801"), "digits has 800 rows"),
+        (("--limit", "30"), "less than a batch of 64"),
+        (("--student-widths", "4", "4"), "equally many widths"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_the_first_training(tmp_path, given, message):
+    with pytest.raises(SystemExit, match=message):
+        methods.main(arguments(tmp_path, "--data", "digits", *given))
+    assert not (tmp_path / "runs.jsonl").exists()
+
+
+def test_a_table_has_no_maps_for_a_method_that_reads_them(tmp_path):
+    given = ("--data", "breast_cancer", "--methods", "attention_transfer")
+    with pytest.raises(SystemExit, match="reads feature maps, which tables lack"):
+        methods.main(arguments(tmp_path, *given))
+
+
+@pytest.mark.parametrize("seeds", ["none", "0", "5-3"])
+def test_seeds_that_are_no_range_are_refused(seeds, capsys):
+    with pytest.raises(SystemExit):
+        methods.parse(["--data", "digits", "--seeds", seeds])
+    assert "--seeds" in capsys.readouterr().err
