@@ -30,10 +30,12 @@ BELOW = {
     # The figure is drawn on demand, from NumPy arrays alone.
     "structure": {"arrays", "model_features", "ops", "plotting", "taps"},
     "sample_weights": {"ops"},
-    "files": set(),
+    "locks": set(),
+    "files": {"locks"},
     "teacher_cache": {
         "arrays",
         "files",
+        "locks",
         "model_features",
         "pairs",
         "saving",
