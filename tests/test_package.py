@@ -17,7 +17,8 @@ BACKENDS = {"tensorflow", "jax", "torch"}
 BELOW = {
     "version": set(),
     "arrays": set(),
-    "replicas": set(),
+    "interrupts": set(),
+    "replicas": {"interrupts"},
     "pairs": set(),
     "taps": set(),
     "plotting": set(),
