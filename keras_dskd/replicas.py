@@ -1,9 +1,12 @@
 """What differs between backends and devices; the only module that imports one."""
 
 import contextlib
+import itertools
 
 import keras
 from keras import ops
+
+from keras_dskd import interrupts
 
 
 def no_gradients():
@@ -49,14 +52,20 @@ def keeping_state(model, train_function):
 
     On JAX the trainer takes the values out of a model's variables for the length of an
     epoch. An error in its first step, such as that of a loss that does not fit, or the
-    end of the data before it, would leave them empty: the teacher's too.
+    end of the data before it, would leave them empty: the teacher's too. So would an
+    interrupt while a compiled step runs, which deletes the values that it is given and
+    then cannot return the new ones.
     """
     if keras.backend.backend() != "jax" or hasattr(train_function, "keeps_state"):
         return train_function
 
     def step(state, iterator):
         try:
-            return train_function(state, iterator)
+            # As many as the step would read: data may keep one waiting for long.
+            batches = list(itertools.islice(iterator, model.steps_per_execution))
+            with interrupts.waiting():
+                logs, state = train_function(state, iter(batches))
+            return logs, state
         except BaseException:
             variables = (
                 model.trainable_variables,

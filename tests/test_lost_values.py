@@ -4,6 +4,7 @@ On JAX the trainer takes the values out of the variables for the length of a pas
 """
 
 import contextlib
+import signal
 
 import keras
 import numpy as np
@@ -21,16 +22,20 @@ Y = labels(N)
 X = {"teacher": TEACHER, "student": STUDENT}
 
 
-@pytest.fixture(scope="module")
-def made():
-    """One for all tests: it outlives each of them."""
-    distiller = keras_dskd.Distiller(
+def distiller(**kwargs):
+    made = keras_dskd.Distiller(
         mlp(6, name="teacher", seed=10),
         mlp(4),
         keras_dskd.losses.ChannelAlignment("hidden", "hidden"),
     )
-    distiller.compile(standing_still(), crossentropy())
-    return distiller
+    made.compile(standing_still(), crossentropy(), **kwargs)
+    return made
+
+
+@pytest.fixture(scope="module")
+def made():
+    """One for all tests: it outlives each of them."""
+    return distiller()
 
 
 @contextlib.contextmanager
@@ -58,7 +63,7 @@ class Broken(keras.utils.PyDataset):
         if index == 2:
             raise self.error("Broken file.")
         part = slice(index * BATCH, (index + 1) * BATCH)
-        return self.x[part], Y[part]
+        return keras.tree.map_structure(lambda array: array[part], (self.x, Y))
 
 
 class Stops(keras.callbacks.Callback):
@@ -133,6 +138,46 @@ def test_a_cache_that_is_interrupted_loses_nothing(
         with pytest.raises(KeyboardInterrupt, match="Stopped"):
             made.cache_teacher(TEACHER, path, BATCH, verbose=0)
     made.cache_teacher(TEACHER, path, BATCH, verbose=0)
+
+
+@pytest.fixture
+def interruptible():
+    """What is started in the background of a shell may ignore interrupts."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def test_training_that_is_interrupted_loses_nothing(interruptible, monkeypatch):
+    """In the midst of a step, as by Ctrl-C: Python hears of it when that returns."""
+    make = keras.Model.make_train_function
+
+    def making(model, force=False):
+        make(model, force)
+        step = model.train_function
+
+        def interrupted(*args):
+            result = step(*args)
+            signal.raise_signal(signal.SIGINT)
+            return result
+
+        model.train_function = interrupted
+
+    made = distiller()
+    with monkeypatch.context() as patch, nothing_is_lost(made):
+        patch.setattr(keras.Model, "make_train_function", making)
+        with pytest.raises(KeyboardInterrupt, match="^$"):
+            made.fit(X, Y, batch_size=BATCH, verbose=0)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="Keras has one step at a time on torch"
+)
+def test_training_data_that_break_off_between_steps_compiled_as_one_lose_nothing():
+    made = distiller(steps_per_execution=3)
+    with nothing_is_lost(made), pytest.raises(Exception, match="Broken file"):
+        made.fit(Broken(X), shuffle=False, verbose=0)
 
 
 @pytest.mark.filterwarnings("ignore:.*ran out of data")

@@ -17,7 +17,8 @@ BACKENDS = {"tensorflow", "jax", "torch"}
 BELOW = {
     "version": set(),
     "arrays": set(),
-    "replicas": set(),
+    "interrupts": set(),
+    "replicas": {"interrupts"},
     "pairs": set(),
     "taps": set(),
     "plotting": set(),
@@ -30,10 +31,12 @@ BELOW = {
     # The figure is drawn on demand, from NumPy arrays alone.
     "structure": {"arrays", "model_features", "ops", "plotting", "taps"},
     "sample_weights": {"ops"},
-    "files": set(),
+    "locks": set(),
+    "files": {"locks"},
     "teacher_cache": {
         "arrays",
         "files",
+        "locks",
         "model_features",
         "pairs",
         "saving",

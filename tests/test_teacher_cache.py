@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import pickle
 import shutil
 import signal
 import stat
@@ -923,6 +924,57 @@ def test_fit_sees_each_row_once_an_epoch(workers):
     )
     history = model.fit(data, epochs=4, shuffle=False, verbose=0).history
     assert history["loss"] == pytest.approx([102.3] * 4)
+
+
+def test_an_order_lasts_until_all_batches_were_read():
+    """With `steps_per_epoch` Keras ends an epoch in their midst, and goes on there."""
+    x = 2.0 ** np.arange(8, dtype="float32")[:, None]
+    inputs = keras.Input((1,))
+    dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    model = keras.Model(inputs, dense(inputs))
+    model.compile(standing_still(), "mean_absolute_error")
+    data = keras_dskd.CachedDataset(x, np.zeros((8, 1)), batch_size=2, seed=3)
+    loss = model.fit(
+        data, steps_per_epoch=2, epochs=4, shuffle=False, verbose=0
+    ).history["loss"]
+    # Means of four rows each: no other eight powers of two have the sum of these.
+    assert [(loss[0] + loss[1]) * 4, (loss[2] + loss[3]) * 4] == [255, 255]
+    assert loss[0] != loss[2]
+    assert data.epoch == 2
+
+
+def test_a_callback_tells_a_new_data_set_where_a_training_goes_on():
+    def fit(model, **epochs):
+        data = keras_dskd.CachedDataset(x, y, batch_size=2, seed=3)
+        tells = keras.callbacks.LambdaCallback(
+            lambda epoch, logs: setattr(data, "epoch", epoch)
+        )
+        model.fit(data, shuffle=False, callbacks=[tells], verbose=0, **epochs)
+
+    def made():
+        model = mlp(4)
+        model.compile(keras.optimizers.SGD(0.5), crossentropy())
+        return model
+
+    x, y = rows(8), labels(8)
+    whole, stopped = made(), made()
+    fit(whole, epochs=3)
+    fit(stopped, epochs=1)
+    fit(stopped, initial_epoch=1, epochs=3)
+    for one, other in zip(stopped.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_workers_get_the_place_of_what_is_on_disk(tmp_path):
+    """A copy of the rows in each process would fill memory."""
+    np.save(tmp_path / "x.npy", np.arange(40000.0).reshape(10000, 4))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    in_memory, with_gaps = mapped[[3, 1]], mapped[:6:2]
+    for array in (mapped, mapped[5000:], mapped[5000:][2:9], in_memory, with_gaps):
+        data = keras_dskd.CachedDataset(array, batch_size=len(array), seed=1)
+        content = pickle.dumps(data)
+        assert len(content) < 2000
+        np.testing.assert_array_equal(pickle.loads(content)[0], data[0])
 
 
 def test_training_on_a_data_set_is_training_on_its_arrays(finished):

@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_dskd.arrays import dense, row_count, sliceable
 from keras_dskd.teacher_cache.input_rows import check_batch_size
+from keras_dskd.teacher_cache.mapped import from_place, place_of
 
 
 class CachedDataset(keras.utils.PyDataset):
@@ -29,8 +30,15 @@ class CachedDataset(keras.utils.PyDataset):
             that a shuffled epoch may see some rows twice and miss others.
 
     Attributes:
-        epoch: Epochs so far; they and the seed make the order. Assign it to go on in
-            the middle of a training.
+        epoch: How often all batches were read so far; it and the seed make the order.
+
+    A data set that is made anew begins with epoch 0, and knows nothing of a training
+    that goes on in its midst, by `initial_epoch` or `BackupAndRestore`. A callback
+    tells it:
+    `keras.callbacks.LambdaCallback(lambda epoch, logs: setattr(data, "epoch", epoch))`.
+    With `steps_per_epoch` an epoch of Keras's may be a part of this one, and an order
+    lasts until all rows were seen; but with `use_multiprocessing`, where nobody here
+    knows what was read, pass `shuffle=False` or leave out `steps_per_epoch`.
 
     Pass `shuffle=False` to `fit`, or else Keras changes the order of the batches too,
     without this seed.
@@ -77,21 +85,35 @@ class CachedDataset(keras.utils.PyDataset):
 
     @property
     def epoch(self):
-        """Epochs so far. Assign it to go on in the middle of a training."""
+        """How often all batches were read. Assign it to go on from there."""
         return self._epoch
 
     @epoch.setter
     def epoch(self, number):
         self._epoch = number
-        self._order = None
-        if self.shuffle:
-            random = np.random.default_rng([self.seed, number])
-            self._order = random.permutation(self.samples)
+        self._order = self._order_of(number)
+        self._read = set()
+
+    def _order_of(self, epoch):
+        if not self.shuffle:
+            return None
+        return np.random.default_rng([self.seed, epoch]).permutation(self.samples)
+
+    def __getstate__(self):
+        # Worker processes open the files: a copy of a cache would fill their memory.
+        arrays = keras.tree.map_structure(place_of, self.arrays)
+        return {**self.__dict__, "arrays": arrays, "_order": None}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self.arrays = keras.tree.map_structure(from_place, self.arrays)
+        self._order = self._order_of(self.epoch)
 
     def __len__(self):
         return -(-self.samples // self.batch_size)
 
     def __getitem__(self, index):
+        self._read.add(index)
         first = index * self.batch_size
         rows = np.arange(first, min(first + self.batch_size, self.samples))
         if self._order is not None:
@@ -104,8 +126,10 @@ class CachedDataset(keras.utils.PyDataset):
         return tuple(batch[part] for part in ("x", "y", "sample_weight")[: len(batch)])
 
     def on_epoch_end(self):
-        """Goes on to the next epoch's order."""
-        self.epoch += 1
+        """Goes on to the next epoch's order, if all batches of this one were read."""
+        # With `steps_per_epoch` Keras stops in the midst of the batches, and goes on.
+        if self.use_multiprocessing or len(self._read) == len(self):
+            self.epoch += 1
 
 
 def _common_length(arrays):
