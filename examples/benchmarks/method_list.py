@@ -91,8 +91,7 @@ METHODS = {
 }
 
 _CANDIDATES = {
-    "three_depths": {"blocks": ("block2", "block3", "block4")},
-    "with_features": {"blocks": ("block2", "block3", "features")},
+    "three_depths": {"blocks": ("block2", "block3", "features")},
     "positions": {"rows": "positions"},
     "with_contrast": {"contrast": 0.3},
     "standardized": {"loss": losses.FitNet},
