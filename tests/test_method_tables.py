@@ -94,7 +94,7 @@ def rows(text, method):
 
 def test_differences_are_paired_by_seed(tmp_path, capsys):
     text = printed(capsys, written(tmp_path / "a.jsonl", some()))
-    assert "### pairs (jax, Keras 3.15.1): 3 seeds, 100 rows to train" in text
+    assert "### pairs (jax, Keras 3.15.1): 100 rows to train, 50 test rows" in text
     cells = rows(text, "recommended")[0]
     assert cells[:4] == ["recommended", "3", "65.00", "5.57"]
     # Differences 10, 11, 9: mean 10, standard error 1/√3, t(0.975, 2) = 4.3027.
@@ -123,6 +123,12 @@ def test_seeds_of_one_side_alone_are_no_pairs(tmp_path, capsys):
     assert cells[4].startswith("+10.50 [")
 
 
+def test_of_one_seed_there_is_no_interval_and_no_p(tmp_path, capsys):
+    made = [each for each in some() if each["seed"] == 0]
+    cells = rows(printed(capsys, written(tmp_path / "a.jsonl", made)), "recommended")[0]
+    assert cells[1:] == ["1", "60.00", "", "+10.00", "", "+8.00", ""]
+
+
 def test_calibration_and_structure_stand_beside_accuracy(tmp_path, capsys):
     text = printed(capsys, written(tmp_path / "a.jsonl", some()))
     assert "| NLL | ECE, % | block2: correlation |" in text
@@ -137,10 +143,11 @@ def test_over_data_sets_each_counts_once_with_wins_ties_and_losses(tmp_path, cap
     made = some() + some(worse, data="second") + some(unclear, data="third")
     text = printed(capsys, written(tmp_path / "a.jsonl", made))
     assert "### Over 3 data sets (jax, Keras 3.15.1)" in text
-    _, sets, mean, against, counts, *_, rank = rows(text, "recommended")[-1]
+    _, sets, mean, against, p, counts, *_, rank = rows(text, "recommended")[-1]
     assert (sets, mean) == ("3", "56.11")
     # Mean differences of +10, -10 and 10/3.
     assert against.startswith("+1.11 [")
+    assert float(p) > 0.8
     assert counts == "1 / 1 / 1"
     # First, last and first of three.
     assert rank == "1.7"
@@ -151,7 +158,7 @@ def test_lower_is_better_for_the_likelihood(tmp_path, capsys):
     text = printed(capsys, written(tmp_path / "a.jsonl", made), "--metric", "nll")
     assert rows(text, "recommended")[0][4] == "-0.100 [-0.125, -0.075]"
     over_sets = rows(text, "recommended")[-1]
-    assert over_sets[4] == "2 / 0 / 0"
+    assert over_sets[5] == "2 / 0 / 0"
     assert over_sets[-1] == "1.0"
 
 
@@ -194,6 +201,17 @@ def test_several_settings_of_one_data_set_are_no_several_data_sets(tmp_path, cap
     made = some() + some(limit=50) + some(data="second")
     text = printed(capsys, written(tmp_path / "a.jsonl", made))
     assert "no table over data sets. With several settings: pairs" in text
+
+
+def test_holm_corrects_for_the_methods_that_are_shown(tmp_path, capsys):
+    made = some({**ACCURACY, "fitnet": (0.6, 0.6, 0.6)})
+    path = written(tmp_path / "a.jsonl", made)
+    cells = rows(printed(capsys, path, "--methods", "recommended"), "recommended")[0]
+    assert cells[5] == "0.007"
+    # Of three methods: 3 times 0.00332.
+    assert rows(printed(capsys, path), "recommended")[0][5] == "0.010"
+    with pytest.raises(SystemExit, match="Not run: fitnett. Run were: fitnet, recomm"):
+        method_tables.main([path, "--methods", "fitnett"])
 
 
 @pytest.mark.parametrize(

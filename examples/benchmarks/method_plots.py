@@ -135,8 +135,9 @@ def gaps(graded, metric):
             axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
             for number, method in enumerate(methods):
                 _line(axes, groups, method, baseline, metric, number)
-            axes.set_ylabel(f"{metric.label}\nminus {baseline}", fontsize=8)
             axes.tick_params(labelsize=8)
+            if column == 0:
+                axes.set_ylabel(f"{metric.label}\nminus {baseline}", fontsize=8)
         name, _ = groups[0].degradation
         grid[0, column].set_title(f"{groups[0].about['data']}, {name}", fontsize=9)
         grid[1, column].set_xlabel(f"strength of {name}", fontsize=8)
@@ -157,7 +158,7 @@ def _line(axes, groups, method, baseline, metric, number):
         return
     colour, marker, line = LINE_STYLES[number % len(LINE_STYLES)]
     # Side by side, so that intervals do not hide one another.
-    shift = 0.006 * (number % 7 - 3)
+    shift = 0.012 * (number % 7 - 3)
     axes.errorbar(
         [group.degradation[1] + shift for group, _ in found],
         [difference.mean for _, difference in found],

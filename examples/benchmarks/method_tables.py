@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 
 from comparisons import BASELINES, METRICS, groups, overall, slope
-from records import read
+from paired_statistics import holm
+from records import kept, of_methods, read
 
 
 def main(argv=None):
@@ -27,11 +28,16 @@ def main(argv=None):
         metavar="NAME=VALUE",
         help="keep runs of which this is so, as in split=test backend=jax",
     )
+    parser.add_argument(
+        "--methods", nargs="+", help="only these, the baselines and the teacher"
+    )
     parser.add_argument("--metric", choices=list(METRICS), default="accuracy")
     parser.add_argument("--plots", type=Path, help="folder for the figures")
     arguments = parser.parse_args(argv)
     metric = METRICS[arguments.metric]
-    made = groups(kept(read(arguments.files), arguments.where))
+    records = kept(read(arguments.files), arguments.where)
+    always = ("teacher", *BASELINES)
+    made = groups(of_methods(records, arguments.methods, always))
     for group in made:
         print(f"\n### {title(group)}\n")
         table(*differences(group, metric))
@@ -48,33 +54,14 @@ def main(argv=None):
         draw(made, metric, arguments.plots)
 
 
-def kept(records, where):
-    """The records of which all of `["name=value", ...]` is so.
-
-    Raises:
-        SystemExit: If records have no such entry, or none is left.
-    """
-    for condition in where:
-        name, _, value = condition.partition("=")
-        known = {str(record.get(name)) for record in records}
-        records = [record for record in records if str(record.get(name)) == value]
-        if not records:
-            raise SystemExit(
-                f"--where {condition}: {name} is {', '.join(sorted(known))}."
-            )
-    return records
-
-
 def title(group):
     """What the runs of a group share, in words."""
     about = group.about
-    seeds = {seed for runs in group.runs.values() for seed in runs}
     record = next(iter(next(iter(group.runs.values())).values()))
     return (
-        f"{group.name} ({group.backend}): {len(seeds)} seeds, "
-        f"{record['train_samples']} rows to train, {record['scored_samples']} "
-        f"{about['split']} rows, {about['epochs']} epochs, batches of "
-        f"{about['batch_size']}"
+        f"{group.name} ({group.backend}): {record['train_samples']} rows to train, "
+        f"{record['scored_samples']} {about['split']} rows, {about['epochs']} epochs, "
+        f"batches of {about['batch_size']}"
     )
 
 
@@ -91,7 +78,7 @@ def differences(group, metric):
         row = [method, len(values), f"{values.mean():.{metric.digits}f}", spread]
         for baseline in BASELINES:
             found = against[baseline].get(method)
-            row += [in_words(found[0], metric), _p(found[1])] if found else ["", ""]
+            row += [in_words(found[0], metric), _p(*found)] if found else ["", ""]
         rows.append(row)
     return header, rows
 
@@ -142,21 +129,32 @@ def over_sets(of_sets, metric):
     """Prints means over data sets, wins, ties and losses, and ranks."""
     found, p = overall(of_sets, metric)
     header = ["method", "data sets", metric.label]
+    corrected = {}
     for baseline in BASELINES:
-        header += [f"- {baseline} [95 %]", "win / tie / loss"]
+        header += [f"- {baseline} [95 %]", "p (Holm)", "win / tie / loss"]
+        compared = {
+            method: result.against[baseline][0].p
+            for method, result in found.items()
+            if baseline in result.against
+        }
+        corrected[baseline] = holm(compared)
     rows = []
     for method, result in found.items():
         row = [method, result.sets, f"{result.mean:.{metric.digits}f}"]
         for baseline in BASELINES:
             if baseline in result.against:
                 difference, *counts = result.against[baseline]
-                row += [in_words(difference, metric), " / ".join(map(str, counts))]
+                row += [
+                    in_words(difference, metric),
+                    _p(difference, corrected[baseline][method]),
+                    " / ".join(map(str, counts)),
+                ]
             else:
-                row += ["", ""]
+                row += ["", "", ""]
         rows.append([*row, "" if result.rank is None else f"{result.rank:.1f}"])
     table([*header, "mean rank"], rows)
     if p is not None:
-        print(f"\nFriedman's test of equal ranks: p = {_p(p)}")
+        print(f"Friedman's test of equal ranks: p {_number(p)}")
 
 
 def gaps(made):
@@ -231,7 +229,12 @@ def _gap_title(of_strengths):
     return f"{first.about['data']}, {first.degradation[0]} ({first.backend})"
 
 
-def _p(p):
+def _p(difference, p):
+    """Nothing, rather than 1, where nothing can be said."""
+    return "" if difference.low is None else _number(p)
+
+
+def _number(p):
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 

@@ -86,3 +86,42 @@ def read(paths):
                 raise SystemExit(f"{where}: this run is in {found[key(record)][0]} too")
             found[key(record)] = (where, record)
     return [record for _, record in found.values()]
+
+
+def kept(records, where):
+    """The records of which all of `["name=value", ...]` is so.
+
+    Raises:
+        SystemExit: If records have no such entry, or none is left.
+    """
+    for condition in where:
+        name, _, value = condition.partition("=")
+        known = {str(record.get(name)) for record in records}
+        records = [record for record in records if str(record.get(name)) == value]
+        if not records:
+            raise SystemExit(
+                f"--where {condition}: {name} is {', '.join(sorted(known))}."
+            )
+    return records
+
+
+def of_methods(records, names, always):
+    """The records of some methods.
+
+    Args:
+        records: The records.
+        names: The methods, or `None` for all.
+        always: Methods to keep besides, if they were run.
+
+    Raises:
+        SystemExit: If a method was not run.
+    """
+    if names is None:
+        return records
+    known = {record["method"] for record in records}
+    if set(names) - known:
+        raise SystemExit(
+            f"Not run: {', '.join(sorted(set(names) - known))}. Run were: "
+            f"{', '.join(sorted(known))}"
+        )
+    return [record for record in records if record["method"] in {*names, *always}]
