@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_dskd import (
+    arguments,
     pairs,
     replicas,
     sample_weights,
@@ -132,13 +133,13 @@ class Distiller(ResumableModel):
     ):
         # Inputs reach each model as they came: casting is the models' own affair.
         super().__init__(name=name, autocast=False, **kwargs)
-        terms.check_models(teacher, student)
-        losses = terms.check_losses(distillation_losses)
+        arguments.check_models(teacher, student)
+        losses = arguments.check_losses(distillation_losses)
         weights.check_number("student_loss_weight", student_loss_weight, most=1)
         self.teacher = teacher
         self.student = student
         self.distillation_losses = losses
-        self.projectors = terms.check_projectors(projectors, losses)
+        self.projectors = arguments.check_projectors(projectors, losses)
         self._loss_layers = terms.layers_in(losses, teacher)
         held = set().union(*map(terms.parts, self._held_layers()))
         self._holds_of_teacher = not held.isdisjoint(terms.parts(teacher))
@@ -151,7 +152,7 @@ class Distiller(ResumableModel):
             if getattr(self, role).built:
                 self._find_taps(role)
         for loss in losses:
-            terms.check_compatible(loss, teacher, student)
+            arguments.check_compatible(loss, teacher, student)
         self._means = TermMeans(
             ["student_loss", "distillation_loss", "total_loss", *terms.names(losses)]
         )

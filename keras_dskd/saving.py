@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_dskd import files, terms
+from keras_dskd import arguments, files
 
 _teacher_at_hand = contextvars.ContextVar("teacher_at_hand", default=None)
 
@@ -91,7 +91,7 @@ class ResumableModel(keras.Model):
                 f"`.weights.h5` file by `save_weights`. Received: {filepath}"
             )
         save = super().save
-        terms.check_nothing_shared(self.teacher, self.student)
+        arguments.check_nothing_shared(self.teacher, self.student)
         with self._teacher_left_out(include_teacher):
             config = self.get_config()
             compiled = self.get_compile_config() if self.compiled else None
@@ -211,7 +211,7 @@ class ResumableModel(keras.Model):
     def _teacher_config(self):
         if self._left_out is not None:
             return left_out(self._left_out.teacher)
-        terms.check_nothing_shared(self.teacher, self.student)
+        arguments.check_nothing_shared(self.teacher, self.student)
         return keras.saving.serialize_keras_object(self.teacher)
 
 

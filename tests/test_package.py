@@ -42,9 +42,11 @@ BELOW = {
         "saving",
         "teacher_cache",
     },
-    "saving": {"files", "terms"},
+    "arguments": {"taps", "terms"},
+    "saving": {"arguments", "files"},
     "terms": {"ops", "sample_weights", "taps"},
     "distiller": {
+        "arguments",
         "model_features",
         "ops",
         "pairs",
