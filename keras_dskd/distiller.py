@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_dskd import (
+    arguments,
     pairs,
     replicas,
     sample_weights,
@@ -132,13 +133,13 @@ class Distiller(ResumableModel):
     ):
         # Inputs reach each model as they came: casting is the models' own affair.
         super().__init__(name=name, autocast=False, **kwargs)
-        terms.check_models(teacher, student)
-        losses = terms.check_losses(distillation_losses)
+        arguments.check_models(teacher, student)
+        losses = arguments.check_losses(distillation_losses)
         weights.check_number("student_loss_weight", student_loss_weight, most=1)
         self.teacher = teacher
         self.student = student
         self.distillation_losses = losses
-        self.projectors = terms.check_projectors(projectors, losses)
+        self.projectors = arguments.check_projectors(projectors, losses)
         self._loss_layers = terms.layers_in(losses, teacher)
         held = set().union(*map(terms.parts, self._held_layers()))
         self._holds_of_teacher = not held.isdisjoint(terms.parts(teacher))
@@ -151,7 +152,7 @@ class Distiller(ResumableModel):
             if getattr(self, role).built:
                 self._find_taps(role)
         for loss in losses:
-            terms.check_compatible(loss, teacher, student)
+            arguments.check_compatible(loss, teacher, student)
         self._means = TermMeans(
             ["student_loss", "distillation_loss", "total_loss", *terms.names(losses)]
         )
@@ -399,6 +400,16 @@ class Distiller(ResumableModel):
         super().make_train_function(force)
         self.train_function = replicas.keeping_state(self, self.train_function)
 
+    def evaluate(self, *args, **kwargs):
+        """Loss and metrics of the student alone; see `keras.Model.evaluate`."""
+        with replicas.keeping_values(self):
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        """Outputs of the student alone; see `keras.Model.predict`."""
+        with replicas.keeping_values(self):
+            return super().predict(*args, **kwargs)
+
     def _distils(self, training):
         return bool(training) and self.student_loss_weight < 1
 
@@ -442,6 +453,11 @@ class Distiller(ResumableModel):
                 features[OUTPUT] = self.teacher(pair.teacher, training=False)
         else:
             features = pair.teacher_features
+            if not isinstance(features, dict):
+                raise ValueError(
+                    'x["teacher_features"] is the dict that `cache_teacher` returned, '
+                    f"of name to array. Received: {type(features).__name__}"
+                )
             missing = [name for name in names if name not in features]
             if missing:
                 raise ValueError(
@@ -507,15 +523,17 @@ class Distiller(ResumableModel):
 
         Args:
             x_teacher: The strong modality of all samples, in their order: any input
-                that `keras.Model.predict` takes, or `fit`'s dict that holds it. With
-                a `path`, arrays or a `PyDataset` that has a length, gives the same
-                rows each time, and batches of one size but for a smaller last one.
+                that `keras.Model.predict` takes, or `fit`'s dict that holds it, or a
+                data set of either. With a `path`, arrays or a `PyDataset` that has a
+                length, gives the same rows each time, and batches of one size but for a
+                smaller last one.
             path: Folder of the cache. Defaults to arrays in memory.
             batch_size: Samples at once, where `x_teacher` is arrays. A cache that
                 goes on with another one may differ by rounding.
             dtype: `"float16"` takes half the room; the error that it costs is printed,
                 and written to the manifest. Values above 65504 are refused. Defaults
-                to what the teacher computes.
+                to what the teacher computes, and to float32 where that is bfloat16,
+                which NumPy's files lack.
             verify: Whether opening a finished cache reads all of it to compare
                 checksums.
             verbose: 0 for silence, 1 or `"auto"` for a progress bar.
@@ -538,7 +556,12 @@ class Distiller(ResumableModel):
                 "No loss reads the teacher: there is nothing to cache. Received: "
                 f"{[type(loss).__name__ for loss in losses]}"
             )
-        features = FeatureModel(self.teacher, names, terms.pooled_of_teacher(losses))
+        features = FeatureModel(
+            self.teacher,
+            names,
+            terms.pooled_of_teacher(losses),
+            takes=pairs.teacher_input,
+        )
         return teacher_cache.cache(
             features, pair.teacher, path, batch_size, dtype, verify, verbose
         )

@@ -3,10 +3,14 @@
 import contextlib
 import os
 import shutil
+import tempfile
 import zipfile
 
 import h5py  # Keras's own way to store weights.
 
+from keras_dskd import locks
+
+_LOCK = ".lock"  # Held by the process that writes.
 _WEIGHTS = "model.weights.h5"  # In a `.keras` file.
 
 
@@ -14,13 +18,14 @@ _WEIGHTS = "model.weights.h5"  # In a `.keras` file.
 def replacing(filepath):
     """A path to write to, which becomes `filepath` once it is complete.
 
-    Whatever stops the writing, even a kill, leaves an older file as it was.
+    Whatever stops the writing, even a kill, leaves an older file as it was. Of several
+    processes that write one file, each writes its own, and the last one stays.
     """
     filepath = os.path.realpath(filepath)
     folder, name = os.path.split(filepath)
-    work = os.path.join(folder, f".partial-{name}")
-    shutil.rmtree(work, ignore_errors=True)  # Of a process that was killed.
-    os.makedirs(work)
+    os.makedirs(folder, exist_ok=True)
+    _clear_left(folder, name)
+    work, lock = _work_folder(folder, name)
     try:
         written = os.path.join(work, name)
         yield written
@@ -28,7 +33,37 @@ def replacing(filepath):
             os.fsync(file.fileno())
         os.replace(written, filepath)
     finally:
+        if lock is not None:
+            lock.close()
         shutil.rmtree(work, ignore_errors=True)
+
+
+def is_partial(entry, name):
+    """Whether an entry of a folder is where `replacing` writes a file of that name."""
+    return entry.startswith(f".partial-{name}")
+
+
+def _work_folder(folder, name):
+    """A new folder, and its lock: `None` where files cannot be locked."""
+    while True:
+        work = tempfile.mkdtemp(prefix=f".partial-{name}-", dir=folder)
+        try:
+            return work, locks.hold(os.path.join(work, _LOCK))
+        except (FileNotFoundError, BlockingIOError):
+            pass  # Another process took it for one that was left.
+        except OSError:
+            return work, None
+
+
+def _clear_left(folder, name):
+    """Clears away what processes that were killed have half written."""
+    for entry in os.listdir(folder):
+        if is_partial(entry, name):
+            work = os.path.join(folder, entry)
+            with contextlib.suppress(OSError):  # Its process goes on; or it is gone.
+                with locks.hold(os.path.join(work, _LOCK)):
+                    shutil.rmtree(work, ignore_errors=True)
+                os.rmdir(work)  # Network drives keep what is open.
 
 
 def is_replaceable(filepath, overwrite, endings):

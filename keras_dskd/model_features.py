@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_dskd import replicas
 from keras_dskd.ops.rows import channel_axis, rows
 from keras_dskd.taps import OUTPUT, Tap, capture, find_layer, layer_paths
 
@@ -15,26 +16,34 @@ class FeatureModel(keras.Model):
         names: Names of the layers to read. See `Tap`. `OUTPUT` is the final output.
         pooled: Those among them to pool over positions, where they are made: feature
             maps of a whole data set would fill memory.
+        takes: Function of a batch's `x` that returns the model's input. Defaults to
+            all of it.
 
     Output: a dict of name -> feature.
     """
 
-    def __init__(self, model, names, pooled=()):
+    def __init__(self, model, names, pooled=(), takes=None):
         super().__init__(autocast=False)
         self.model = model
         self.names = tuple(names)
         self.pooled = frozenset(pooled)
+        self.takes = takes or (lambda x: x)
 
     def call(self, inputs):
         taps = [Tap(self.model, name) for name in self.names if name != OUTPUT]
         with capture(taps) as features:
-            output = self.model(inputs, training=False)
+            output = self.model(self.takes(inputs), training=False)
         if OUTPUT in self.names:
             features[OUTPUT] = output
         return {
             name: rows(feature) if name in self.pooled else feature
             for name, feature in features.items()
         }
+
+    def predict(self, *args, **kwargs):
+        """The features of all data; see `keras.Model.predict`."""
+        with replicas.keeping_values(self):
+            return super().predict(*args, **kwargs)
 
 
 class ShapesOnly(keras.layers.Layer):
@@ -191,6 +200,21 @@ def feature_shape(model, name):
         )
     zeros = ops.zeros((2, *input_shape[1:]))
     return (None, *FeatureModel(model, [name])(zeros)[name].shape[1:])
+
+
+def dtype_policies(model):
+    """Names of the dtype policies that a model's layers compute by, sorted.
+
+    Models that are a graph of layers compute nothing, and lose theirs when loaded.
+    """
+    layers = [model, *(layer for _, layer in layer_paths(model))]
+    return sorted(
+        {
+            layer.dtype_policy.name
+            for layer in layers
+            if not _has_graph(layer) and not isinstance(layer, keras.layers.InputLayer)
+        }
+    )
 
 
 def _has_graph(layer):

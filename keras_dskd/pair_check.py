@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_dskd import pairs, structure
+from keras_dskd.arrays import row_count, sliceable
 from keras_dskd.model_features import FeatureModel, head_input
 from keras_dskd.taps import OUTPUT
 
@@ -148,10 +149,16 @@ def _samples(pair, y):
         raise ValueError(
             'Pairs are {"teacher": ..., "student": ...}. Received: no x["teacher"]'
         )
-    arrays = [pair.teacher, pair.student, *([] if y is None else [np.asarray(y)])]
-    counts = [len(array) for array in keras.tree.flatten(arrays)]
+    labels = [] if y is None else [np.asarray(sliceable(y))]
+    arrays = keras.tree.map_structure(sliceable, [pair.teacher, pair.student, *labels])
+    counts = [row_count(array) for array in keras.tree.flatten(arrays)]
+    if None in counts:
+        raise ValueError(
+            "Both modalities and labels are arrays of one row a sample. Received: "
+            f"{[type(array).__name__ for array in keras.tree.flatten(arrays)]}"
+        )
     if pair.teacher_mask is not None:
-        mask = np.reshape(pair.teacher_mask, -1)
+        mask = np.reshape(sliceable(pair.teacher_mask), -1)
         there = np.flatnonzero(mask)
         counts.append(len(mask))
     if len(set(counts)) > 1:

@@ -52,6 +52,20 @@ def split(x):
     return Pair(*(x.get(key) for key in KEYS))
 
 
+def teacher_input(x):
+    """What the teacher takes of an input, paired or not.
+
+    Raises:
+        ValueError: If a paired input lacks it.
+    """
+    pair = split(x)
+    if pair.teacher is None:
+        raise ValueError(
+            f'The teacher\'s modality is missing: x["teacher"]. Received: {sorted(x)}'
+        )
+    return pair.teacher
+
+
 def teacher_mask(pair):
     """Which samples have a teacher: a bool tensor `(n,)`, or `None` for all.
 

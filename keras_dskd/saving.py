@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_dskd import files, terms
+from keras_dskd import arguments, files
 
 _teacher_at_hand = contextvars.ContextVar("teacher_at_hand", default=None)
 
@@ -68,7 +68,9 @@ class ResumableModel(keras.Model):
 
         The file takes the place of an older one when it is complete, and not before.
         It loads with `keras.models.load_model`, in safe mode, on any backend; the
-        plain student can `load_weights` from it.
+        plain student can `load_weights` from it. Where Keras has to ask before it
+        writes over a file, at remote paths and with `zipped=False` Keras writes as it
+        does, with no such replacing and nothing for the plain student.
 
         Args:
             filepath: Path of the file, which ends in `.keras`.
@@ -89,7 +91,7 @@ class ResumableModel(keras.Model):
                 f"`.weights.h5` file by `save_weights`. Received: {filepath}"
             )
         save = super().save
-        terms.check_nothing_shared(self.teacher, self.student)
+        arguments.check_nothing_shared(self.teacher, self.student)
         with self._teacher_left_out(include_teacher):
             config = self.get_config()
             compiled = self.get_compile_config() if self.compiled else None
@@ -106,7 +108,8 @@ class ResumableModel(keras.Model):
         """Saves all weights and states of training; see `keras.Model.save_weights`.
 
         The file takes the place of an older one when it is complete, and not before.
-        The plain student can load it as well.
+        The plain student can load it as well. Where Keras has to ask before it writes
+        over a file, and at remote paths, it writes as it does, with neither.
 
         Args:
             filepath: Path of the file, which ends in `.weights.h5`.
@@ -158,10 +161,16 @@ class ResumableModel(keras.Model):
 
         Raises:
             ValueError: If the file lacks its teacher and none is given, or that is not
-                the one it was saved with, or the file holds one.
+                the one it was saved with, or the file holds one, or it holds no
+                distiller.
         """
         with loading_with(teacher):
             made = keras.models.load_model(filepath, **kwargs)
+        if not isinstance(made, ResumableModel):
+            raise ValueError(
+                f'"{filepath}" holds no distiller, but {made.name!r} of type '
+                f"{type(made).__name__}. Load it with `keras.models.load_model`."
+            )
         made._take_teacher_back()
         return made
 
@@ -202,7 +211,7 @@ class ResumableModel(keras.Model):
     def _teacher_config(self):
         if self._left_out is not None:
             return left_out(self._left_out.teacher)
-        terms.check_nothing_shared(self.teacher, self.student)
+        arguments.check_nothing_shared(self.teacher, self.student)
         return keras.saving.serialize_keras_object(self.teacher)
 
 

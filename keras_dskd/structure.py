@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops as keras_ops
 
-from keras_dskd import ops
+from keras_dskd import arrays, ops
 from keras_dskd.model_features import FeatureModel
 from keras_dskd.taps import OUTPUT
 
@@ -146,19 +146,22 @@ def evenly_spaced(x, max_samples):
     Raises:
         ValueError: If it is no structure of arrays of one length, at least two.
     """
-    arrays = keras.tree.flatten(x)
-    shapes = [getattr(array, "shape", None) for array in arrays]
-    if not all(shapes) or len({len(array) for array in arrays}) != 1:
+    x = keras.tree.map_structure(arrays.sliceable, x)
+    leaves = keras.tree.flatten(x)
+    shapes = [getattr(array, "shape", None) for array in leaves]
+    counts = {arrays.row_count(array) for array in leaves}
+    if None in counts or len(counts) != 1:
         raise ValueError(
             "Expected arrays with one row a sample. Received: "
-            f"{[type(array).__name__ for array in arrays]} of shapes {shapes}"
+            f"{[type(array).__name__ for array in leaves]} of shapes {shapes}"
         )
-    if len(arrays[0]) < 2:
+    (count,) = counts
+    if count < 2:
         raise ValueError(
             f"Structure is measured on at least 2 samples. Received: {shapes[0]}"
         )
-    picked = _evenly_spaced_indices(len(arrays[0]), max_samples)
-    return keras.tree.map_structure(lambda array: np.asarray(array[picked]), x)
+    picked = _evenly_spaced_indices(count, max_samples)
+    return keras.tree.map_structure(lambda array: arrays.dense(array[picked]), x)
 
 
 def _evenly_spaced_indices(count, at_most):

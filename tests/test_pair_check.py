@@ -86,7 +86,7 @@ def test_pairs_that_do_not_belong_together_are_warned_of(x):
 
 
 def test_of_unrelated_pairs_the_share_that_passes_is_the_level():
-    """That is what a level means; 200 draws of a share of 0.2, within 4 deviations."""
+    """That is what a level means; 100 draws of a share of 0.2, within 4 deviations."""
     teacher, student = models()
     passed = [
         not quietly(
@@ -96,9 +96,9 @@ def test_of_unrelated_pairs_the_share_that_passes_is_the_level():
             level=0.2,
             permutations=19,
         ).looks_shuffled
-        for seed in range(0, 400, 2)
+        for seed in range(0, 200, 2)
     ]
-    assert 0.2 - 4 * 0.028 < np.mean(passed) < 0.2 + 4 * 0.028
+    assert 0.2 - 4 * 0.04 < np.mean(passed) < 0.2 + 4 * 0.04
 
 
 def test_labels_show_pairs_that_are_wrong_within_their_class():
@@ -203,3 +203,18 @@ def test_features_that_are_constant_agree_with_nothing():
 def test_wrong_uses_say_what_came(x, kwargs, message):
     with pytest.raises(ValueError, match=message):
         check_pairs(*models(), x, **kwargs)
+
+
+def test_tensors_are_arrays_too():
+    mask = np.arange(N) % 4 > 0
+    y = np.arange(N) % 2
+    expected = check_pairs(*models(), {**X, "teacher_mask": mask}, y)
+    x = {**X, "teacher_mask": mask}
+    tensors = {key: keras.ops.convert_to_tensor(array) for key, array in x.items()}
+    received = check_pairs(*models(), tensors, keras.ops.convert_to_tensor(y))
+    assert received == expected
+
+
+def test_what_is_no_array_of_rows_is_refused():
+    with pytest.raises(ValueError, match="arrays of one row a sample.*generator"):
+        check_pairs(*models(), {**X, "teacher": (row for row in X["teacher"])})

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import pickle
 import shutil
 import signal
 import stat
@@ -272,6 +273,35 @@ def test_inputs_of_several_arrays_and_paired_ones_are_taken(is_on_disk, tmp_path
         assert_features(made.cache_teacher(given, path, verbose=0), expected, **CLOSE)
 
 
+@pytest.mark.parametrize("is_on_disk", [False, True])
+def test_sparse_matrices_are_taken(is_on_disk, tmp_path):
+    sparse = pytest.importorskip("scipy.sparse", reason="SciPy is not installed")
+    teacher, x = mlp(4, name="teacher"), rows(N)
+    made = keras_dskd.Distiller(teacher, mlp(4), keras_dskd.losses.SoftTargets())
+    path = tmp_path / "cache" if is_on_disk else None
+    received = made.cache_teacher(sparse.csr_matrix(x), path, BATCH, verbose=0)
+    assert_features(received, {"(output)": teacher.predict(x, verbose=0)}, **CLOSE)
+    data = keras_dskd.CachedDataset(sparse.csr_matrix(x), batch_size=N, shuffle=False)
+    np.testing.assert_array_equal(data[0][0], x)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="ragged tensors are TensorFlow's"
+)
+@pytest.mark.parametrize("is_on_disk", [False, True])
+def test_ragged_tensors_are_taken(is_on_disk, tmp_path):
+    tensorflow = pytest.importorskip("tensorflow")
+    words = [[1, 2, 3], [4], [5, 6], [1, 1, 1]] * 3
+    inputs = keras.Input((None,), dtype="int32", ragged=True)
+    embedded = keras.layers.Embedding(7, 3)(inputs)
+    teacher = keras.Model(inputs, keras.layers.GlobalMaxPooling1D()(embedded))
+    made = keras_dskd.Distiller(teacher, mlp(4), keras_dskd.losses.SoftTargets())
+    path = tmp_path / "cache" if is_on_disk else None
+    x = tensorflow.ragged.constant(words, dtype="int32")
+    expected = {"(output)": teacher.predict(x, batch_size=4, verbose=0)}
+    assert_features(made.cache_teacher(x, path, 4, verbose=0), expected, **CLOSE)
+
+
 def test_a_single_sample_is_cached(tmp_path):
     made = distiller()
     received = made.cache_teacher(X[:1], tmp_path / "cache", verbose=0)
@@ -328,6 +358,27 @@ def test_a_data_set_gives_the_cache_of_its_arrays(workers, labelled, tmp_path):
     assert_features(received, live(made), **CLOSE)
     # The same rows, given otherwise.
     made.cache_teacher(X, tmp_path / "cache", verbose=0)
+
+
+@pytest.mark.parametrize("is_on_disk", [False, True])
+def test_of_a_data_set_of_pairs_the_teachers_half_is_cached(is_on_disk, tmp_path):
+    class Pairs(Batches):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            return {"teacher": x, "student": x[..., :1]}, y
+
+    class Replay(Batches):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            return {"student": x[..., :1], "teacher_features": {"gap": x}}, y
+
+    made = distiller()
+    path = tmp_path / "cache" if is_on_disk else None
+    received = made.cache_teacher(Pairs(), path, verbose=0)
+    assert_features(received, live(made), **CLOSE)
+    made.cache_teacher(X, path, verbose=0)  # The same cache.
+    with pytest.raises(ValueError, match="teacher's modality is missing"):
+        made.cache_teacher(Replay(), tmp_path / "other" if path else None, verbose=0)
 
 
 def test_batches_of_several_sizes_are_refused_on_disk(tmp_path):
@@ -519,6 +570,37 @@ def test_another_cache_is_refused_by_name(what, is_finished, finished, tmp_path)
     assert {k: v for k, v in contents(folder).items() if k != ".lock"} == before
 
 
+def test_a_teacher_that_computes_by_another_policy_is_refused(tmp_path):
+    """Its weights are the same float32 numbers, and its features are not."""
+
+    def cache(policy):
+        made = keras_dskd.Distiller(
+            mlp(4, name="teacher", dtype=policy),
+            mlp(4),
+            keras_dskd.losses.ChannelAlignment("hidden", "hidden"),
+        )
+        made.cache_teacher(rows(9), tmp_path / "cache", verbose=0)
+
+    cache("float32")
+    expected = "dtype policies: cached .*'float32'.*received .*'mixed_bfloat16'"
+    with pytest.raises(ValueError, match=expected):
+        cache("mixed_bfloat16")
+
+
+def test_a_teacher_that_was_loaded_is_the_one_that_was_saved(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        inner = keras.Sequential([keras.layers.Dense(5, name="hidden")])
+        teacher = keras.Sequential([keras.Input((4,)), inner, keras.layers.Dense(3)])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    teacher.save(tmp_path / "teacher.keras")
+    loaded = keras.models.load_model(tmp_path / "teacher.keras")
+    for one in (teacher, loaded):
+        made = keras_dskd.Distiller(one, mlp(4), keras_dskd.losses.SoftTargets())
+        made.cache_teacher(rows(9), tmp_path / "cache", verbose=0)
+
+
 def halve(folder):
     """Makes a finished cache one that was stopped after 12 rows."""
     manifest = manifests.read_manifest(folder)
@@ -545,12 +627,19 @@ def test_a_folder_without_a_cache_is_not_opened(tmp_path):
         keras_dskd.open_teacher_cache(tmp_path / "none")
 
 
-def test_another_format_is_refused(copied):
+def test_an_older_format_is_refused(copied, monkeypatch):
+    """One whose manifest lacks what is compared."""
     made, folder = copied
-    text = (folder / "manifest.json").read_text()
-    (folder / "manifest.json").write_text(text.replace("cache 1", "cache 2"))
-    with pytest.raises(ValueError, match="of the format 'keras_dskd teacher cache 2'"):
+    manifest = manifests.read_manifest(folder)
+    del manifest["pooled"]
+    with monkeypatch.context() as patch:
+        patch.setattr(manifests, "FORMAT", "keras_dskd teacher cache 1")
+        manifests.write_manifest(folder, {**manifest, "format": manifests.FORMAT})
+    expected = "of the format 'keras_dskd teacher cache 1'.*delete the folder"
+    with pytest.raises(ValueError, match=expected):
         made.cache_teacher(X, folder, verbose=0)
+    with pytest.raises(ValueError, match=expected):
+        keras_dskd.open_teacher_cache(folder)
 
 
 # Damage
@@ -636,12 +725,28 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(copied):
         keras_dskd.open_teacher_cache(folder)
 
 
-def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch, capsys):
     usage = type(shutil.disk_usage(tmp_path))(10**9, 10**9, 10)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="needs .* kB more, and the disk has 10 B free"):
-        distiller().cache_teacher(X, tmp_path / "cache", verbose=0)
-    assert not list((tmp_path / "cache").glob("*.npy"))
+        distiller().cache_teacher(X, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+    assert "kB a sample, 37 samples" in capsys.readouterr().out
+
+
+def test_files_are_closed_though_the_first_one_fails(tmp_path, monkeypatch):
+    closed = []
+
+    def failing(file):
+        file._file.close()
+        closed.append(file.filepath)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_files.FeatureFile, "close", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            distiller().cache_teacher(X, tmp_path / "cache", verbose=0)
+    assert len(closed) == 3
 
 
 # float16
@@ -821,6 +926,57 @@ def test_fit_sees_each_row_once_an_epoch(workers):
     assert history["loss"] == pytest.approx([102.3] * 4)
 
 
+def test_an_order_lasts_until_all_batches_were_read():
+    """With `steps_per_epoch` Keras ends an epoch in their midst, and goes on there."""
+    x = 2.0 ** np.arange(8, dtype="float32")[:, None]
+    inputs = keras.Input((1,))
+    dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    model = keras.Model(inputs, dense(inputs))
+    model.compile(standing_still(), "mean_absolute_error")
+    data = keras_dskd.CachedDataset(x, np.zeros((8, 1)), batch_size=2, seed=3)
+    loss = model.fit(
+        data, steps_per_epoch=2, epochs=4, shuffle=False, verbose=0
+    ).history["loss"]
+    # Means of four rows each: no other eight powers of two have the sum of these.
+    assert [(loss[0] + loss[1]) * 4, (loss[2] + loss[3]) * 4] == [255, 255]
+    assert loss[0] != loss[2]
+    assert data.epoch == 2
+
+
+def test_a_callback_tells_a_new_data_set_where_a_training_goes_on():
+    def fit(model, **epochs):
+        data = keras_dskd.CachedDataset(x, y, batch_size=2, seed=3)
+        tells = keras.callbacks.LambdaCallback(
+            lambda epoch, logs: setattr(data, "epoch", epoch)
+        )
+        model.fit(data, shuffle=False, callbacks=[tells], verbose=0, **epochs)
+
+    def made():
+        model = mlp(4)
+        model.compile(keras.optimizers.SGD(0.5), crossentropy())
+        return model
+
+    x, y = rows(8), labels(8)
+    whole, stopped = made(), made()
+    fit(whole, epochs=3)
+    fit(stopped, epochs=1)
+    fit(stopped, initial_epoch=1, epochs=3)
+    for one, other in zip(stopped.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_workers_get_the_place_of_what_is_on_disk(tmp_path):
+    """A copy of the rows in each process would fill memory."""
+    np.save(tmp_path / "x.npy", np.arange(40000.0).reshape(10000, 4))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    in_memory, with_gaps = mapped[[3, 1]], mapped[:6:2]
+    for array in (mapped, mapped[5000:], mapped[5000:][2:9], in_memory, with_gaps):
+        data = keras_dskd.CachedDataset(array, batch_size=len(array), seed=1)
+        content = pickle.dumps(data)
+        assert len(content) < 2000
+        np.testing.assert_array_equal(pickle.loads(content)[0], data[0])
+
+
 def test_training_on_a_data_set_is_training_on_its_arrays(finished):
     _, folder = finished
     features = keras_dskd.open_teacher_cache(folder)
@@ -850,6 +1006,8 @@ def test_rows_that_do_not_match_are_refused():
         keras_dskd.CachedDataset({**CACHED, "teacher_features": features})
     with pytest.raises(ValueError, match="same number of rows.*'y': .3."):
         keras_dskd.CachedDataset(CACHED, np.arange(3))
+    with pytest.raises(ValueError, match="`y` must be arrays.*asarray.*Received: int"):
+        keras_dskd.CachedDataset(CACHED, [0, 1, 0])
     with pytest.raises(ValueError, match="`batch_size` must be"):
         keras_dskd.CachedDataset(CACHED, batch_size=0)
     with pytest.raises(ValueError, match="`sample_weight` needs `y`"):

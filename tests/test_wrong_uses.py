@@ -399,6 +399,12 @@ def test_a_layer_with_several_outputs_is_no_feature():
         made.fit(np.zeros((4, 5, 4), "float32"), np.zeros(4), verbose=0)
 
 
+def test_cached_features_that_are_no_dict_raise():
+    x = {"student": X["student"], "teacher_features": rows(8, 3)}
+    with pytest.raises(ValueError, match="is the dict that `cache_teacher` returned"):
+        fit(compiled(), x)
+
+
 class Raises(keras.distillation.DistillationLoss):
     """Fails where losses are computed: in the first step."""
 

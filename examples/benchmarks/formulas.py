@@ -2,9 +2,10 @@
 
     python examples/benchmarks/formulas.py --backend torch --out formulas.json
 
-Value and gradient of each in the backend's compiled form (torch: eager), checked to be
-equal first. Memory is that of one call, in a process of its own, above what the process
-used after compiling and running a small case. `--quick` takes small matrices.
+Value and gradient of each in the backend's compiled form (torch: eager); how far ours
+are from the plain ones is in the table. Memory is that of one call, in a process of its
+own, above what the process used after compiling and running a small case. `--quick`
+takes small matrices.
 """
 
 import argparse

@@ -118,16 +118,16 @@ def _torch(teacher, student, data, batch, weights):
 
     parameters = [p.value for p in student.trainable_variables]
     optimizer = torch.optim.Adam(parameters, lr=1e-4)
+    device = parameters[0].device
 
     def run():
         loss = correct = 0
         for x_t, x_s, y in cut(data, batch):
-            y = torch.from_numpy(y).long()
+            x_t, x_s, y = (torch.from_numpy(a).to(device) for a in (x_t, x_s, y))
+            y = y.long()
             with torch.no_grad():
-                features_t, logits_t = teacher(torch.from_numpy(x_t), training=False)
-            block_s, features_s, logits_s = student(
-                torch.from_numpy(x_s), training=True
-            )
+                features_t, logits_t = teacher(x_t, training=False)
+            block_s, features_s, logits_s = student(x_s, training=True)
             total, labels = torch_total(
                 y, features_t, logits_t, block_s, features_s, logits_s, weights
             )

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import baselines
 from baselines import TERMS, weighted
+from candidates import ALIGNED, aligned
+
+from keras_dskd import losses
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import compare
@@ -87,7 +90,25 @@ METHODS = {
     },
 }
 
-GROUPS = ("methods", "controls", "baselines", "alone")
+_CANDIDATES = {
+    "three_depths": {"blocks": ("block2", "block3", "features")},
+    "positions": {"rows": "positions"},
+    "with_contrast": {"contrast": 0.3},
+    "standardized": {"loss": losses.FitNet},
+}
+METHODS.update(
+    {
+        name: Method(
+            functools.partial(aligned, **options),
+            "candidates",
+            weight=ALIGNED,
+            reads_maps="rows" in options,
+        )
+        for name, options in _CANDIDATES.items()
+    }
+)
+
+GROUPS = ("methods", "controls", "baselines", "alone", "candidates")
 
 
 def chosen(names, is_images):

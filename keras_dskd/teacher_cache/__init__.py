@@ -7,6 +7,7 @@ storage        the dtype that is stored, and what it costs
 feature_files  `.npy` files that grow by rows
 manifest       what is on disk, and of what
 dataset        batches of rows, for caches larger than memory
+mapped         memory-mapped arrays by their place, for worker processes
 ```
 """
 

@@ -6,6 +6,8 @@ import os
 import keras
 import numpy as np
 
+from keras_dskd import arrays
+from keras_dskd.model_features import dtype_policies
 from keras_dskd.saving import fingerprint
 from keras_dskd.teacher_cache import feature_files, input_rows
 from keras_dskd.teacher_cache import manifest as manifests
@@ -29,10 +31,7 @@ def cache(model, x, path=None, batch_size=32, dtype=None, verify=True, verbose="
         verify: Whether to compare the checksums of a finished cache.
         verbose: As in `keras.Model.predict`.
     """
-    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ValueError(
-            f"`batch_size` must be a whole number above 0. Received: {batch_size!r}"
-        )
+    input_rows.check_batch_size(batch_size)
     if path is None and isinstance(x, keras.utils.PyDataset):
         inputs = None  # `predict` reads ahead, and takes batches of any sizes.
     else:
@@ -107,23 +106,23 @@ class _Run:
         return features
 
     def in_memory(self, inputs):
-        arrays = None
+        cached = None
         for start, features in self._chunks(inputs, 0):
-            if arrays is None:
-                arrays = keras.tree.map_structure(
+            if cached is None:
+                cached = keras.tree.map_structure(
                     lambda chunk: np.empty(
                         (inputs.samples, *chunk.shape[1:]), chunk.dtype
                     ),
                     features,
                 )
-                size = sum(array.nbytes for array in manifests.leaves(arrays))
+                size = sum(array.nbytes for array in manifests.leaves(cached))
                 self._say(f"{size_text(size)} in memory", size, inputs.samples)
             for array, chunk in zip(
-                manifests.leaves(arrays), manifests.leaves(features), strict=True
+                manifests.leaves(cached), manifests.leaves(features), strict=True
             ):
                 array[start : start + len(chunk)] = chunk
         self._say_costs()
-        return arrays
+        return cached
 
     def on_disk(self, inputs, path, verify):
         path = os.fspath(path)
@@ -132,6 +131,7 @@ class _Run:
             "teacher": {
                 "name": self.model.model.name,
                 "fingerprint": fingerprint(self.model.model),
+                "dtype_policies": dtype_policies(self.model.model),
             },
             "layers": sorted(self.model.names),
             "pooled": sorted(self.model.pooled),
@@ -164,6 +164,7 @@ class _Run:
                         inputs.samples,
                         manifest["finished_rows"],
                     )
+                    writer.open()
                 writer.append(
                     manifests.leaves(features), rounding=self.storage.rounding
                 )
@@ -183,15 +184,12 @@ class _Run:
             x = inputs.rows(start, min(start + batches * batch_size, inputs.samples))
             # Not `predict_on_batch`, which would not share it out to devices.
             features = self.model.predict(x, batch_size=batch_size, verbose=0)
-            rows = len(keras.tree.flatten(x)[0])
+            rows = arrays.row_count(keras.tree.flatten(x)[0])
             _check_rows(features, rows)
             yield start, self.storage.cast(features, self.model.names)
             start += rows
             bar.update(start - first)
-            numbers = sum(
-                np.prod(array.shape, dtype="int64")
-                for array in keras.tree.flatten([x, features])
-            )
+            numbers = sum(map(arrays.number_count, keras.tree.flatten([x, features])))
             batch_bytes = 4 * numbers * batch_size / rows
             batches = int(np.clip(_CHUNK_BYTES / batch_bytes, 1, _CHUNK_BATCHES))
 

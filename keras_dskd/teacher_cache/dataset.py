@@ -2,7 +2,10 @@
 
 import keras
 import numpy as np
-from keras import ops
+
+from keras_dskd.arrays import dense, row_count, sliceable
+from keras_dskd.teacher_cache.input_rows import check_batch_size
+from keras_dskd.teacher_cache.mapped import from_place, place_of
 
 
 class CachedDataset(keras.utils.PyDataset):
@@ -27,8 +30,15 @@ class CachedDataset(keras.utils.PyDataset):
             that a shuffled epoch may see some rows twice and miss others.
 
     Attributes:
-        epoch: Epochs so far; they and the seed make the order. Assign it to go on in
-            the middle of a training.
+        epoch: How often all batches were read so far; it and the seed make the order.
+
+    A data set that is made anew begins with epoch 0, and knows nothing of a training
+    that goes on in its midst, by `initial_epoch` or `BackupAndRestore`. A callback
+    tells it:
+    `keras.callbacks.LambdaCallback(lambda epoch, logs: setattr(data, "epoch", epoch))`.
+    With `steps_per_epoch` an epoch of Keras's may be a part of this one, and an order
+    lasts until all rows were seen; but with `use_multiprocessing`, where nobody here
+    knows what was read, pass `shuffle=False` or leave out `steps_per_epoch`.
 
     Pass `shuffle=False` to `fit`, or else Keras changes the order of the batches too,
     without this seed.
@@ -57,16 +67,13 @@ class CachedDataset(keras.utils.PyDataset):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise ValueError(
-                f"`batch_size` must be a whole number above 0. Received: {batch_size!r}"
-            )
+        check_batch_size(batch_size)
         given = {"x": x, "y": y, "sample_weight": sample_weight}
         if y is None and sample_weight is not None:
             raise ValueError("`sample_weight` needs `y`. Received: y=None")
         self.arrays = {
             # tf.data has no lists.
-            what: keras.tree.lists_to_tuples(keras.tree.map_structure(_by_rows, part))
+            what: keras.tree.lists_to_tuples(keras.tree.map_structure(sliceable, part))
             for what, part in given.items()
             if part is not None
         }
@@ -78,21 +85,35 @@ class CachedDataset(keras.utils.PyDataset):
 
     @property
     def epoch(self):
-        """Epochs so far. Assign it to go on in the middle of a training."""
+        """How often all batches were read. Assign it to go on from there."""
         return self._epoch
 
     @epoch.setter
     def epoch(self, number):
         self._epoch = number
-        self._order = None
-        if self.shuffle:
-            random = np.random.default_rng([self.seed, number])
-            self._order = random.permutation(self.samples)
+        self._order = self._order_of(number)
+        self._read = set()
+
+    def _order_of(self, epoch):
+        if not self.shuffle:
+            return None
+        return np.random.default_rng([self.seed, epoch]).permutation(self.samples)
+
+    def __getstate__(self):
+        # Worker processes open the files: a copy of a cache would fill their memory.
+        arrays = keras.tree.map_structure(place_of, self.arrays)
+        return {**self.__dict__, "arrays": arrays, "_order": None}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self.arrays = keras.tree.map_structure(from_place, self.arrays)
+        self._order = self._order_of(self.epoch)
 
     def __len__(self):
         return -(-self.samples // self.batch_size)
 
     def __getitem__(self, index):
+        self._read.add(index)
         first = index * self.batch_size
         rows = np.arange(first, min(first + self.batch_size, self.samples))
         if self._order is not None:
@@ -100,26 +121,28 @@ class CachedDataset(keras.utils.PyDataset):
         # In the order of the file, which is the order that `h5py` takes as well.
         rows, places = np.unique(rows, return_inverse=True)
         batch = keras.tree.map_structure(
-            lambda array: np.asarray(array[rows])[places], self.arrays
+            lambda array: dense(array[rows])[places], self.arrays
         )
         return tuple(batch[part] for part in ("x", "y", "sample_weight")[: len(batch)])
 
     def on_epoch_end(self):
-        """Goes on to the next epoch's order."""
-        self.epoch += 1
-
-
-def _by_rows(array):
-    if hasattr(array, "to_numpy"):  # A data frame or series of pandas.
-        return array.to_numpy()
-    return ops.convert_to_numpy(array) if ops.is_tensor(array) else array
+        """Goes on to the next epoch's order, if all batches of this one were read."""
+        # With `steps_per_epoch` Keras stops in the midst of the batches, and goes on.
+        if self.use_multiprocessing or len(self._read) == len(self):
+            self.epoch += 1
 
 
 def _common_length(arrays):
-    lengths = {
-        what: sorted({len(array) for array in keras.tree.flatten(part)})
-        for what, part in _parts(arrays)
-    }
+    lengths = {}
+    for what, part in _parts(arrays):
+        leaves = keras.tree.flatten(part)
+        counts = {row_count(array) for array in leaves}
+        if None in counts:
+            raise ValueError(
+                f"`{what}` must be arrays of one row a sample, such as "
+                f"`numpy.asarray(...)` of a list. Received: {type(leaves[0]).__name__}"
+            )
+        lengths[what] = sorted(counts)
     if len(set().union(*lengths.values())) != 1:
         raise ValueError(
             f"All arrays must have the same number of rows. Received: {lengths}"

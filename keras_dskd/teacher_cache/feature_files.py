@@ -6,6 +6,7 @@ before the manifest counts them, and a manifest takes the place of the older one
 it is complete; so whatever stops the writing, the rows that it counts are there.
 """
 
+import contextlib
 import errno
 import io
 import os
@@ -30,13 +31,11 @@ _CHECKPOINT_SECONDS = 5.0  # Work that a kill may cost; `fsync` takes millisecon
 class CacheWriter:
     """Appends rows to the files of a cache, and counts them in its manifest.
 
+    Nothing is written before `open`.
+
     Args:
         path: The folder. `locked` is for the caller to hold.
         manifest: The manifest, with `finished_rows` to go on from.
-
-    Raises:
-        OSError: If the disk has no room for the rows to come.
-        ValueError: If the rows that are there are damaged.
     """
 
     def __init__(self, path, manifest):
@@ -46,17 +45,26 @@ class CacheWriter:
             {"dict": manifest["features"]}, lambda entry: FeatureFile(path, entry)
         )
         self._all = leaves(self.files)
+        self._done = manifest["finished_rows"], [], {}
+        self._last = time.monotonic()
+
+    def open(self):
+        """Opens the files, to append after the rows that are finished.
+
+        Raises:
+            OSError: If the disk has no room for the rows to come.
+            ValueError: If the rows that are there are damaged.
+        """
+        finished = self.manifest["finished_rows"]
         self._check_room()
-        if manifest["finished_rows"]:
+        if finished:
             for file in self._all:
-                file.check(manifest["finished_rows"])
+                file.check(finished)
         else:
             # Before its files: they alone would be a folder of something else.
             write_manifest(self.path, self.manifest)
         for file in self._all:
-            file.open(manifest["finished_rows"])
-        self._done = manifest["finished_rows"], [f.state for f in self._all], {}
-        self._last = time.monotonic()
+            file.open(finished)
 
     def append(self, arrays, **more):
         """Appends rows.
@@ -90,12 +98,11 @@ class CacheWriter:
 
     def close(self):
         """Counts what has been appended, and closes the files."""
-        try:
+        with contextlib.ExitStack() as files:
+            for file in self._all:
+                files.callback(file.close)
             if self._done[0] != self.manifest["finished_rows"]:
                 self.checkpoint()
-        finally:
-            for file in self._all:
-                file.close()
 
     @property
     def size(self):

@@ -7,9 +7,19 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_dskd.arrays import dense
+from keras_dskd.pairs import teacher_input
 from keras_dskd.teacher_cache.manifest import describe, leaves
 
 _DIGEST_ROWS = 16
+
+
+def check_batch_size(batch_size):
+    """Raises `ValueError` unless it is a whole number above 0."""
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be a whole number above 0. Received: {batch_size!r}"
+        )
 
 
 def by_rows(x):
@@ -56,9 +66,10 @@ class Arrays:
 
 
 class Batches:
-    """A `PyDataset` in its order; all batches but the last are of one size.
+    """A `PyDataset` in its order, or the teacher's half of one of pairs.
 
-    Its first and last batch are read to count the rows.
+    All batches but the last are of one size. The first and the last one are read to
+    count the rows.
 
     Args:
         dataset: The `keras.utils.PyDataset`. Its `workers` read as threads.
@@ -98,7 +109,7 @@ class Batches:
         batch = self.dataset[number]
         batch = tuple(batch) if isinstance(batch, list) else batch
         x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        return keras.tree.map_structure(ops.convert_to_numpy, x)
+        return keras.tree.map_structure(ops.convert_to_numpy, teacher_input(x))
 
     def _check(self, number, batch):
         offset = number * self.batch_size
@@ -128,7 +139,7 @@ def identity(inputs):
     count = min(_DIGEST_ROWS, inputs.samples)
     digest = hashlib.sha256()
     for index in np.linspace(0, inputs.samples - 1, count).round().astype(int).tolist():
-        row = keras.tree.map_structure(_dense, inputs.rows(index, index + 1))
+        row = keras.tree.map_structure(dense, inputs.rows(index, index + 1))
         for array in leaves(row):
             if array.dtype == object:
                 digest.update(repr(array.tolist()).encode())
@@ -144,12 +155,6 @@ def identity(inputs):
         "inputs": describe(row, described),
         "digest": digest.hexdigest(),
     }
-
-
-def _dense(array):
-    if hasattr(array, "toarray"):  # A sparse matrix of SciPy.
-        array = array.toarray()
-    return np.asarray(ops.convert_to_numpy(array))
 
 
 def _length(batch):

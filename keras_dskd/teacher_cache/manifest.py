@@ -6,18 +6,12 @@ import os
 import warnings
 import zlib
 
-from keras_dskd import files
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes that write at once are not noticed.
-    fcntl = None
+from keras_dskd import files, locks
 
 MANIFEST = "manifest.json"
-FORMAT = "keras_dskd teacher cache 1"
+FORMAT = "keras_dskd teacher cache 2"
 
 _LOCK = ".lock"
-_OURS = {_LOCK, f".partial-{MANIFEST}"}  # What a process killed early leaves behind.
 
 
 def read_manifest(path):
@@ -32,11 +26,16 @@ def read_manifest(path):
         raise ValueError(f'A teacher cache is a folder. Received a file: "{path}"')
     filepath = os.path.join(path, MANIFEST)
     if not os.path.exists(filepath):
-        others = sorted(set(os.listdir(path) if os.path.isdir(path) else ()) - _OURS)
+        others = [
+            entry
+            for entry in (os.listdir(path) if os.path.isdir(path) else ())
+            # What a process killed early leaves behind.
+            if entry != _LOCK and not files.is_partial(entry, MANIFEST)
+        ]
         if others:
             raise ValueError(
                 f'The folder "{path}" is not empty and holds no teacher cache, but '
-                f"{others[:5]}. Nothing was changed. Pass another `path`."
+                f"{sorted(others)[:5]}. Nothing was changed. Pass another `path`."
             )
         return None
     with open(filepath, "rb") as file:
@@ -49,7 +48,8 @@ def read_manifest(path):
     if manifest.get("format") != FORMAT:
         raise ValueError(
             f'"{filepath}" is of the format {manifest.get("format")!r}. Expected: '
-            f"{FORMAT!r}. Pass another `path`."
+            f"{FORMAT!r}. Pass another `path`, or delete the folder to make the cache "
+            "anew."
         )
     if checksum != _checksum(manifest):
         raise ValueError(damaged(filepath, "Its checksum differs"))
@@ -92,21 +92,21 @@ def locked(path):
     """
     os.makedirs(path, exist_ok=True)
     filepath = os.path.join(path, _LOCK)
-    with open(filepath, "w") as file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f'Another process is writing the teacher cache in "{path}". Wait for '
-                "it, or pass another `path`."
-            ) from error
-        except OSError as error:
-            warnings.warn(
-                f'Files in "{path}" cannot be locked ({error}). Let one process at a '
-                "time write a teacher cache there.",
-                stacklevel=2,
-            )
+    held = contextlib.nullcontext()
+    try:
+        held = locks.hold(filepath)
+    except BlockingIOError as error:
+        raise ValueError(
+            f'Another process is writing the teacher cache in "{path}". Wait for it, '
+            "or pass another `path`."
+        ) from error
+    except OSError as error:
+        warnings.warn(
+            f'Files in "{path}" cannot be locked ({error}). Let one process at a time '
+            "write a teacher cache there.",
+            stacklevel=2,
+        )
+    with held:
         try:
             yield
         finally:
@@ -171,6 +171,7 @@ def _differences(cached, wanted):
         )
         yield f"teacher: cached {one}, received {other}"
     for what, keys in (
+        ("dtype policies", ["teacher", "dtype_policies"]),
         ("layers", ["layers"]),
         ("pooled layers", ["pooled"]),
         ("dtype", ["dtype"]),

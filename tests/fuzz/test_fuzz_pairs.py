@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fuzz.fuzzing import fuzzed
 from fuzz.verdict import Refused, Wrong, answer
-from keras_dskd import pairs, terms, weights
+from keras_dskd import arguments, pairs, weights
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -309,7 +309,7 @@ def test_losses_and_projectors(losses, projectors):
     given = list(losses) if isinstance(losses, (list, tuple)) else [losses]
     kind = keras.distillation.DistillationLoss
     is_valid = bool(given) and all(isinstance(loss, kind) for loss in given)
-    checked = answer(lambda: terms.check_losses(losses), is_valid)
+    checked = answer(lambda: arguments.check_losses(losses), is_valid)
     assert all(one is other for one, other in zip(checked, given, strict=True))
     reads = any(getattr(loss, "student_layer_name", None) for loss in given)
     is_valid = projectors is None or (
@@ -321,6 +321,6 @@ def test_losses_and_projectors(losses, projectors):
     )
     if not projectors:
         is_valid = None if projectors == [] else is_valid
-    assert answer(lambda: terms.check_projectors(projectors, checked), is_valid) == (
-        projectors or {}
-    )
+    assert answer(
+        lambda: arguments.check_projectors(projectors, checked), is_valid
+    ) == (projectors or {})

@@ -1,0 +1,103 @@
+"""What a distiller is made of, checked."""
+
+import keras
+
+from keras_dskd import terms
+from keras_dskd.taps import OUTPUT, layer_paths
+
+
+def check_models(teacher, student):
+    """Raises `ValueError` unless both are Keras models, and two."""
+    for role, model in (("teacher", teacher), ("student", student)):
+        if not isinstance(model, keras.Model):
+            raise ValueError(
+                f"`{role}` must be a keras.Model. Received: {model!r} of type "
+                f"{type(model).__name__}"
+            )
+    if teacher is student:
+        raise ValueError(
+            f"Teacher and student are the same object, {teacher.name!r}. To distil a "
+            "model from itself, copy it: keras.models.clone_model, then set_weights."
+        )
+
+
+def check_nothing_shared(teacher, student):
+    """Raises `ValueError` if both hold one layer, which a saved file would part.
+
+    Keras writes the weights of a shared layer once, and makes two of it on loading.
+    """
+    of_teacher = terms.parts(teacher)
+    shared = sorted(
+        "/".join(path)
+        for path, layer in layer_paths(student)
+        if id(layer) in of_teacher
+    )
+    if shared:
+        raise ValueError(
+            "A distiller whose teacher and student share layers cannot be saved as a "
+            f"whole. Shared: {shared}. Save `distiller.student` and "
+            "`distiller.teacher` each, or the weights with `save_weights`."
+        )
+
+
+def check_projectors(projectors, losses):
+    """The projectors as a dict.
+
+    Raises:
+        ValueError: If one is no layer, or no loss reads the feature it is for.
+    """
+    read = terms.keys(losses, "student")
+    if projectors is not None and not isinstance(projectors, dict):
+        raise ValueError(
+            "`projectors` is a dict of student layer name -> keras.layers.Layer. "
+            f"Received: {projectors!r} of type {type(projectors).__name__}"
+        )
+    for layer_name, projector in (projectors or {}).items():
+        if layer_name not in read or layer_name == OUTPUT:
+            raise ValueError(
+                f"No loss reads the student's layer of projector {layer_name!r}. The "
+                f"losses read: {[name for name in read if name != OUTPUT]}"
+            )
+        if not isinstance(projector, keras.layers.Layer):
+            raise ValueError(
+                f"A projector is a keras.layers.Layer. Received for {layer_name!r}: "
+                f"{projector!r} of type {type(projector).__name__}"
+            )
+    return dict(projectors or {})
+
+
+def check_losses(losses):
+    """The losses as a list.
+
+    Raises:
+        ValueError: If there are none, or one is no `DistillationLoss`.
+    """
+    if losses is None:
+        losses = []
+    if not isinstance(losses, (list, tuple)):
+        losses = [losses]
+    if not losses:
+        raise ValueError(
+            "`distillation_losses` must hold at least one loss, for instance "
+            "`keras_dskd.losses.SoftTargets()`. Received none."
+        )
+    for loss in losses:
+        if not isinstance(loss, keras.distillation.DistillationLoss):
+            raise ValueError(
+                "A distillation loss is an instance of "
+                "`keras.distillation.DistillationLoss`, for instance "
+                f"`keras_dskd.losses.SoftTargets()`. Received: {loss!r} of type "
+                f"{type(loss).__name__}"
+            )
+    return list(losses)
+
+
+def check_compatible(loss, teacher, student):
+    """Lets a loss check the models, as Keras's distiller does.
+
+    `FeatureDistillation` is not asked: it refuses subclassed and nested models, whose
+    layers can be tapped here.
+    """
+    check = type(loss).validate_model_compatibility
+    if check is not keras.distillation.FeatureDistillation.validate_model_compatibility:
+        loss.validate_model_compatibility(teacher, student)
