@@ -43,18 +43,31 @@ def train(model, x, y, *, seed, epochs, batch_size, learning_rate=3e-3, loss=Non
         loss: Loss of the labels; by default that of class indices.
     """
     batches = Batches(x, y, seed, batch_size)
-    steps = epochs * len(batches)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        learning_rate / 30,
-        steps,
-        warmup_target=learning_rate,
-        warmup_steps=max(steps // 5, 1),
-    )
     model.compile(
-        keras.optimizers.AdamW(schedule),
+        keras.optimizers.AdamW(one_cycle(learning_rate, epochs * len(batches))),
         loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     model.fit(batches, epochs=epochs, verbose=0)
+
+
+def one_cycle(learning_rate, steps):
+    """A learning rate that rises over a fifth of the steps, and falls to 0.
+
+    Args:
+        learning_rate: The highest.
+        steps: All steps of the training.
+
+    Returns:
+        A `keras.optimizers.schedules.CosineDecay`.
+    """
+    warmup = max(steps // 5, 1)
+    # Keras counts the steps of the decay from the end of the warmup on.
+    return keras.optimizers.schedules.CosineDecay(
+        learning_rate / 30,
+        max(steps - warmup, 1),
+        warmup_target=learning_rate,
+        warmup_steps=warmup,
+    )
 
 
 class Progress:

@@ -13,6 +13,8 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 for needed in ("matplotlib", "sklearn"):
     pytest.importorskip(needed, reason=f"the examples need {needed}")
+sys.path.insert(0, str(EXAMPLES))
+training = pytest.importorskip("training")
 
 
 def run(script, *arguments):
@@ -82,3 +84,17 @@ def test_help_describes_the_file():
     result = run("optical_to_radar.py", "--help")
     assert "strong_train" in result.stdout
     assert "uint8" in result.stdout
+
+
+def test_the_learning_rate_rises_for_a_fifth_of_the_steps_and_falls_to_nothing():
+    schedule = training.one_cycle(0.3, 100)
+    rates = [float(schedule(step)) for step in range(101)]
+    assert rates[0] == pytest.approx(0.01)
+    assert np.argmax(rates) == 20
+    assert rates[20] == pytest.approx(0.3)
+    assert rates[60] == pytest.approx(0.15)  # Half way down.
+    assert rates[100] == pytest.approx(0.0, abs=1e-8)
+
+
+def test_a_training_of_one_step_has_a_learning_rate():
+    assert float(training.one_cycle(0.3, 1)(0)) == pytest.approx(0.01)
