@@ -143,14 +143,26 @@ def test_over_data_sets_each_counts_once_with_wins_ties_and_losses(tmp_path, cap
     made = some() + some(worse, data="second") + some(unclear, data="third")
     text = printed(capsys, written(tmp_path / "a.jsonl", made))
     assert "### Over 3 data sets (jax, Keras 3.15.1)" in text
-    _, sets, mean, against, p, counts, *_, rank = rows(text, "recommended")[-1]
+    cells = rows(text, "recommended")[-1]
+    _, sets, mean, of_seeds, of_sets, p, counts, *_, rank = cells
     assert (sets, mean) == ("3", "56.11")
-    # Mean differences of +10, -10 and 10/3.
-    assert against.startswith("+1.11 [")
-    assert float(p) > 0.8
+    # Seed by seed -10/3, 20/3 and 0: standard error 2.940, t(0.975, 2) = 4.3027.
+    assert of_seeds == "+1.11 [-11.54, +13.76]"
+    # Set by set +10, -10 and 10/3: standard error 5.879.
+    assert of_sets == "[-24.19, +26.41]"
+    # t = 0.378 with two degrees of freedom; the larger of two, so once by Holm.
+    assert p == "0.742"
     assert counts == "1 / 1 / 1"
     # First, last and first of three.
     assert rank == "1.7"
+
+
+def test_a_mean_over_data_sets_without_a_common_seed_has_no_interval(tmp_path, capsys):
+    others = [{**line, "seed": line["seed"] + 3} for line in some(data="second")]
+    text = printed(capsys, written(tmp_path / "a.jsonl", some() + others))
+    cells = rows(text, "recommended")[-1]
+    assert cells[1:4] == ["2", "65.00", ""]
+    assert cells[6] == "2 / 0 / 0"
 
 
 def test_lower_is_better_for_the_likelihood(tmp_path, capsys):
@@ -158,7 +170,7 @@ def test_lower_is_better_for_the_likelihood(tmp_path, capsys):
     text = printed(capsys, written(tmp_path / "a.jsonl", made), "--metric", "nll")
     assert rows(text, "recommended")[0][4] == "-0.100 [-0.125, -0.075]"
     over_sets = rows(text, "recommended")[-1]
-    assert over_sets[5] == "2 / 0 / 0"
+    assert over_sets[6] == "2 / 0 / 0"
     assert over_sets[-1] == "1.0"
 
 

@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-from paired_statistics import holm, mean_ranks, outcome, paired_difference
+from paired_statistics import (
+    Difference,
+    holm,
+    mean_ranks,
+    outcome,
+    paired_difference,
+)
 from records import RESULTS
 
 #: What all methods are compared with: no teacher, and the simplest use of one.
@@ -140,14 +146,30 @@ def groups(records):
 
 
 @dataclass(frozen=True)
+class Versus:
+    """A method against a baseline, over data sets, each of which counts once.
+
+    Attributes:
+        sets: `Difference` with a pair a data set: what to expect of another one.
+        seeds: `Difference` with a pair a seed, each a mean over the data sets: what to
+            expect of other seeds on these. `None` without a seed run on all of them.
+        outcomes: Numbers of wins, ties and losses; a win is a difference on one data
+            set that Holm's p calls one.
+    """
+
+    sets: Difference
+    seeds: Difference | None
+    outcomes: tuple
+
+
+@dataclass(frozen=True)
 class Overall:
     """What a method is over data sets.
 
     Attributes:
         sets: Number of data sets on which it was run.
         mean: Mean of its metric.
-        against: Dict of baseline -> `(Difference over data sets, wins, ties, losses)`;
-            a win is a difference on one data set that Holm's p calls one.
+        against: Dict of baseline -> `Versus`.
         rank: Mean rank, or `None` if it was not run on all data sets.
     """
 
@@ -193,7 +215,7 @@ def overall(of_sets, metric):
             len(means[method]),
             float(np.mean(means[method])),
             {
-                baseline: _over_sets([c[method] for c in made if method in c], metric)
+                baseline: _versus(of_sets, method, baseline, made, metric)
                 for baseline, made in compared.items()
                 if any(method in c for c in made)
             },
@@ -204,14 +226,50 @@ def overall(of_sets, metric):
     return found, p
 
 
-def _over_sets(compared, metric):
-    means = [difference.mean for difference, _ in compared]
-    outcomes = [outcome(difference, p) for difference, p in compared]
+def _versus(of_sets, method, baseline, compared, metric):
+    """`Versus`; `compared` is what `Group.against` says of each data set."""
+    on_sets = [of_set[method] for of_set in compared if method in of_set]
+    outcomes = [outcome(difference, p) for difference, p in on_sets]
     if metric.sign < 0:
         swapped = {"win": "loss", "loss": "win", "tie": "tie"}
         outcomes = [swapped[result] for result in outcomes]
-    counts = [outcomes.count(result) for result in ("win", "tie", "loss")]
-    return paired_difference(means, np.zeros(len(means))), *counts
+    return Versus(
+        _to_zero([difference.mean for difference, _ in on_sets]),
+        _over_seeds(
+            [
+                group
+                for group, of_set in zip(of_sets, compared, strict=True)
+                if method in of_set
+            ],
+            method,
+            baseline,
+            metric,
+        ),
+        tuple(outcomes.count(result) for result in ("win", "tie", "loss")),
+    )
+
+
+def _over_seeds(of_sets, method, baseline, metric):
+    seeds = set.intersection(
+        *(set(group.runs[name]) for group in of_sets for name in (method, baseline))
+    )
+    if not seeds:
+        return None
+    means = [
+        np.mean(
+            [
+                group.runs[method][seed][metric.name]
+                - group.runs[baseline][seed][metric.name]
+                for group in of_sets
+            ]
+        )
+        for seed in sorted(seeds)
+    ]
+    return _to_zero(metric.scale * np.array(means))
+
+
+def _to_zero(differences):
+    return paired_difference(differences, np.zeros(len(differences)))
 
 
 def slope(of_strengths, method, baseline, metric):
@@ -244,4 +302,4 @@ def slope(of_strengths, method, baseline, metric):
             for group in of_strengths
         ]
         slopes.append(metric.scale * np.polyfit(strengths, differences, 1)[0])
-    return paired_difference(slopes, np.zeros(len(slopes)))
+    return _to_zero(slopes)

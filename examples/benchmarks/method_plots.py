@@ -84,9 +84,9 @@ def _panels(made, metric):
         results, _ = overall(shown, metric)
         of_means = {
             baseline: {
-                name: result.against[baseline][0]
+                name: result.against[baseline].seeds
                 for name, result in results.items()
-                if baseline in result.against
+                if baseline in result.against and result.against[baseline].seeds
             }
             for baseline in BASELINES
         }

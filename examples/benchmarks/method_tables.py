@@ -131,26 +131,28 @@ def over_sets(of_sets, metric):
     header = ["method", "data sets", metric.label]
     corrected = {}
     for baseline in BASELINES:
-        header += [f"- {baseline} [95 %]", "p (Holm)", "win / tie / loss"]
+        header += [f"- {baseline} [95 %, seeds]", "[95 %, data sets]"]
+        header += ["p (Holm, seeds)", "win / tie / loss"]
         compared = {
-            method: result.against[baseline][0].p
+            method: result.against[baseline].seeds.p
             for method, result in found.items()
-            if baseline in result.against
+            if baseline in result.against and result.against[baseline].seeds
         }
         corrected[baseline] = holm(compared)
     rows = []
     for method, result in found.items():
         row = [method, result.sets, f"{result.mean:.{metric.digits}f}"]
         for baseline in BASELINES:
-            if baseline in result.against:
-                difference, *counts = result.against[baseline]
-                row += [
-                    in_words(difference, metric),
-                    _p(difference, corrected[baseline][method]),
-                    " / ".join(map(str, counts)),
-                ]
-            else:
-                row += ["", "", ""]
+            versus = result.against.get(baseline)
+            if versus is None:
+                row += [""] * 4
+                continue
+            row += [
+                in_words(versus.seeds, metric) if versus.seeds else "",
+                interval(versus.sets, metric),
+                _p(versus.seeds, corrected[baseline][method]) if versus.seeds else "",
+                " / ".join(map(str, versus.outcomes)),
+            ]
         rows.append([*row, "" if result.rank is None else f"{result.rank:.1f}"])
     table([*header, "mean rank"], rows)
     if p is not None:
@@ -217,11 +219,16 @@ def table(header, rows):
 
 def in_words(difference, metric):
     """`mean [low, high]`, signed."""
+    text = f"{difference.mean:+.{metric.digits}f} {interval(difference, metric)}"
+    return text.strip()
+
+
+def interval(difference, metric):
+    """`[low, high]`, signed, or nothing where nothing can be said."""
+    if difference.low is None:
+        return ""
     digits = metric.digits
-    text = f"{difference.mean:+.{digits}f}"
-    if difference.low is not None:
-        text += f" [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
-    return text
+    return f"[{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
 
 
 def _gap_title(of_strengths):
