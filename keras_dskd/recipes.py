@@ -21,6 +21,7 @@ from keras_dskd.taps import find_layer
 # The weights below are those of the total. `Distiller` multiplies distillation terms
 # by 1 - student_loss_weight.
 _STUDENT_LOSS_WEIGHT = 0.5
+_ALIGNMENT_WEIGHT = 4.0
 
 
 def dskd(
@@ -103,7 +104,7 @@ def recommended(teacher, student, intermediate_features=None):
 
     ```
     total = 0.5 student_loss + 0.5 soft_targets(T=4)
-            + 1.5 Σ_features channel_alignment(teacher, projector(student))
+            + 4 Σ_features channel_alignment(teacher, projector(student))
     ```
 
     Each intermediate feature of the student is pooled over positions, goes through
@@ -135,7 +136,7 @@ def recommended(teacher, student, intermediate_features=None):
         ],
         distillation_loss_weights=[
             1.0,
-            *(1.5 / (1 - _STUDENT_LOSS_WEIGHT) for _ in aligned),
+            *(_ALIGNMENT_WEIGHT / (1 - _STUDENT_LOSS_WEIGHT) for _ in aligned),
         ],
         student_loss_weight=_STUDENT_LOSS_WEIGHT,
         projectors=features.projectors(aligned),

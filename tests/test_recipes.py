@@ -87,7 +87,7 @@ def test_recommended_aligns_two_middle_stages_through_projectors(capsys):
     distiller = keras_dskd.recommended(cnn(), student(widths=(2, 3, 4, 5)))
     assert read(distiller) == [(None, None), ("block2",) * 2, ("block3",) * 2]
     in_total = [0.5 * weight for weight in distiller.distillation_loss_weights]
-    assert in_total == pytest.approx([0.5, 1.5, 1.5])
+    assert in_total == pytest.approx([0.5, 4.0, 4.0])
     assert "intermediate_features of the teacher: block2, block3" in (
         capsys.readouterr().out
     )

@@ -10,7 +10,7 @@ import keras_dskd
 from keras_dskd import losses
 
 #: Weight in the total of each aligned block in `recommended`.
-ALIGNED = 1.5
+ALIGNED = 4.0
 
 
 def aligned(
