@@ -1,4 +1,4 @@
-"""Small networks for the examples, teacher and student alike."""
+"""Networks for the examples, teacher and student alike."""
 
 import keras
 
@@ -29,6 +29,49 @@ def cnn(input_shape, classes, widths, name):
     x = keras.layers.GlobalAveragePooling2D(name="features")(x)
     outputs = keras.layers.Dense(classes, name="logits")(x)
     return keras.Model(inputs, outputs, name=name)
+
+
+def resnet(input_shape, classes, widths, name):
+    """Residual blocks, two of each width: ResNet-18 with widths 64, 128, 256, 512.
+
+    For images of some 32 pixels: the first convolution is 3x3 and keeps the resolution.
+
+    Args:
+        input_shape: `(height, width, channels)` of images scaled to about [0, 1].
+        classes: Number of classes.
+        widths: Channels of each stage. Between stages the resolution is halved.
+        name: Name of the model.
+
+    Returns:
+        A `keras.Model` that gives logits. Stage i ends in the layer `block{i}`,
+        counted from 1; the last Dense layer, `logits`, reads the layer `features`.
+
+    Source:
+        He et al. 2016 (arXiv 1512.03385), section 4.2's network for small images with
+        section 4.1's widths and projected shortcuts.
+    """
+    inputs = keras.Input(input_shape)
+    x = keras.layers.ReLU()(_convolution(inputs, widths[0]))
+    for number, width in enumerate(widths, start=1):
+        x = _residual(x, width, 1 if number == 1 else 2)
+        x = _residual(x, width, 1, name=f"block{number}")
+    x = keras.layers.GlobalAveragePooling2D(name="features")(x)
+    outputs = keras.layers.Dense(classes, name="logits")(x)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def _residual(x, width, strides, name=None):
+    shortcut = x
+    if strides > 1 or x.shape[-1] != width:
+        shortcut = _convolution(x, width, strides, kernel=1)
+    x = keras.layers.ReLU()(_convolution(x, width, strides))
+    x = _convolution(x, width)
+    return keras.layers.ReLU(name=name)(keras.layers.Add()([x, shortcut]))
+
+
+def _convolution(x, width, strides=1, kernel=3):
+    x = keras.layers.Conv2D(width, kernel, strides, padding="same", use_bias=False)(x)
+    return keras.layers.BatchNormalization(momentum=0.9)(x)
 
 
 def mlp(input_shape, classes, widths, name):

@@ -266,3 +266,30 @@ def test_seeds_that_are_no_range_are_refused(seeds, capsys):
     with pytest.raises(SystemExit):
         methods.parse(["--data", "digits", "--seeds", seeds])
     assert "--seeds" in capsys.readouterr().err
+
+
+def test_the_residual_network_is_resnet18_for_small_images():
+    network = models.resnet((32, 32, 3), 10, (64, 128, 256, 512), "student")
+    # 11.17 million, as often told of ResNet-18 with a 3x3 stem; counted by hand:
+    # convolutions 11,159,232, batch normalisation 9,600, classifier 5,130.
+    assert sum(np.prod(w.shape) for w in network.trainable_weights) == 11_173_962
+    shapes = [network.get_layer(f"block{n}").output.shape[1:] for n in (1, 2, 3, 4)]
+    assert shapes == [(32, 32, 64), (16, 16, 128), (8, 8, 256), (4, 4, 512)]
+    assert network.get_layer("features").output.shape == (None, 512)
+
+
+def test_the_network_of_images_can_be_chosen_and_says_so():
+    data_set = runs.data_sets.load("digits")
+    settings = runs_settings("--network", "resnet", "--student-widths", "2", "4", "4")
+    of_seed = runs.SeedRuns(data_set, 0, settings)
+    assert of_seed.identity("student")["network"] == "resnet"
+    student = of_seed._network("student", 0)
+    assert any(isinstance(layer, keras.layers.Add) for layer in student.layers)
+    table = runs.SeedRuns(runs.data_sets.load("breast_cancer"), 0, settings)
+    assert table.identity("student")["network"] == "mlp"
+
+
+def runs_settings(*given):
+    """What the command line says of trainings."""
+    widths = ("--teacher-widths", "2", "4", "4")
+    return methods.settings_of(methods.parse(["--data", "digits", *widths, *given]))

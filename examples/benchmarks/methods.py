@@ -79,6 +79,12 @@ def parse(argv):
             metavar="CHANNELS",
             help=f"of the {role}'s blocks, from three on; as many for both",
         )
+    parser.add_argument(
+        "--network",
+        choices=["cnn", "resnet"],
+        default="cnn",
+        help="of images: plain blocks, or two residual ones of each width",
+    )
     return parser.parse_args(argv)
 
 
@@ -109,6 +115,7 @@ def settings_of(arguments):
         learning_rate=arguments.learning_rate,
         teacher_widths=arguments.teacher_widths,
         student_widths=arguments.student_widths,
+        network=arguments.network,
     )
 
 

@@ -26,6 +26,7 @@ class Settings:
         learning_rate: The highest.
         teacher_widths: Of the teacher's blocks, or `None` for `WIDTHS`.
         student_widths: Of the student's.
+        network: Of images, teacher and student: `"cnn"` or `"resnet"` of `models.py`.
     """
 
     split: str = "validation"
@@ -35,6 +36,7 @@ class Settings:
     learning_rate: float = 3e-3
     teacher_widths: tuple | None = None
     student_widths: tuple | None = None
+    network: str = "cnn"
 
     def of(self, data_set):
         """What it comes to for a data set: a dict without open choices."""
@@ -53,6 +55,8 @@ class Settings:
                 f"{self.batch_size}. Give a smaller --batch-size."
             )
         chosen = asdict(self)
+        if not data_set.is_images:
+            chosen["network"] = "mlp"
         of_steps = max(1, round(STEPS / (count // self.batch_size)))
         chosen["epochs"] = self.epochs or of_steps
         for role, widths in WIDTHS.items():

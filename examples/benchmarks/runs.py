@@ -16,7 +16,7 @@ from calibration import expected_calibration_error, negative_log_likelihood
 import keras_dskd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from models import cnn, mlp
+import models
 from training import train
 
 #: Layers whose structure is measured.
@@ -133,7 +133,7 @@ class SeedRuns:
     def _network(self, role, first):
         rows = self.data.strong_train if role == "teacher" else self.data.weak_train
         widths = self.settings[f"{role}_widths"]
-        network = cnn if self.data_set.is_images else mlp
+        network = getattr(models, self.settings["network"])
         # Projectors that a method makes next are the same for a seed as well.
         keras.utils.set_random_seed(first + self.seed)
         return network(rows.shape[1:], self.data_set.data.classes, widths, role)
