@@ -7,11 +7,23 @@ import numpy as np
 
 
 class Batches(keras.utils.PyDataset):
-    """Shuffled batches in an order given by the seed alone, on every backend."""
+    """Shuffled batches in an order given by the seed alone, on every backend.
 
-    def __init__(self, x, y, seed, batch_size):
+    Args:
+        x: Array, or dict of arrays: the modalities, paired by row.
+        y: Labels; one-hot where rows are mixed.
+        seed: Of the order, and of what is mixed.
+        batch_size: Samples a batch; the rest of an epoch is left out.
+        mix: With a number a above 0, each row becomes `m row + (1 - m) other`, where
+            the other is a row of the same batch and m is drawn once a batch from
+            Beta(a, a): mixup (Zhang et al. 2018, arXiv 1710.09412). All modalities
+            and the labels are mixed alike, so that rows remain pairs.
+    """
+
+    def __init__(self, x, y, seed, batch_size, mix=0.0):
         super().__init__()
         self.x, self.y, self.seed, self.batch_size = x, y, seed, batch_size
+        self.mix = mix
         self.epoch = -1
         self.on_epoch_end()
 
@@ -21,7 +33,17 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         rows = self.order[index * self.batch_size :][: self.batch_size]
-        return keras.tree.map_structure(lambda array: array[rows], (self.x, self.y))
+        batch = keras.tree.map_structure(lambda array: array[rows], (self.x, self.y))
+        if not self.mix:
+            return batch
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        share, others = rng.beta(self.mix, self.mix), rng.permutation(len(rows))
+        return keras.tree.map_structure(
+            lambda array: (share * array + (1 - share) * array[others]).astype(
+                "float32"
+            ),
+            batch,
+        )
 
     def on_epoch_end(self):
         self.epoch += 1
@@ -29,7 +51,9 @@ class Batches(keras.utils.PyDataset):
         self.order = order.permutation(len(self.y))
 
 
-def train(model, x, y, *, seed, epochs, batch_size, learning_rate=3e-3, loss=None):
+def train(
+    model, x, y, *, seed, epochs, batch_size, learning_rate=3e-3, loss=None, mix=0.0
+):
     """Trains with AdamW, the learning rate warmed up and then brought down.
 
     Args:
@@ -41,8 +65,9 @@ def train(model, x, y, *, seed, epochs, batch_size, learning_rate=3e-3, loss=Non
         batch_size: Samples a batch; the rest of an epoch is left out.
         learning_rate: The highest.
         loss: Loss of the labels; by default that of class indices.
+        mix: As of `Batches`.
     """
-    batches = Batches(x, y, seed, batch_size)
+    batches = Batches(x, y, seed, batch_size, mix)
     model.compile(
         keras.optimizers.AdamW(one_cycle(learning_rate, epochs * len(batches))),
         loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -289,6 +289,21 @@ def test_the_network_of_images_can_be_chosen_and_says_so():
     assert table.identity("student")["network"] == "mlp"
 
 
+def test_mixed_pairs_are_shown_to_teacher_and_student(tmp_path):
+    job = (*JOB[: JOB.index("--methods")], "--methods", "soft_targets", "--mix", "1")
+    methods.main(arguments(tmp_path, *job, "--seeds", "1"))
+    teacher, record = [json.loads(line) for line in lines(tmp_path)]
+    assert record["method"] == "soft_targets"
+    assert record["mix"] == teacher["mix"] == 1.0
+    assert 0 <= record["accuracy"] <= 1
+
+
+def test_a_negative_mix_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        methods.parse(["--data", "digits", "--mix", "-1"])
+    assert "invalid share value: '-1'" in capsys.readouterr().err
+
+
 def runs_settings(*given):
     """What the command line says of trainings."""
     widths = ("--teacher-widths", "2", "4", "4")

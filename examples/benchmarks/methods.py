@@ -80,6 +80,14 @@ def parse(argv):
             help=f"of the {role}'s blocks, from three on; as many for both",
         )
     parser.add_argument(
+        "--mix",
+        type=share,
+        default=0.0,
+        metavar="A",
+        help="mix pairs with others of a batch, in shares of Beta(A, A) (default: do "
+        "not). The teacher then runs in each step",
+    )
+    parser.add_argument(
         "--network",
         choices=["cnn", "resnet"],
         default="cnn",
@@ -105,6 +113,14 @@ def positive(text):
     return number
 
 
+def share(text):
+    """A number from 0 on."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise ValueError
+    return number
+
+
 def settings_of(arguments):
     """What the arguments say of all trainings."""
     return Settings(
@@ -115,6 +131,7 @@ def settings_of(arguments):
         learning_rate=arguments.learning_rate,
         teacher_widths=arguments.teacher_widths,
         student_widths=arguments.student_widths,
+        mix=arguments.mix,
         network=arguments.network,
     )
 

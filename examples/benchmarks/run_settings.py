@@ -26,6 +26,9 @@ class Settings:
         learning_rate: The highest.
         teacher_widths: Of the teacher's blocks, or `None` for `WIDTHS`.
         student_widths: Of the student's.
+        mix: Rows are mixed with others, student's and teacher's alike; see
+            `training.Batches`. 0: they are not. The teacher is trained on rows as
+            they are.
         network: Of images, teacher and student: `"cnn"` or `"resnet"` of `models.py`.
     """
 
@@ -36,6 +39,7 @@ class Settings:
     learning_rate: float = 3e-3
     teacher_widths: tuple | None = None
     student_widths: tuple | None = None
+    mix: float = 0.0
     network: str = "cnn"
 
     def of(self, data_set):

@@ -74,15 +74,18 @@ class SeedRuns:
         x, y, loss = data.weak_train, data.y_train, None
         if isinstance(model, keras_dskd.Distiller):
             strong = data.strong_train[self._teacher_rows(method.pairs)]
-            features = model.cache_teacher(strong, batch_size=256, verbose=0)
-            x = {"student": x, "teacher_features": features}
+            if self.settings["mix"]:  # No row is seen twice.
+                x = {"student": x, "teacher": strong}
+            else:
+                features = model.cache_teacher(strong, batch_size=256, verbose=0)
+                x = {"student": x, "teacher_features": features}
             student = model.student  # A method may have made another of it.
-        if method.label_smoothing:
+        if method.label_smoothing or self.settings["mix"]:
             y = np.eye(self.data_set.data.classes, dtype="float32")[y]
             loss = keras.losses.CategoricalCrossentropy(
                 from_logits=True, label_smoothing=method.label_smoothing
             )
-        self._train(model, x, y, loss)
+        self._train(model, x, y, loss, mix=self.settings["mix"])
         scores = self._scores(name, student, data.weak_test)
         correct = self._teacher_accuracy
         if not method.is_teacher_trained:
@@ -123,8 +126,9 @@ class SeedRuns:
     def _teacher_path(self):
         # The weak modality and the student are nothing to the teacher.
         identity = self.identity("teacher")
-        of_student = ("degrade", "student_widths", "method", "weight", "keras_dskd")
-        for name in of_student:
+        for name in ("degrade", "student_widths", "mix"):
+            del identity[name]
+        for name in ("method", "weight", "keras_dskd"):
             del identity[name]
         text = json.dumps(identity, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -150,10 +154,10 @@ class SeedRuns:
                 rows[of_class] = rng.permutation(of_class)
         return rows
 
-    def _train(self, model, x, y, loss=None):
+    def _train(self, model, x, y, loss=None, mix=0.0):
         names = ("epochs", "batch_size", "learning_rate")
         options = {name: self.settings[name] for name in names}
-        train(model, x, y, seed=self.seed, loss=loss, **options)
+        train(model, x, y, seed=self.seed, loss=loss, mix=mix, **options)
 
     def _scores(self, name, model, x):
         logits = _logits(model, x)
