@@ -1,54 +1,10 @@
-"""What every training of the examples shares: order of batches, schedule, progress."""
+"""What every training of the examples shares: order of rows, schedule, progress."""
 
 import time
 
 import keras
-import numpy as np
 
-
-class Batches(keras.utils.PyDataset):
-    """Shuffled batches in an order given by the seed alone, on every backend.
-
-    Args:
-        x: Array, or dict of arrays: the modalities, paired by row.
-        y: Labels; one-hot where rows are mixed.
-        seed: Of the order, and of what is mixed.
-        batch_size: Samples a batch; the rest of an epoch is left out.
-        mix: With a number a above 0, each row becomes `m row + (1 - m) other`, where
-            the other is a row of the same batch and m is drawn once a batch from
-            Beta(a, a): mixup (Zhang et al. 2018, arXiv 1710.09412). All modalities
-            and the labels are mixed alike, so that rows remain pairs.
-    """
-
-    def __init__(self, x, y, seed, batch_size, mix=0.0):
-        super().__init__()
-        self.x, self.y, self.seed, self.batch_size = x, y, seed, batch_size
-        self.mix = mix
-        self.epoch = -1
-        self.on_epoch_end()
-
-    def __len__(self):
-        # Batch statistics want full batches.
-        return len(self.y) // self.batch_size
-
-    def __getitem__(self, index):
-        rows = self.order[index * self.batch_size :][: self.batch_size]
-        batch = keras.tree.map_structure(lambda array: array[rows], (self.x, self.y))
-        if not self.mix:
-            return batch
-        rng = np.random.default_rng([self.seed, self.epoch, index])
-        share, others = rng.beta(self.mix, self.mix), rng.permutation(len(rows))
-        return keras.tree.map_structure(
-            lambda array: (share * array + (1 - share) * array[others]).astype(
-                "float32"
-            ),
-            batch,
-        )
-
-    def on_epoch_end(self):
-        self.epoch += 1
-        order = np.random.default_rng([self.seed, self.epoch])
-        self.order = order.permutation(len(self.y))
+import keras_dskd
 
 
 def train(
@@ -60,19 +16,25 @@ def train(
         model: What is compiled and fitted: a student, or a distiller.
         x: Its input.
         y: Labels.
-        seed: Of the order of batches.
+        seed: Of the order of rows, and of what is mixed.
         epochs: Number of epochs.
-        batch_size: Samples a batch; the rest of an epoch is left out.
+        batch_size: Samples a batch; the rest of an epoch is left out, as batch
+            statistics want full batches.
         learning_rate: The highest.
         loss: Loss of the labels; by default that of class indices.
-        mix: As of `Batches`.
+        mix: `alpha` of `keras_dskd.MixedPairs`, or 0 to show rows as they are.
     """
-    batches = Batches(x, y, seed, batch_size, mix)
+    options = {"batch_size": batch_size, "seed": seed, "drop_remainder": True}
+    if mix:
+        batches = keras_dskd.MixedPairs(x, y, alpha=mix, **options)
+    else:
+        batches = keras_dskd.CachedDataset(x, y, **options)
     model.compile(
         keras.optimizers.AdamW(one_cycle(learning_rate, epochs * len(batches))),
         loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    model.fit(batches, epochs=epochs, verbose=0)
+    # Keras would change the order of batches, by a generator that models draw from too.
+    model.fit(batches, epochs=epochs, shuffle=False, verbose=0)
 
 
 def one_cycle(learning_rate, steps):

@@ -15,6 +15,7 @@ distiller.student: a plain Keras model
 from keras_dskd import callbacks, layers, losses, ops
 from keras_dskd.callbacks import StructureHistory
 from keras_dskd.distiller import Distiller
+from keras_dskd.mixed_pairs import MixedPairs
 from keras_dskd.pair_check import check_pairs
 from keras_dskd.recipes import dskd, recommended
 from keras_dskd.structure import structure_report
@@ -24,6 +25,7 @@ from keras_dskd.version import __version__
 __all__ = [
     "CachedDataset",
     "Distiller",
+    "MixedPairs",
     "StructureHistory",
     "__version__",
     "callbacks",

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import pytest
 
+import keras_dskd
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 for needed in ("matplotlib", "sklearn"):
     pytest.importorskip(needed, reason=f"the examples need {needed}")
@@ -96,32 +98,27 @@ def test_the_learning_rate_rises_for_a_fifth_of_the_steps_and_falls_to_nothing()
     assert rates[100] == pytest.approx(0.0, abs=1e-8)
 
 
-def mixed(**options):
-    rng = np.random.default_rng(0)
-    strong = rng.random((20, 4, 4, 3), "float32")
-    x = {"teacher": strong, "student": 2 * strong[..., :1]}
-    y = np.eye(5, dtype="float32")[rng.integers(0, 5, 20)]
-    return training.Batches(x, y, seed=3, batch_size=8, mix=1.0, **options)
+@pytest.mark.parametrize("mix", [0.0, 1.0])
+def test_all_models_of_a_seed_see_the_same_batches_in_the_same_order(mix, monkeypatch):
+    read = keras_dskd.CachedDataset.__getitem__
+    orders = []
 
+    def noting(data, index):
+        orders[-1].append(index)
+        return read(data, index)
 
-def test_mixed_rows_remain_pairs_and_carry_the_labels_shares():
-    batches = mixed()
-    x, y = batches[0]
-    np.testing.assert_allclose(x["student"], 2 * x["teacher"][..., :1], rtol=1e-6)
-    np.testing.assert_allclose(y.sum(axis=1), 1.0, rtol=1e-6)
-    # Two classes at most, in one share for the batch, and some row is mixed.
-    shares = np.unique(np.round(y[(y > 0).sum(axis=1) == 2].max(axis=1), 5))
-    assert len(shares) == 1
-    rows = batches.order[:8]
-    assert not np.allclose(x["teacher"], batches.x["teacher"][rows])
-
-
-def test_mixing_is_of_the_seed_and_anew_in_each_epoch():
-    one, other = mixed(), mixed()
-    np.testing.assert_array_equal(one[1][0]["student"], other[1][0]["student"])
-    first = one[0][1]
-    one.on_epoch_end()
-    assert not np.allclose(first, one[0][1])
+    monkeypatch.setattr(keras_dskd.CachedDataset, "__getitem__", noting)
+    x = np.arange(80, dtype="float32")[:, None]
+    y = np.eye(2, dtype="float32")[np.arange(80) % 2]
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    options = {"epochs": 2, "batch_size": 8, "learning_rate": 0.1, "mix": mix}
+    for layers in (1, 3):  # Each draws random numbers of Keras's.
+        orders.append([])
+        keras.utils.set_random_seed(3)
+        model = keras.Sequential([keras.layers.Dense(2) for _ in range(layers)])
+        training.train(model, x, y, seed=5, loss=loss, **options)
+    assert orders[0] == orders[1]
+    assert orders[0][-10:] == list(range(10))
 
 
 def test_a_training_of_one_step_has_a_learning_rate():

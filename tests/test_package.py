@@ -59,6 +59,7 @@ BELOW = {
         "terms",
         "weights",
     },
+    "mixed_pairs": {"arrays", "ops", "teacher_cache"},
     "pair_check": {"arrays", "model_features", "pairs", "structure", "taps"},
     "callbacks": {"model_features", "ops", "pairs", "structure", "taps", "terms"},
     "recipes": {"distiller", "losses", "model_features", "ops", "taps"},
@@ -67,6 +68,7 @@ BELOW = {
         "distiller",
         "layers",
         "losses",
+        "mixed_pairs",
         "ops",
         "pair_check",
         "recipes",
@@ -146,6 +148,7 @@ def test_public_names_are_those_of_the_contract():
     assert set(keras_dskd.__all__) == {
         "CachedDataset",
         "Distiller",
+        "MixedPairs",
         "StructureHistory",
         "__version__",
         "callbacks",

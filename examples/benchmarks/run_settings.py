@@ -26,9 +26,8 @@ class Settings:
         learning_rate: The highest.
         teacher_widths: Of the teacher's blocks, or `None` for `WIDTHS`.
         student_widths: Of the student's.
-        mix: Rows are mixed with others, student's and teacher's alike; see
-            `training.Batches`. 0: they are not. The teacher is trained on rows as
-            they are.
+        mix: `alpha` of `keras_dskd.MixedPairs`; 0: pairs are shown as they are. The
+            teacher is trained on rows as they are.
         network: Of images, teacher and student: `"cnn"` or `"resnet"` of `models.py`.
     """
 

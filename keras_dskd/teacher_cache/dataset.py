@@ -24,6 +24,8 @@ class CachedDataset(keras.utils.PyDataset):
         shuffle: Whether each epoch has an order of its own.
         seed: Makes the orders those of every run with this seed. Defaults to one drawn
             from NumPy's global generator, which `keras.utils.set_random_seed` sets.
+        drop_remainder: Whether to leave out the last batch of an epoch if it is
+            smaller, where statistics want full batches.
         **kwargs: `workers`, `use_multiprocessing` and `max_queue_size` of
             `keras.utils.PyDataset`. Several workers, as threads, hide a slow disk; but
             Keras then carries batches that were read ahead into the next epoch, so
@@ -44,7 +46,7 @@ class CachedDataset(keras.utils.PyDataset):
     without this seed.
 
     Raises:
-        ValueError: If arrays have different numbers of rows.
+        ValueError: If arrays have different numbers of rows, or no batch is left.
 
     Example:
     ```python
@@ -64,6 +66,7 @@ class CachedDataset(keras.utils.PyDataset):
         batch_size=32,
         shuffle=True,
         seed=None,
+        drop_remainder=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -79,6 +82,12 @@ class CachedDataset(keras.utils.PyDataset):
         }
         self.samples = _common_length(self.arrays)
         self.batch_size = int(batch_size)
+        if drop_remainder and self.samples < self.batch_size:
+            raise ValueError(
+                f"No batch is left of {self.samples} rows. Received: "
+                f"batch_size={self.batch_size}, drop_remainder=True"
+            )
+        self.drop_remainder = drop_remainder
         self.shuffle = shuffle
         self.seed = np.random.randint(2**31) if seed is None else seed
         self.epoch = 0
@@ -110,7 +119,8 @@ class CachedDataset(keras.utils.PyDataset):
         self._order = self._order_of(self.epoch)
 
     def __len__(self):
-        return -(-self.samples // self.batch_size)
+        batches, rest = divmod(self.samples, self.batch_size)
+        return batches + (rest > 0 and not self.drop_remainder)
 
     def __getitem__(self, index):
         self._read.add(index)
