@@ -291,3 +291,14 @@ def test_the_figure_shows_the_tables_intervals():
     np.testing.assert_allclose(
         [segment[:, 0] for segment in arms.get_segments()][1], [7.52, 12.48], atol=0.01
     )
+
+
+@pytest.mark.parametrize("path", sorted((BENCHMARKS / "results").glob("*.jsonl")))
+def test_what_the_page_of_results_shows_is_what_its_lines_give(path, capsys):
+    text = printed(capsys, path)
+    page = (BENCHMARKS / "RESULTS.md").read_text()
+    shown = [line for line in text.splitlines() if line.startswith("| soft_targets |")]
+    assert shown
+    assert f"results/{path.name}" in page
+    # The first table of each data set, word for word.
+    assert shown[0] in page
