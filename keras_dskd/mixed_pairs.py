@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_dskd.arrays import dense
+from keras_dskd.arrays import dense, sliceable
 from keras_dskd.ops.checks import is_number
 from keras_dskd.teacher_cache.dataset import CachedDataset
 
@@ -107,7 +107,7 @@ class MixedPairs(CachedDataset):
 
 def _mixable(labels, classes):
     """Class numbers as one-hot; others as they are."""
-    labels = dense(labels)
+    labels = dense(sliceable(labels))
     numbers = labels[:, 0] if labels.shape[1:] == (1,) else labels
     if not np.issubdtype(labels.dtype, np.integer) or numbers.ndim != 1:
         return labels
