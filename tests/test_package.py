@@ -62,7 +62,8 @@ BELOW = {
     "mixed_pairs": {"arrays", "ops", "teacher_cache"},
     "pair_check": {"arrays", "model_features", "pairs", "structure", "taps"},
     "callbacks": {"model_features", "ops", "pairs", "structure", "taps", "terms"},
-    "recipes": {"distiller", "losses", "model_features", "ops", "taps"},
+    "recipe_features": {"model_features", "ops", "taps"},
+    "recipes": {"distiller", "losses", "model_features", "recipe_features"},
     "__init__": {
         "callbacks",
         "distiller",
