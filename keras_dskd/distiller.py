@@ -355,48 +355,57 @@ class Distiller(ResumableModel):
         computed = {}
         student_loss = self._student_loss(x, y, y_pred, sample_weight, training)
         if student_loss is not None:
-            computed["student_loss"] = replicas.whole_of_replicas(student_loss)
+            computed["student_loss"] = student_loss
         if distils:
-            mask = pairs.teacher_mask(pair)
             if teacher_features is None:
                 teacher_features = self._teacher_features(pair)
-            if mask is not None:
-                teacher_features = keras.tree.map_structure(
-                    lambda feature: keep_rows(feature, mask), teacher_features
-                )
-            values = terms.values(
-                self.distillation_losses,
-                teacher_features,
-                features,
-                sample_weight=sample_weights.of_terms(sample_weight, mask),
-                teacher_mask=mask,
-                labels=y,
+            values = self._term_values(
+                pair, y, teacher_features, features, sample_weight
             )
-            distillation_loss = self._term_weights.weighted_sum(values)
+            names = terms.names(self.distillation_losses)
+            computed.update(zip(names, values, strict=True))
+        if training:  # (Outside of it a process may well be alone.)
+            means, samples = replicas.means(list(computed.values()), samples)
+            computed = dict(zip(computed, means, strict=True))
+        total = student_loss = computed.get("student_loss")
+        if distils:
+            distillation_loss = self._term_weights.weighted_sum(
+                [computed[name] for name in names]
+            )
             computed["distillation_loss"] = distillation_loss
-            computed.update(
-                zip(terms.names(self.distillation_losses), values, strict=True)
-            )
             total = (1.0 - self._term_weights.student) * distillation_loss
             for penalty in vars(self._handed_over).pop("penalties"):
                 total = total + ops.sum(penalty)
-            total = replicas.split_over_replicas(total)
             if self.student_loss_weight > 0:
                 total = total + self._term_weights.student * student_loss
+        if total is not None:
+            computed["loss"] = computed["total_loss"] = total
         else:
-            total = ops.zeros(()) if student_loss is None else student_loss
-        if distils or student_loss is not None:
-            computed["loss"] = computed["total_loss"] = replicas.whole_of_replicas(
-                total
-            )
+            total = ops.zeros(())
         if training:
             self._term_weights.advance()
         self._not_computed = {"loss", *self._means.names} - set(computed)
         self._means.update_state(computed, samples)
-        return total
+        return replicas.gradient_share(total)
+
+    def _term_values(self, pair, y, teacher_features, features, sample_weight):
+        mask = pairs.teacher_mask(pair)
+        if mask is not None:
+            teacher_features = keras.tree.map_structure(
+                lambda feature: keep_rows(feature, mask), teacher_features
+            )
+        return terms.values(
+            self.distillation_losses,
+            teacher_features,
+            features,
+            sample_weight=sample_weights.of_terms(sample_weight, mask),
+            teacher_mask=mask,
+            labels=y,
+        )
 
     def make_train_function(self, force=False):
         """Compiles the step; see `keras.Model.make_train_function`."""
+        replicas.check_fit()
         super().make_train_function(force)
         self.train_function = replicas.keeping_state(self, self.train_function)
 
@@ -427,7 +436,9 @@ class Distiller(ResumableModel):
         lacks_labels = self.loss is not None and y is None
         lacks_loss = self.loss is None and not self.losses
         if not lacks_labels and not lacks_loss:
-            return super().compute_loss(x, y, y_pred, sample_weight, training)
+            return replicas.without_keras_share(
+                super().compute_loss(x, y, y_pred, sample_weight, training)
+            )
         if self.student_loss_weight == 0:
             return None
         what = (

@@ -6,7 +6,8 @@ import warnings
 import keras
 from keras import ops
 
-from keras_dskd.ops.samples import weighted_mean
+from keras_dskd import replicas
+from keras_dskd.ops.samples import count_rows, weighted_mean
 
 #: Losses of Keras's, each a mean over samples that takes no weights.
 OF_KERAS = (
@@ -44,8 +45,9 @@ def of_terms(sample_weight, teacher_mask):
     if teacher_mask is None:
         return weight
     mask = ops.cast(teacher_mask, "float32")
-    there = ops.maximum(ops.sum(mask), 1.0)
-    share = mask * (ops.cast(ops.shape(mask)[0], "float32") / there)
+    of_step = replicas.current()
+    there = ops.maximum(count_rows(mask, mask, of_step), 1.0)
+    share = mask * (count_rows(mask, replicas=of_step) / there)
     if weight is None:
         return share
     return ops.reshape(share, (-1,) + (1,) * (len(weight.shape) - 1)) * weight

@@ -25,12 +25,12 @@ BELOW = {
     "term_means": set(),
     "weights": set(),
     "ops": {"ops"},
-    "losses": {"losses", "model_features", "ops"},
-    "layers": {"layers", "ops", "weights"},
+    "losses": {"losses", "model_features", "ops", "replicas"},
+    "layers": {"layers", "ops", "replicas", "weights"},
     "model_features": {"ops", "replicas", "taps"},
     # The figure is drawn on demand, from NumPy arrays alone.
     "structure": {"arrays", "model_features", "ops", "plotting", "taps"},
-    "sample_weights": {"ops"},
+    "sample_weights": {"ops", "replicas"},
     "locks": set(),
     "files": {"locks"},
     "teacher_cache": {

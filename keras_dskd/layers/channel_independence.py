@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_dskd import ops
+from keras_dskd import ops, replicas
 from keras_dskd.ops.checks import check_epsilon
 from keras_dskd.weights import check_number
 
@@ -59,9 +59,10 @@ class ChannelIndependence(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         if training:
-            self.add_loss(
-                self.weight * ops.off_diagonal_energy(ops.rows(inputs), self.epsilon)
+            energy = ops.off_diagonal_energy(
+                ops.rows(inputs), self.epsilon, replicas.current()
             )
+            self.add_loss(self.weight * energy)
         return inputs
 
     def compute_output_shape(self, input_shape):

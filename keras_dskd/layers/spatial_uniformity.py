@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_dskd import ops
+from keras_dskd import ops, replicas
 from keras_dskd.ops.checks import check_rows_kind, check_temperature
 from keras_dskd.weights import check_number
 
@@ -62,7 +62,10 @@ class SpatialUniformity(keras.layers.Layer):
     def call(self, inputs, training=None):
         if training:
             rows = ops.rows(inputs, self.rows)
-            self.add_loss(self.weight * ops.spatial_uniformity(rows, self.temperature))
+            uniformity = ops.spatial_uniformity(
+                rows, self.temperature, replicas.current()
+            )
+            self.add_loss(self.weight * uniformity)
         return inputs
 
     def compute_output_shape(self, input_shape):

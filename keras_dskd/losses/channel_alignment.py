@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_dskd import ops
+from keras_dskd import ops, replicas
 from keras_dskd.losses.of_layers import OfLayers
 from keras_dskd.losses.paired_rows import paired_rows
 from keras_dskd.ops.checks import check_epsilon, check_rows_kind
@@ -80,7 +80,9 @@ class ChannelAlignment(OfLayers):
         teacher, student, mask = paired_rows(
             teacher_outputs, student_outputs, self.rows, teacher_mask
         )
-        return ops.channel_alignment(teacher, student, self.epsilon, mask)
+        return ops.channel_alignment(
+            teacher, student, self.epsilon, mask, replicas.current()
+        )
 
     def get_config(self):
         return {

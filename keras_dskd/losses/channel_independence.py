@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_dskd import ops
+from keras_dskd import ops, replicas
 from keras_dskd.losses.of_layers import OfLayers
 from keras_dskd.ops.checks import check_epsilon, check_weight
 from keras_dskd.ops.sharing import detached, sharing
@@ -93,10 +93,11 @@ class ChannelIndependence(OfLayers):
             ValueError: If there are fewer than two samples or the widths differ.
         """
         student_rows = ops.rows(student_outputs)
+        of_step = replicas.current()
         if self.target == "self":
-            return ops.off_diagonal_energy(student_rows, self.epsilon)
+            return ops.off_diagonal_energy(student_rows, self.epsilon, of_step)
         teacher_rows = ops.rows(detached(teacher_outputs))
-        compared = (teacher_rows, student_rows, self.epsilon, teacher_mask)
+        compared = (teacher_rows, student_rows, self.epsilon, teacher_mask, of_step)
         with sharing():
             return ops.channel_alignment(
                 *compared

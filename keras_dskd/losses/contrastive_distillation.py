@@ -4,7 +4,7 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.losses.of_layers import OfLayers
-from keras_dskd.losses.paired_rows import paired_rows
+from keras_dskd.losses.paired_rows import paired_rows, whole_batch
 from keras_dskd.ops.checks import check_temperature
 
 
@@ -77,6 +77,9 @@ class ContrastiveDistillation(OfLayers):
         """
         teacher, student, mask = paired_rows(
             teacher_outputs, student_outputs, teacher_mask=teacher_mask
+        )
+        teacher, student, labels, sample_weight, mask = whole_batch(
+            teacher, student, labels, sample_weight, mask
         )
         return ops.contrastive_distillation(
             teacher, student, self.temperature, labels, sample_weight, mask

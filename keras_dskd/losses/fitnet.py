@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_dskd import ops
+from keras_dskd import ops, replicas
 from keras_dskd.losses.of_layers import OfLayers
 from keras_dskd.losses.paired_rows import paired_rows
 from keras_dskd.ops.checks import check_epsilon, check_rows_kind
@@ -78,7 +78,9 @@ class FitNet(OfLayers):
         teacher, student, mask = paired_rows(
             teacher_outputs, student_outputs, self.rows, teacher_mask
         )
-        return ops.standardized_distance(teacher, student, self.epsilon, mask)
+        return ops.standardized_distance(
+            teacher, student, self.epsilon, mask, replicas.current()
+        )
 
     def get_config(self):
         return {**super().get_config(), "rows": self.rows, "epsilon": self.epsilon}

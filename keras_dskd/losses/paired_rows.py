@@ -1,8 +1,28 @@
 """Rows of teacher and student that belong together."""
 
-from keras_dskd import ops
+import keras
+
+from keras_dskd import ops, replicas
 from keras_dskd.ops.grids import channels_last, mask_of_positions, on_one_grid
 from keras_dskd.ops.sharing import detached
+
+
+def whole_batch(*parts):
+    """What all replicas of a step hold of each, below one another; see `replicas`.
+
+    Args:
+        *parts: Tensors `(n, ...)`, or `None`.
+
+    Returns:
+        A list of as many tensors, or `None` where there was.
+    """
+    of_step = replicas.current()
+    if of_step is None:
+        return parts
+    return [
+        part if part is None else of_step.gather(keras.ops.convert_to_tensor(part))
+        for part in parts
+    ]
 
 
 def paired_rows(teacher_feature, student_feature, rows="pooled", teacher_mask=None):

@@ -4,7 +4,7 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.losses.of_layers import OfLayers
-from keras_dskd.losses.paired_rows import paired_rows
+from keras_dskd.losses.paired_rows import paired_rows, whole_batch
 from keras_dskd.ops.checks import check_weight
 
 
@@ -74,8 +74,8 @@ class RelationalDistillation(OfLayers):
         Raises:
             ValueError: If there are fewer than three samples, or two without angles.
         """
-        teacher, student, mask = paired_rows(
-            teacher_outputs, student_outputs, teacher_mask=teacher_mask
+        teacher, student, mask = whole_batch(
+            *paired_rows(teacher_outputs, student_outputs, teacher_mask=teacher_mask)
         )
         loss = 0.0
         if self.distance_weight:

@@ -4,7 +4,7 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.losses.of_layers import OfLayers
-from keras_dskd.losses.paired_rows import paired_rows
+from keras_dskd.losses.paired_rows import paired_rows, whole_batch
 from keras_dskd.ops.checks import check_rows_kind
 from keras_dskd.ops.samples import count_rows
 
@@ -67,9 +67,8 @@ class SimilarityPreserving(OfLayers):
         Raises:
             ValueError: If there are fewer than two samples.
         """
-        return ops.similarity_preserving(
-            *paired_rows(teacher_outputs, student_outputs, self.rows, teacher_mask)
-        )
+        rows = paired_rows(teacher_outputs, student_outputs, self.rows, teacher_mask)
+        return ops.similarity_preserving(*whole_batch(*rows))
 
     def get_config(self):
         return {**super().get_config(), "rows": self.rows}
@@ -130,8 +129,8 @@ class CenteredKernelAlignment(OfLayers):
         Raises:
             ValueError: If there are fewer than two samples.
         """
-        teacher, student, mask = paired_rows(
-            teacher_outputs, student_outputs, self.rows, teacher_mask
+        teacher, student, mask = whole_batch(
+            *paired_rows(teacher_outputs, student_outputs, self.rows, teacher_mask)
         )
         loss = 1.0 - ops.centered_kernel_alignment(teacher, student, mask)
         if mask is None:

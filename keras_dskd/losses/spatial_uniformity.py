@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_dskd import ops
+from keras_dskd import ops, replicas
 from keras_dskd.losses.of_layers import OfLayers
 from keras_dskd.ops.checks import check_rows_kind, check_temperature
 
@@ -65,7 +65,9 @@ class SpatialUniformity(OfLayers):
             ValueError: If there are fewer than two rows.
         """
         return ops.spatial_uniformity(
-            ops.rows(student_outputs, self.rows), self.temperature
+            ops.rows(student_outputs, self.rows),
+            self.temperature,
+            replicas.current(),
         )
 
     def get_config(self):

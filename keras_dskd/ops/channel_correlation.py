@@ -9,7 +9,7 @@ from keras_dskd.ops.checks import (
     check_same_width,
 )
 from keras_dskd.ops.rows import standardize
-from keras_dskd.ops.samples import count_rows
+from keras_dskd.ops.samples import count_rows, mean_of_rows, over
 from keras_dskd.ops.sharing import shared
 
 
@@ -41,7 +41,9 @@ def channel_correlation(rows, epsilon=1e-5):
     return _mean_product(z, z)
 
 
-def cross_correlation(teacher_rows, student_rows, epsilon=1e-5, mask=None):
+def cross_correlation(
+    teacher_rows, student_rows, epsilon=1e-5, mask=None, replicas=None
+):
     """Correlation of every teacher channel with every student channel.
 
     Formula:
@@ -58,6 +60,7 @@ def cross_correlation(teacher_rows, student_rows, epsilon=1e-5, mask=None):
         epsilon: Added to each variance.
         mask: Bool tensor `(n,)`, true for the rows to look at. With fewer than two
             of them all is 0.
+        replicas: What holds the other rows of the batch; see `standardize`.
 
     Returns:
         Tensor `(c_teacher, c_student)`, float32, values in [-1, 1].
@@ -71,15 +74,16 @@ def cross_correlation(teacher_rows, student_rows, epsilon=1e-5, mask=None):
     """
     teacher_rows = as_floats(teacher_rows, "teacher_rows")
     student_rows = as_floats(student_rows, "student_rows")
-    check_paired_rows(teacher_rows, student_rows)
+    check_paired_rows(teacher_rows, student_rows, replicas)
     return _mean_product(
-        standardize(teacher_rows, epsilon, mask),
-        standardize(student_rows, epsilon, mask),
+        standardize(teacher_rows, epsilon, mask, replicas),
+        standardize(student_rows, epsilon, mask, replicas),
         mask,
+        replicas,
     )
 
 
-def off_diagonal_energy(rows, epsilon=1e-5):
+def off_diagonal_energy(rows, epsilon=1e-5, replicas=None):
     """Mean squared correlation between different channels.
 
     Formula:
@@ -91,6 +95,7 @@ def off_diagonal_energy(rows, epsilon=1e-5):
     Args:
         rows: Tensor `(n, c)`, at least two rows.
         epsilon: Added to each variance.
+        replicas: What holds the other rows of the batch; see `standardize`.
 
     Returns:
         Scalar, float32, in [0, 1]; 0 for a single channel.
@@ -103,13 +108,16 @@ def off_diagonal_energy(rows, epsilon=1e-5):
         equation 3) on standardised rows.
     """
     rows = as_floats(rows)
-    check_rows(rows)
-    z = standardize(rows, epsilon)
+    check_rows(rows, replicas=replicas)
+    z = standardize(rows, epsilon, replicas=replicas)
     channels = z.shape[1]
-    return _off_diagonal_sum(z, z) / max(channels * (channels - 1), 1)
+    energy = _off_diagonal_sum(z, z, replicas=replicas)
+    return energy / max(channels * (channels - 1), 1)
 
 
-def channel_alignment(teacher_rows, student_rows, epsilon=1e-5, mask=None):
+def channel_alignment(
+    teacher_rows, student_rows, epsilon=1e-5, mask=None, replicas=None
+):
     """How far each student channel is from following its teacher channel.
 
     Formula:
@@ -126,6 +134,7 @@ def channel_alignment(teacher_rows, student_rows, epsilon=1e-5, mask=None):
         epsilon: Added to each variance.
         mask: Bool tensor `(n,)`, true for the rows to look at. With fewer than two
             of them the value is 0.
+        replicas: What holds the other rows of the batch; see `standardize`.
 
     Returns:
         Scalar, float32, in [0, 4].
@@ -139,19 +148,21 @@ def channel_alignment(teacher_rows, student_rows, epsilon=1e-5, mask=None):
     """
     teacher_rows = as_floats(teacher_rows, "teacher_rows")
     student_rows = as_floats(student_rows, "student_rows")
-    check_paired_rows(teacher_rows, student_rows)
+    check_paired_rows(teacher_rows, student_rows, replicas)
     check_same_width(teacher_rows, student_rows)
-    products = standardize(teacher_rows, epsilon, mask) * standardize(
-        student_rows, epsilon, mask
+    products = standardize(teacher_rows, epsilon, mask, replicas) * standardize(
+        student_rows, epsilon, mask, replicas
     )  # (n, c)
-    if mask is None:
-        return ops.mean(ops.square(1.0 - ops.mean(products, axis=0)))
-    count = count_rows(products, mask)
-    diagonal = ops.sum(products, axis=0) / ops.maximum(count, 1.0)  # (c,)
+    diagonal = mean_of_rows(products, mask, replicas)  # (1, c)
+    if mask is None and replicas is None:
+        return ops.mean(ops.square(1.0 - diagonal))
+    count = count_rows(products, mask, replicas)
     return ops.where(count >= 2, ops.mean(ops.square(1.0 - diagonal)), 0.0)
 
 
-def cross_off_diagonal_energy(teacher_rows, student_rows, epsilon=1e-5, mask=None):
+def cross_off_diagonal_energy(
+    teacher_rows, student_rows, epsilon=1e-5, mask=None, replicas=None
+):
     """Squared correlation between different teacher and student channels.
 
     Formula:
@@ -169,6 +180,7 @@ def cross_off_diagonal_energy(teacher_rows, student_rows, epsilon=1e-5, mask=Non
         epsilon: Added to each variance.
         mask: Bool tensor `(n,)`, true for the rows to look at. With fewer than two
             of them the value is 0.
+        replicas: What holds the other rows of the batch; see `standardize`.
 
     Returns:
         Scalar, float32, in [0, c - 1].
@@ -182,27 +194,28 @@ def cross_off_diagonal_energy(teacher_rows, student_rows, epsilon=1e-5, mask=Non
     """
     teacher_rows = as_floats(teacher_rows, "teacher_rows")
     student_rows = as_floats(student_rows, "student_rows")
-    check_paired_rows(teacher_rows, student_rows)
+    check_paired_rows(teacher_rows, student_rows, replicas)
     check_same_width(teacher_rows, student_rows)
-    z_teacher = standardize(teacher_rows, epsilon, mask)
-    z_student = standardize(student_rows, epsilon, mask)
-    return _off_diagonal_sum(z_teacher, z_student, mask) / z_student.shape[1]
+    z_teacher = standardize(teacher_rows, epsilon, mask, replicas)
+    z_student = standardize(student_rows, epsilon, mask, replicas)
+    return _off_diagonal_sum(z_teacher, z_student, mask, replicas) / z_student.shape[1]
 
 
-def _mean_product(left, right, mask=None):
-    n = ops.maximum(count_rows(left, mask), 1.0)
-    return ops.matmul(ops.transpose(left), right) / n
+def _mean_product(left, right, mask=None, replicas=None):
+    n = ops.maximum(count_rows(left, mask, replicas), 1.0)
+    return over(replicas, ops.matmul(ops.transpose(left), right)) / n
 
 
-def _off_diagonal_sum(left, right, mask=None):
+def _off_diagonal_sum(left, right, mask=None, replicas=None):
     """`Σ_{i≠j} C_ij²` with `C = leftᵀ right / n`, for rows `(n, c)` both.
 
     Of the products of channels `(c, c)` and of rows `(n, n)` the smaller is made:
-    `||leftᵀ right||² = <left leftᵀ, right rightᵀ>`.
+    `||leftᵀ right||² = <left leftᵀ, right rightᵀ>`. Over replicas those of channels are
+    summed, since nobody holds all rows.
     """
 
     def by_channels():
-        products = _mean_product(left, right, mask)  # (c, c)
+        products = _mean_product(left, right, mask, replicas)  # (c, c)
         off_diagonal = 1.0 - ops.eye(channels, dtype="float32")
         return ops.sum(ops.square(products) * off_diagonal)
 
@@ -217,6 +230,8 @@ def _off_diagonal_sum(left, right, mask=None):
         return ops.maximum(whole - ops.sum(ops.square(diagonal)), 0.0)
 
     rows, channels = left.shape
+    if replicas is not None:
+        return by_channels()
     if rows is not None:
         # (A batch of any size is no integer while JAX works out shapes.)
         is_smaller = isinstance(rows, int) and rows < channels

@@ -77,18 +77,19 @@ def _told(values):
     return type(values).__name__ + (f" of dtype {dtype}" if dtype is not None else "")
 
 
-def check_rows(rows, name="rows"):
+def check_rows(rows, name="rows", replicas=None):
     """Raises `ValueError` unless `rows` has rank 2 and at least two rows.
 
-    A batch size that is unknown until run time (`None`, in a TensorFlow graph)
-    passes; the formulas are defined for a single row and give no gradient there.
+    A batch size that is unknown until run time (`None`, in a TensorFlow graph, or where
+    replicas hold other rows) passes; the formulas are defined for a single row and give
+    no gradient there.
     """
     check_rank(rows, name)
     if rows.shape[1] == 0:
         raise ValueError(
             f"Expected at least one channel. Received: {name}.shape={tuple(rows.shape)}"
         )
-    if rows.shape[0] is not None and rows.shape[0] < 2:
+    if replicas is None and rows.shape[0] is not None and rows.shape[0] < 2:
         raise ValueError(
             "Batch statistics need at least 2 rows. Received: "
             f"{name}.shape={tuple(rows.shape)}. Use a larger batch, or drop the "
@@ -106,20 +107,20 @@ def check_rank(rows, name="rows"):
         )
 
 
-def check_not_empty(rows):
-    """Raises `ValueError` unless there are rows `(n, c)`, one at least."""
+def check_not_empty(rows, replicas=None):
+    """Raises `ValueError` unless there are rows `(n, c)`, one on some replica."""
     check_rank(rows)
-    if 0 in tuple(rows.shape):
+    if 0 in tuple(rows.shape[0 if replicas is None else 1 :]):
         raise ValueError(
             "Expected at least one row and one channel. Received: "
             f"rows.shape={tuple(rows.shape)}"
         )
 
 
-def check_paired_rows(teacher_rows, student_rows):
+def check_paired_rows(teacher_rows, student_rows, replicas=None):
     """Raises `ValueError` unless both are rows of the same samples."""
-    check_rows(teacher_rows, "teacher_rows")
-    check_rows(student_rows, "student_rows")
+    check_rows(teacher_rows, "teacher_rows", replicas)
+    check_rows(student_rows, "student_rows", replicas)
     n_teacher, n_student = teacher_rows.shape[0], student_rows.shape[0]
     if None not in (n_teacher, n_student) and n_teacher != n_student:
         raise ValueError(

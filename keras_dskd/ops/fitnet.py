@@ -4,10 +4,12 @@ from keras import ops
 
 from keras_dskd.ops.checks import as_floats, check_paired_rows, check_same_width
 from keras_dskd.ops.rows import standardize
-from keras_dskd.ops.samples import count_rows
+from keras_dskd.ops.samples import count_rows, mean_of_rows
 
 
-def standardized_distance(teacher_rows, student_rows, epsilon=1e-5, mask=None):
+def standardized_distance(
+    teacher_rows, student_rows, epsilon=1e-5, mask=None, replicas=None
+):
     """Mean squared difference between features, each channel standardised.
 
     Formula: with `z` the rows standardised per channel,
@@ -26,6 +28,7 @@ def standardized_distance(teacher_rows, student_rows, epsilon=1e-5, mask=None):
         epsilon: Added to each variance.
         mask: Bool tensor `(n,)`, true for the rows to look at. With fewer than two
             of them the value is 0.
+        replicas: What holds the other rows of the batch; see `standardize`.
 
     Returns:
         Scalar, float32, in [0, 4].
@@ -39,14 +42,13 @@ def standardized_distance(teacher_rows, student_rows, epsilon=1e-5, mask=None):
     """
     teacher_rows = as_floats(teacher_rows, "teacher_rows")
     student_rows = as_floats(student_rows, "student_rows")
-    check_paired_rows(teacher_rows, student_rows)
+    check_paired_rows(teacher_rows, student_rows, replicas)
     check_same_width(teacher_rows, student_rows)
     squares = ops.square(
-        standardize(teacher_rows, epsilon, mask)
-        - standardize(student_rows, epsilon, mask)
+        standardize(teacher_rows, epsilon, mask, replicas)
+        - standardize(student_rows, epsilon, mask, replicas)
     )  # (n, c)
-    if mask is None:
+    if mask is None and replicas is None:
         return ops.mean(squares)
-    count = count_rows(squares, mask)
-    mean = ops.sum(ops.mean(squares, axis=1)) / ops.maximum(count, 1.0)
-    return ops.where(count >= 2, mean, 0.0)
+    mean = ops.mean(mean_of_rows(squares, mask, replicas))
+    return ops.where(count_rows(squares, mask, replicas) >= 2, mean, 0.0)

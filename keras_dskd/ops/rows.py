@@ -85,7 +85,7 @@ def channel_axis(rank, data_format=None):
 
 
 @shared
-def standardize(rows, epsilon=1e-5, mask=None):
+def standardize(rows, epsilon=1e-5, mask=None, replicas=None):
     """Standardises each channel over the rows.
 
     Formula:
@@ -102,6 +102,8 @@ def standardize(rows, epsilon=1e-5, mask=None):
         epsilon: Added to the variance, in squared units of the feature.
         mask: Bool tensor `(n,)`, true for the rows to standardise over. The others
             become 0, whatever they hold.
+        replicas: Where rows are a part of the batch, what sums and gathers over the
+            replicas that hold the others: mean and variance are those of all rows.
 
     Returns:
         Tensor `(n, c)`, float32.
@@ -111,28 +113,35 @@ def standardize(rows, epsilon=1e-5, mask=None):
     """
     check_epsilon(epsilon)
     rows = as_floats(rows)
-    check_not_empty(rows)
-    centred = centre(rows, mask)
+    check_not_empty(rows, replicas)
+    centred = centre(rows, mask, replicas)
     # Squares of features beyond 1e19 overflow float32. Dividing by a constant
     # leaves the formula as it is, provided that epsilon is divided as well.
-    scale = ops.stop_gradient(
-        ops.maximum(ops.max(ops.abs(centred), axis=0, keepdims=True), 1.0)
-    )  # (1, c)
+    largest = ops.stop_gradient(ops.abs(centred))
+    if replicas is not None:
+        largest = replicas.gather(_largest(largest))
+    scale = _largest(largest)  # (1, c)
     centred = centred / scale
-    variance = mean_of_rows(ops.square(centred), mask)  # (1, c)
+    variance = mean_of_rows(ops.square(centred), mask, replicas)  # (1, c)
     return centred * ops.rsqrt(variance + epsilon / scale / scale)
 
 
-def centre(rows, mask=None):
-    """Each channel less its mean over the rows; `rows` and `mask` of `standardize`."""
-    first = rows[:1]
-    if mask is not None:
-        rows = keep_rows(rows, mask)
-        first = ops.take(rows, ops.argmax(ops.cast(mask, "int32")), axis=0)[None]
+def _largest(rows):
+    return ops.max(rows, axis=0, keepdims=True, initial=1.0)
+
+
+def centre(rows, mask=None, replicas=None):
+    """Each channel less its mean over the rows; arguments as in `standardize`."""
     # The mean of equal numbers can miss them by a rounding, which would be taken for a
-    # spread. Less the first row, a constant channel is exactly 0.
-    rows = rows - ops.stop_gradient(first)
-    return keep_rows(rows - mean_of_rows(rows, mask), mask)
+    # spread. Less one of them, a constant channel is exactly 0.
+    if replicas is not None:
+        one = mean_of_rows(rows, mask, replicas)  # Missed by a rounding: here enough.
+    elif mask is not None:
+        one = ops.take(rows, ops.argmax(ops.cast(mask, "int32")), axis=0)[None]
+    else:
+        one = rows[:1]
+    rows = keep_rows(rows, mask) - ops.stop_gradient(one)
+    return keep_rows(rows - mean_of_rows(rows, mask, replicas), mask)
 
 
 @shared

@@ -30,19 +30,35 @@ def keep_rows(values, mask):
     return ops.where(ops.cast(mask, "bool"), values, ops.zeros_like(values))
 
 
-def count_rows(rows, mask=None):
+def count_rows(rows, mask=None, replicas=None):
     """Number of rows, or of those that the mask keeps: a float32 scalar."""
     if mask is None:
-        return ops.cast(ops.shape(rows)[0], "float32")
-    return ops.sum(ops.cast(mask, "float32"))
+        count = ops.cast(ops.shape(rows)[0], "float32")
+    else:
+        count = ops.sum(ops.cast(mask, "float32"))
+    return over(replicas, count)
 
 
-def mean_of_rows(rows, mask=None):
+def mean_of_rows(rows, mask=None, replicas=None):
     """Mean over the rows that the mask keeps, `(1, c)`; 0 where it keeps none."""
-    if mask is None:
+    if mask is None and replicas is None:
         return ops.mean(rows, axis=0, keepdims=True)
-    total = ops.sum(keep_rows(rows, mask), axis=0, keepdims=True)
-    return total / ops.maximum(count_rows(rows, mask), 1.0)
+    total = over(replicas, ops.sum(keep_rows(rows, mask), axis=0, keepdims=True))
+    return total / ops.maximum(count_rows(rows, mask, replicas), 1.0)
+
+
+def over(replicas, part):
+    """The sum of the parts that replicas hold, on each of them.
+
+    Args:
+        replicas: What sums and gathers over the replicas of a step, as
+            `keras_dskd.replicas.current` gives it, or `None`: there are no others.
+        part: Tensor, of the same shape on all.
+
+    Returns:
+        Tensor of that shape, through which gradients flow back to all parts.
+    """
+    return part if replicas is None else replicas.sum(part)
 
 
 def weighted_mean(values, sample_weight=None):

@@ -4,6 +4,7 @@ from keras import ops
 
 from keras_dskd.ops.checks import as_floats, check_rows, check_temperature
 from keras_dskd.ops.rows import normalize
+from keras_dskd.ops.samples import over
 
 # What bounds the memory: a block is of so many pairs of rows, for a processor's cache,
 # but of no fewer rows than make a product worth its while.
@@ -14,7 +15,7 @@ ROWS_AT_LEAST = 128
 _PLAIN_BELOW = 15.0
 
 
-def spatial_uniformity(rows, temperature=2.0):
+def spatial_uniformity(rows, temperature=2.0, replicas=None):
     """Logarithm of the mean Gaussian potential between rows on the unit sphere.
 
     Formula:
@@ -34,6 +35,8 @@ def spatial_uniformity(rows, temperature=2.0):
         rows: Tensor `(n, c)`, at least two rows. A row of zeros stays at the origin.
         temperature: `t`, positive. 2 as in the paper; larger values look at
             closer neighbours only.
+        replicas: Where rows are a part of the batch, what sums and gathers over the
+            replicas that hold the others: each looks from its own rows at all.
 
     Returns:
         Scalar, float32, in [-4 t, 0].
@@ -48,12 +51,12 @@ def spatial_uniformity(rows, temperature=2.0):
     """
     check_temperature(temperature)
     rows = as_floats(rows)
-    check_rows(rows)
+    check_rows(rows, replicas=replicas)
     temperature = float(temperature)
 
     @ops.custom_gradient
     def log_mean_potential(unit):
-        value, gradient = _value_and_gradient(unit, temperature)
+        value, gradient = _value_and_gradient(unit, temperature, replicas)
 
         def backward(*args, upstream=None):
             source = unit
@@ -61,7 +64,7 @@ def spatial_uniformity(rows, temperature=2.0):
                 (upstream,) = args
             else:
                 (source,) = args  # On torch the one that autograd knows.
-            return upstream * _not_differentiable(source, gradient)
+            return over(replicas, upstream) * _not_differentiable(source, gradient)
 
         return value, backward
 
@@ -81,13 +84,17 @@ def _not_differentiable(source, gradient):
     return gradient, refuse
 
 
-def _value_and_gradient(unit, temperature):
+def _value_and_gradient(unit, temperature, replicas=None):
     """Value and gradient with respect to `unit`, `(n, c)`, in one pass.
 
     With `E_ij = exp(-t ||u_i - u_j||²)` for i ≠ j and `S` the sum of all, the gradient
-    is `4 t / S (E u - (Σ_j E_ij) u)`.
+    is `4 t / S (E u - (Σ_j E_ij) u)`: to that of a row all pairs that it does not form
+    are nothing, so that a replica needs no more than its own rows' sums and `S`.
     """
-    n = unit.shape[0] if unit.shape[0] is not None else ops.shape(unit)[0]
+    own, start, count = unit, 0, _length(unit)
+    if replicas is not None:
+        unit, start = replicas.gather(own), replicas.start(own)
+    n = _length(unit)
     squares = ops.sum(ops.square(unit), axis=1, keepdims=True)  # 0 for a row of zeros.
     ones = ops.ones_like(squares)
     # One product of these gives -t ||u_i - u_j||².
@@ -101,6 +108,7 @@ def _value_and_gradient(unit, temperature):
     everyone = ops.arange(n, dtype="int32")[None, :]
 
     def of_block(index):
+        index = index + start
         exponents = ops.matmul(ops.take(left, index, axis=0), right)  # (block, n)
         # A row is no neighbour of its own: exp(-1e9) is 0.
         exponents = ops.where(index[:, None] == everyone, -1e9, exponents)
@@ -109,23 +117,23 @@ def _value_and_gradient(unit, temperature):
         return ops.concatenate([sums, largest], axis=1) if is_steep else sums
 
     is_steep = temperature > _PLAIN_BELOW
-    sums = _over_blocks(of_block, n)
+    sums = _over_blocks(of_block, count, n)
     channels = unit.shape[1]
     attraction, potential = sums[:, :channels], sums[:, channels : channels + 1]
     shift = 0.0
     if is_steep:
         largest = sums[:, channels + 1 :]
-        shift = ops.max(largest)
+        shift = ops.max(largest if replicas is None else replicas.gather(largest))
         scale = ops.exp(largest - shift)
         attraction, potential = scale * attraction, scale * potential
-    total = ops.sum(potential)
-    count = ops.cast(n, "float32")
-    pairs = count * (count - 1.0)
+    total = over(replicas, ops.sum(potential))
+    n = ops.cast(n, "float32")
+    pairs = n * (n - 1.0)
     # A batch of one whose size is unknown until run time has no pair.
     has_pairs = pairs > 0
     total = ops.where(has_pairs, total, 1.0)
     value = ops.log(total) + shift - ops.log(ops.maximum(pairs, 1.0))
-    gradient = (4.0 * temperature / total) * (attraction - potential * unit)
+    gradient = (4.0 * temperature / total) * (attraction - potential * own)
     # Rounding must not make rows that are equal less than uniform.
     return (
         ops.where(has_pairs, ops.minimum(value, 0.0), 0.0),
@@ -133,17 +141,27 @@ def _value_and_gradient(unit, temperature):
     )
 
 
-def _over_blocks(function, n):
-    """Applies a function of row indices to blocks of rows: `(n, ...)`."""
-    if ops.is_tensor(n):
-        size = ops.maximum(PAIRS_AT_ONCE // ops.maximum(n, 1), ROWS_AT_LEAST)
-        size = ops.minimum(n, size)
+def _length(rows):
+    return rows.shape[0] if rows.shape[0] is not None else ops.shape(rows)[0]
+
+
+def _over_blocks(function, n, others):
+    """Applies a function of row indices to blocks of rows: `(n, ...)`.
+
+    Args:
+        function: Takes int32 indices `(block,)`, and gives `(block, ...)`.
+        n: Number of rows.
+        others: Number of rows that each of them is paired with.
+    """
+    if ops.is_tensor(n) or ops.is_tensor(others):
+        size = ops.maximum(PAIRS_AT_ONCE // ops.maximum(others, 1), ROWS_AT_LEAST)
+        size = ops.maximum(ops.minimum(n, size), 1)
         blocks = (n + size - 1) // size
     else:
         # (A batch of any size is no integer while JAX works out shapes.)
         size = n
         if isinstance(n, int):
-            size = min(n, max(PAIRS_AT_ONCE // n, ROWS_AT_LEAST))
+            size = min(n, max(PAIRS_AT_ONCE // others, ROWS_AT_LEAST))
         if size == n:
             return function(ops.arange(n, dtype="int32"))
         blocks = -(-n // size)

@@ -1,0 +1,198 @@
+"""A training that each engine repeats with its batches divided over replicas.
+
+It is recorded step by step: terms, weights, and the optimizer's momentum, out of which
+a step's gradient follows in full precision. All rows differ, and statistics of any part
+of a batch are far from the whole's.
+"""
+
+import keras
+import numpy as np
+from keras import layers, regularizers
+
+import keras_dskd
+from keras_dskd import losses
+
+CLASSES = 3
+BATCH = 16
+STEPS = 10
+RATE, MOMENTUM = 0.05, 0.5
+
+#: Losses of each training, with weights that give gradients of one size.
+LOSSES = {
+    "moments": lambda: [
+        (losses.SoftTargets(), 1.0),
+        (losses.ChannelIndependence("features", "features"), 1.0),
+        (losses.ChannelIndependence(None, "middle", target="self"), 3.0),
+        (losses.ChannelAlignment("middle", "middle"), 1.0),
+        (losses.FitNet("middle", "middle", rows="positions"), 1.0),
+    ],
+    "pairs": lambda: [
+        (losses.SpatialUniformity("middle"), 0.3),
+        (losses.SimilarityPreserving("features", "features"), 30.0),
+        (losses.CenteredKernelAlignment("middle", "middle"), 1.0),
+        (losses.RelationalDistillation("features", "features", 1.0, 1.0), 1.0),
+        (losses.ContrastiveDistillation("features", "features"), 0.3),
+    ],
+    "samples": lambda: [
+        (losses.DecoupledDistillation(), 0.3),
+        (losses.AttentionTransfer("middle", "middle"), 30.0),
+        (keras.distillation.LogitsDistillation(loss="mse"), 0.3),
+    ],
+}
+
+
+def data(rows):
+    """Paired images whose mean and spread drift from row to row, and their labels.
+
+    The last third of each batch has few teachers. Labels come with weights.
+    """
+    rng = np.random.default_rng(0)
+    drift = np.arange(rows).reshape(-1, 1, 1, 1) % BATCH / BATCH
+    strong = rng.normal(2 * drift, 0.5 + drift, (rows, 8, 8, 2)).astype("float32")
+    weak = (strong[..., :1] + rng.normal(size=(rows, 8, 8, 1))).astype("float32")
+    has_teacher = (np.arange(rows) % BATCH < 11) | (rng.random(rows) < 0.2)
+    y = rng.integers(0, CLASSES, rows)
+    return strong, weak, has_teacher, y, rng.uniform(0.2, 3, rows).astype("float32")
+
+
+def network(shape, width, name, normalization=layers.BatchNormalization, **options):
+    """Convolutions with batch normalization; `options` go to a dense layer."""
+    inputs = keras.Input(shape)
+    x = layers.Conv2D(width, 3, strides=2, name="early")(inputs)
+    x = layers.Activation("tanh", name="middle")(normalization()(x))
+    if name == "student":
+        x = keras_dskd.layers.SpatialUniformity(0.1)(x)
+        x = keras_dskd.layers.ChannelIndependence(0.1)(x)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(width + 2, 2)(x))
+    x = layers.Activation("tanh", name="features")(normalization()(x))
+    return keras.Model(inputs, layers.Dense(CLASSES, **options)(x), name=name)
+
+
+def distiller(kind, normalization=layers.BatchNormalization, **compile_options):
+    """A compiled distiller, the same each time.
+
+    Args:
+        kind: A key of `LOSSES`.
+        normalization: Makes the student's layers of batch normalization, which an
+            engine must be told to keep over replicas.
+        **compile_options: Further arguments of `compile`.
+    """
+    keras.utils.set_random_seed(1)
+    teacher = network((8, 8, 2), 6, "teacher")
+    for layer in teacher.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.moving_mean.assign(0.1 * np.arange(layer.moving_mean.shape[0]))
+    student = network(
+        (8, 8, 1),
+        4,
+        "student",
+        normalization,
+        kernel_regularizer=regularizers.L2(0.01),
+    )
+    given, weights = zip(*LOSSES[kind](), strict=True)
+    read = {getattr(loss, "student_layer_name", None) for loss in given}
+    widths = {"middle": 6, "features": 8}
+    made = keras_dskd.Distiller(
+        teacher,
+        student,
+        given,
+        list(weights),
+        projectors={
+            name: layers.Dense(widths[name]) for name in widths if name in read
+        },
+    )
+    made.compile(
+        keras.optimizers.SGD(RATE, momentum=MOMENTUM),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        **compile_options,
+    )
+    return made
+
+
+def inputs(kind, rows):
+    """What `fit` takes: `(x, y, sample_weight)`."""
+    strong, weak, has_teacher, y, weight = data(rows)
+    x = {"teacher": strong, "student": weak}
+    if kind == "moments":
+        return x, y, None
+    return {**x, "teacher_mask": has_teacher}, y, weight
+
+
+class Recorder(keras.callbacks.Callback):
+    """Records each step: what it says, and what it leaves behind."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model._sync_state()
+        self.steps.append(state(self.model, logs))
+
+
+def state(model, logs):
+    """Dict of name -> array: logs, weights that are trained or moved, momentum."""
+    found = {f"log {name}": np.float32(value) for name, value in logs.items()}
+    projectors = model.projectors.values()
+    kept = {
+        "student": model.student.variables,
+        "projector": [v for layer in projectors for v in layer.variables],
+        "optimizer": model.optimizer.variables,
+    }
+    for part, variables in kept.items():
+        for number, variable in enumerate(variables):
+            # (Other names count what was made before, in another process.)
+            name = f"{part} {number} {variable.name}"
+            found[name] = keras.ops.convert_to_numpy(variable)
+    return found
+
+
+def fit(made, kind, rows, batch_size=BATCH):
+    """Trains through `fit`, batches in their order: a dict of each step."""
+    recorder = Recorder()
+    x, y, weight = inputs(kind, rows)
+    made.fit(
+        x,
+        y,
+        sample_weight=weight,
+        batch_size=batch_size,
+        shuffle=False,
+        verbose=0,
+        callbacks=[recorder],
+    )
+    return recorder.steps
+
+
+def save(path, steps):
+    """Writes steps for the process that compares them."""
+    flat = {
+        f"{n}/{name}": v for n, step in enumerate(steps) for name, v in step.items()
+    }
+    np.savez(path, **flat)
+
+
+def load(path):
+    """What `save` wrote."""
+    steps = {}
+    with np.load(path) as file:
+        for key in file.files:
+            number, name = key.split("/", 1)
+            steps.setdefault(int(number), {})[name] = file[key]
+    return [steps[number] for number in sorted(steps)]
+
+
+def largest_difference(steps, expected):
+    """How far two recordings are apart, relative to the size of each array.
+
+    Returns:
+        The largest difference, and the step and name where it is.
+    """
+    assert len(steps) == len(expected)
+    worst = (0.0, None)
+    for number, (step, other) in enumerate(zip(steps, expected, strict=True)):
+        assert set(step) == set(other)
+        for name, value in other.items():
+            scale = max(np.abs(value).max(), 1e-3)
+            apart = float(np.abs(step[name] - value).max() / scale)
+            worst = max(worst, (apart, f"step {number}, {name}"))
+    return worst
