@@ -77,6 +77,7 @@ def distiller(kind, normalization=layers.BatchNormalization, **compile_options):
             engine must be told to keep over replicas.
         **compile_options: Further arguments of `compile`.
     """
+    keras.utils.clear_session()  # Names then are the same in each process.
     keras.utils.set_random_seed(1)
     teacher = network((8, 8, 2), 6, "teacher")
     for layer in teacher.layers:
