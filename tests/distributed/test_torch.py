@@ -1,0 +1,83 @@
+"""Two processes of torch do what one does with the whole batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+from distributed import planted, replicated
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="torch.distributed needs torch"
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def torchrun(program, *arguments, processes=2):
+    """Runs a program in several processes; what it printed."""
+    launched = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        + [f"--nproc_per_node={processes}", program, *map(str, arguments)],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "torch",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(
+                map(str, (ROOT, ROOT / "examples", ROOT / "tests/distributed"))
+            ),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert launched.returncode == 0, launched.stderr
+    return launched.stdout
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """The folder of what two processes recorded."""
+    folder = tmp_path_factory.mktemp("torch")
+    torchrun(ROOT / "tests/distributed/torch_program.py", folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", replicated.LOSSES)
+def test_processes_train_as_one(kind, recorded):
+    expected = replicated.fit(replicated.distiller(kind), kind, replicated.ROWS)
+    steps = replicated.load(recorded / f"{kind}.npz")
+    assert len(steps) == replicated.STEPS
+    apart, where = replicated.largest_difference(steps, expected)
+    assert apart < replicated.TOLERANCE, where
+
+
+@pytest.mark.parametrize("mistake", planted.MISTAKES)
+def test_planted_mistakes_are_found(mistake, recorded):
+    made = replicated.distiller("moments")
+    expected = replicated.fit(made, "moments", replicated.BATCH)
+    apart, _ = replicated.largest_difference(
+        replicated.load(recorded / f"{mistake}.npz"), expected
+    )
+    assert apart > 100 * replicated.TOLERANCE
+
+
+def test_fit_is_refused_in_one_process_of_several(recorded):
+    for rank in range(2):
+        said = (recorded / f"refused_{rank}").read_text()
+        assert "one of 2" in said
+        assert "distributed_torch.py" in said
+
+
+def test_the_example(tmp_path):
+    out = tmp_path / "student.keras"
+    example = ROOT / "examples" / "distributed_torch.py"
+    printed = torchrun(example, "--epochs", 1, "--out", out)
+    assert "2 processes" in printed
+    assert "test accuracy" in printed
+    student = keras.saving.load_model(out)
+    assert {type(layer).__module__.split(".")[0] for layer in student.layers} == {
+        "keras"
+    }

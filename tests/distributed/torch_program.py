@@ -1,0 +1,52 @@
+"""What each process of `test_torch.py` runs: trainings on its part of each batch."""
+
+import sys
+from pathlib import Path
+
+import distributed_torch
+import keras
+import planted
+import replicated
+from torch import distributed
+
+
+def normalization():
+    """A synchronized layer, named as a plain one would be."""
+    config = keras.layers.BatchNormalization().get_config()
+    return distributed_torch.SynchronizedBatchNormalization.from_config(config)
+
+
+def train(kind, rows):
+    """The training of `replicated.fit`, on several processes: a dict of each step."""
+    made = replicated.distiller(kind, normalization)
+    x, y, weight = replicated.inputs(kind, rows)
+    batches = distributed_torch.own_batches(
+        x, y, replicated.BATCH, sample_weight=weight, shuffle=False
+    )
+    steps = []
+    distributed_torch.train(
+        made, batches, 1, lambda logs: steps.append(replicated.state(made, logs))
+    )
+    return steps
+
+
+def main(out):
+    """Writes what the first process sees to files in a folder."""
+    distributed_torch.start()
+    recorded = {kind: train(kind, replicated.ROWS) for kind in replicated.LOSSES}
+    for name, mistake in planted.MISTAKES.items():
+        with mistake():
+            recorded[name] = train("moments", replicated.BATCH)
+    made = replicated.distiller("samples")
+    try:
+        made.fit(*replicated.inputs("samples", replicated.BATCH)[:2])
+    except RuntimeError as error:
+        (out / f"refused_{distributed.get_rank()}").write_text(str(error))
+    if distributed.get_rank() == 0:
+        for name, steps in recorded.items():
+            replicated.save(out / f"{name}.npz", steps)
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
