@@ -19,7 +19,7 @@ from keras_dskd.mixed_pairs import MixedPairs
 from keras_dskd.pair_check import check_pairs
 from keras_dskd.recipes import dskd, recommended
 from keras_dskd.structure import structure_report
-from keras_dskd.teacher_cache import CachedDataset, open_teacher_cache
+from keras_dskd.teacher_cache import CachedDataset, open_teacher_cache, shard_rows
 from keras_dskd.version import __version__
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "ops",
     "open_teacher_cache",
     "recommended",
+    "shard_rows",
     "structure_report",
 ]

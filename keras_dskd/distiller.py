@@ -512,6 +512,7 @@ class Distiller(ResumableModel):
         dtype=None,
         verify=True,
         verbose="auto",
+        shard=None,
     ):
         """Runs the teacher once over a data set; training then replays it.
 
@@ -548,6 +549,10 @@ class Distiller(ResumableModel):
             verify: Whether opening a finished cache reads all of it to compare
                 checksums.
             verbose: 0 for silence, 1 or `"auto"` for a progress bar.
+            shard: `(index, count)` where `count` processes share the work: only the
+                rows `keras_dskd.shard_rows(samples, shard)` are run and returned, and
+                written to a folder of their own within `path`. Processes need not know
+                one another for it: call it before they are joined.
 
         Returns:
             A dict of arrays, in memory or memory-mapped, one row a sample: what
@@ -574,7 +579,7 @@ class Distiller(ResumableModel):
             takes=pairs.teacher_input,
         )
         return teacher_cache.cache(
-            features, pair.teacher, path, batch_size, dtype, verify, verbose
+            features, pair.teacher, path, batch_size, dtype, verify, verbose, shard
         )
 
     def get_metrics_result(self):

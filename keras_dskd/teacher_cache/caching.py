@@ -9,7 +9,7 @@ import numpy as np
 from keras_dskd import arrays
 from keras_dskd.model_features import dtype_policies
 from keras_dskd.saving import fingerprint
-from keras_dskd.teacher_cache import feature_files, input_rows
+from keras_dskd.teacher_cache import feature_files, input_rows, shards
 from keras_dskd.teacher_cache import manifest as manifests
 from keras_dskd.teacher_cache.feature_files import size_text
 from keras_dskd.teacher_cache.storage import Storage
@@ -19,7 +19,16 @@ _CHUNK_BYTES = 2**26
 _CHUNK_BATCHES = 64
 
 
-def cache(model, x, path=None, batch_size=32, dtype=None, verify=True, verbose="auto"):
+def cache(
+    model,
+    x,
+    path=None,
+    batch_size=32,
+    dtype=None,
+    verify=True,
+    verbose="auto",
+    shard=None,
+):
     """Features of a teacher; see `Distiller.cache_teacher`.
 
     Args:
@@ -30,6 +39,7 @@ def cache(model, x, path=None, batch_size=32, dtype=None, verify=True, verbose="
         dtype: `None`, `"float32"` or `"float16"`.
         verify: Whether to compare the checksums of a finished cache.
         verbose: As in `keras.Model.predict`.
+        shard: `(index, count)`, or `None` for all rows.
     """
     input_rows.check_batch_size(batch_size)
     if path is None and isinstance(x, keras.utils.PyDataset):
@@ -42,28 +52,39 @@ def cache(model, x, path=None, batch_size=32, dtype=None, verify=True, verbose="
             "was stopped: pass arrays, memory-mapped ones too, or a PyDataset with a "
             f"length. Received: {type(x).__name__}. Or leave out `path`."
         )
+    if path is not None:
+        path = shards.shard_path(path, shard)
+    if shard is not None:
+        if inputs is None:
+            raise ValueError(
+                "A shard needs to know the number of samples: pass arrays, or a "
+                f"PyDataset with a length and a `path`. Received: {type(x).__name__}"
+            )
+        inputs = shards.Part(inputs, shard)
     run = _Run(model, batch_size, dtype, verbose)
     if inputs is None:
         return run.all_at_once(x)
     return run.in_memory(inputs) if path is None else run.on_disk(inputs, path, verify)
 
 
-def open_teacher_cache(path, verify=True):
+def open_teacher_cache(path, verify=True, shard=None):
     """Opens what `Distiller.cache_teacher` wrote, without distiller or teacher.
 
     Args:
         path: The folder.
         verify: Whether to read all files and compare their checksums. Lengths and
             headers are compared in any case.
+        shard: `(index, count)` of a cache in shards: its rows alone are opened.
 
     Returns:
         A dict of name -> feature, memory-mapped and read-only: what `fit` and
         `CachedDataset` take as `x["teacher_features"]`.
 
     Raises:
-        ValueError: If the folder holds no cache, it is not finished, or a file is
-            damaged.
+        ValueError: If the folder holds no cache, it is not finished, a file is damaged,
+            or the cache is in other shards.
     """
+    path = shards.shard_path(path, shard)
     manifest = manifests.read_manifest(path)
     if manifest is None:
         raise ValueError(f'There is no teacher cache in "{path}".')
