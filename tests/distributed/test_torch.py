@@ -1,5 +1,6 @@
 """Two processes of torch do what one does with the whole batch."""
 
+import json
 import os
 import subprocess
 import sys
@@ -27,7 +28,13 @@ def torchrun(program, *arguments, processes=2):
             "KERAS_BACKEND": "torch",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(
-                map(str, (ROOT, ROOT / "examples", ROOT / "tests/distributed"))
+                str(ROOT / folder)
+                for folder in (
+                    "",
+                    "examples",
+                    "examples/benchmarks",
+                    "tests/distributed",
+                )
             ),
         },
         capture_output=True,
@@ -62,6 +69,15 @@ def test_planted_mistakes_are_found(mistake, recorded):
         replicated.load(recorded / f"{mistake}.npz"), expected
     )
     assert apart > 100 * replicated.TOLERANCE
+
+
+def test_traffic_is_that_of_the_formulas(recorded):
+    lines = json.loads((recorded / "traffic.json").read_text())
+    assert len(lines) > 5
+    for line in lines:
+        # Beside the formula there are counts of rows, a few bytes each.
+        apart = line["counted_bytes"] - line["formula_bytes"]
+        assert 0 <= apart <= 100, line
 
 
 def test_fit_is_refused_in_one_process_of_several(recorded):

@@ -1,11 +1,13 @@
 """What each process of `test_torch.py` runs: trainings on its part of each batch."""
 
+import json
 import sys
 from pathlib import Path
 
 import distributed_torch
 import keras
 import planted
+import replica_traffic
 import replicated
 from torch import distributed
 
@@ -37,12 +39,14 @@ def main(out):
     for name, mistake in planted.MISTAKES.items():
         with mistake():
             recorded[name] = train("moments", replicated.BATCH)
+    traffic = replica_traffic.measure(rows=6, channels=40)
     made = replicated.distiller("samples")
     try:
         made.fit(*replicated.inputs("samples", replicated.BATCH)[:2])
     except RuntimeError as error:
         (out / f"refused_{distributed.get_rank()}").write_text(str(error))
     if distributed.get_rank() == 0:
+        (out / "traffic.json").write_text(json.dumps(traffic))
         for name, steps in recorded.items():
             replicated.save(out / f"{name}.npz", steps)
     distributed.destroy_process_group()
