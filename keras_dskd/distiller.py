@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_dskd import (
+    added_losses,
     arguments,
     pairs,
     replicas,
@@ -263,7 +264,7 @@ class Distiller(ResumableModel):
         pairs.check_input("student", pair, self.teacher, self.student)
         distils = self._distils(training)
         if not distils and self._is_ready():
-            return self.student(pair.student, training=training, **kwargs)
+            return self._student_output(pair.student, training, **kwargs)
         if not self.student.built:
             # Layers that a model makes in its `build` cannot be tapped before.
             self.student(pair.student, training=False, **kwargs)
@@ -282,13 +283,17 @@ class Distiller(ResumableModel):
 
     def _student_features(self, x, training, **kwargs):
         with capture(self._find_taps("student")) as features:
-            features[OUTPUT] = self.student(x, training=training, **kwargs)
-        for layer_name, projector in self.projectors.items():
-            features[layer_name] = projector(features[layer_name], training=training)
-        self._handed_over.penalties = [
-            loss for layer in self._held_layers() for loss in layer.losses
-        ]
+            features[OUTPUT] = self._student_output(x, training, **kwargs)
+        with added_losses.kept_apart(*self._held_layers()) as added:
+            for name, projector in self.projectors.items():
+                features[name] = projector(features[name], training=training)
+        losses = [loss for layer in self._held_layers() for loss in layer.losses]
+        self._handed_over.penalties = [ops.sum(loss) for loss in (*added, *losses)]
         return features
+
+    def _student_output(self, x, training, **kwargs):
+        with added_losses.kept_apart(self.student) as self._handed_over.added_losses:
+            return self.student(x, training=training, **kwargs)
 
     def _held_layers(self):
         return (*self.projectors.values(), *self._loss_layers)
@@ -298,7 +303,12 @@ class Distiller(ResumableModel):
         """What the student's layers and regularisers add to its loss."""
         # The JAX trainer carries over what `call` collected.
         carried_over = getattr(self, "_losses_override", None)
-        return carried_over or [*self._get_own_losses(), *self.student.losses]
+        kept_apart = getattr(self._handed_over, "added_losses", ())
+        return carried_over or [
+            *self._get_own_losses(),
+            *self.student.losses,
+            *kept_apart,
+        ]
 
     def _build_held_layers(self, x_teacher, x_student):
         """Builds projectors and layers inside losses, from shapes alone."""
@@ -364,9 +374,11 @@ class Distiller(ResumableModel):
             )
             names = terms.names(self.distillation_losses)
             computed.update(zip(names, values, strict=True))
+        penalties = vars(self._handed_over).pop("penalties") if distils else []
         if training:  # (Outside of it a process may well be alone.)
-            means, samples = replicas.means(list(computed.values()), samples)
-            computed = dict(zip(computed, means, strict=True))
+            means, samples = replicas.means([*computed.values(), *penalties], samples)
+            computed = dict(zip(computed, means, strict=False))
+            penalties = means[len(computed) :]
         total = student_loss = computed.get("student_loss")
         if distils:
             distillation_loss = self._term_weights.weighted_sum(
@@ -374,8 +386,8 @@ class Distiller(ResumableModel):
             )
             computed["distillation_loss"] = distillation_loss
             total = (1.0 - self._term_weights.student) * distillation_loss
-            for penalty in vars(self._handed_over).pop("penalties"):
-                total = total + ops.sum(penalty)
+            for penalty in penalties:
+                total = total + penalty
             if self.student_loss_weight > 0:
                 total = total + self._term_weights.student * student_loss
         if total is not None:
@@ -402,6 +414,14 @@ class Distiller(ResumableModel):
             teacher_mask=mask,
             labels=y,
         )
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # The trainer for TensorFlow takes the mean of the replicas' batches, for its
+        # shapes. Of masks there is none.
+        if iterator is not None and self.distribute_strategy.num_replicas_in_sync > 1:
+            data_batch = replicas.first_batch(iterator, self.distribute_strategy)
+            iterator = None
+        super()._maybe_symbolic_build(iterator, data_batch)
 
     def make_train_function(self, force=False):
         """Compiles the step; see `keras.Model.make_train_function`."""

@@ -210,6 +210,14 @@ def _summed_replicas():
     return 1
 
 
+def first_batch(epoch_iterator, strategy):
+    """The batch of one replica, out of what Keras's trainer for TensorFlow reads."""
+    for _, _, batches in epoch_iterator:
+        return keras.tree.map_structure(
+            lambda value: strategy.experimental_local_results(value)[0], next(batches)
+        )
+
+
 def check_fit():
     """Raises `RuntimeError` in a process of several, on torch: `fit` would go astray.
 

@@ -21,6 +21,7 @@ BELOW = {
     "replicas": {"interrupts"},
     "pairs": set(),
     "taps": set(),
+    "added_losses": {"replicas", "taps"},
     "plotting": set(),
     "term_means": set(),
     "weights": set(),
@@ -46,6 +47,7 @@ BELOW = {
     "saving": {"arguments", "files"},
     "terms": {"ops", "sample_weights", "taps"},
     "distiller": {
+        "added_losses",
         "arguments",
         "model_features",
         "ops",

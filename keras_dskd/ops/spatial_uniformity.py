@@ -108,7 +108,8 @@ def _value_and_gradient(unit, temperature, replicas=None):
     everyone = ops.arange(n, dtype="int32")[None, :]
 
     def of_block(index):
-        index = index + start
+        if replicas is not None:  # One without rows begins where all rows end.
+            index = ops.minimum(index + start, n - 1)
         exponents = ops.matmul(ops.take(left, index, axis=0), right)  # (block, n)
         # A row is no neighbour of its own: exp(-1e9) is 0.
         exponents = ops.where(index[:, None] == everyone, -1e9, exponents)
@@ -156,7 +157,7 @@ def _over_blocks(function, n, others):
     if ops.is_tensor(n) or ops.is_tensor(others):
         size = ops.maximum(PAIRS_AT_ONCE // ops.maximum(others, 1), ROWS_AT_LEAST)
         size = ops.maximum(ops.minimum(n, size), 1)
-        blocks = (n + size - 1) // size
+        blocks = ops.maximum((n + size - 1) // size, 1)  # None cannot be put together.
     else:
         # (A batch of any size is no integer while JAX works out shapes.)
         size = n
@@ -166,6 +167,7 @@ def _over_blocks(function, n, others):
             return function(ops.arange(n, dtype="int32"))
         blocks = -(-n // size)
     # The last block repeats the last row to be of the size of the others.
-    index = ops.minimum(ops.arange(blocks * size, dtype="int32"), n - 1)
+    index = ops.arange(blocks * size, dtype="int32")
+    index = ops.maximum(ops.minimum(index, n - 1), 0)
     results = ops.map(function, ops.reshape(index, (blocks, size)))
     return ops.reshape(results, (-1, results.shape[-1]))[:n]

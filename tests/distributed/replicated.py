@@ -5,6 +5,8 @@ a step's gradient follows in full precision. All rows differ, and statistics of 
 of a batch are far from the whole's.
 """
 
+import contextlib
+
 import keras
 import numpy as np
 from keras import layers, regularizers
@@ -60,30 +62,46 @@ def data(rows):
 
 
 def network(shape, width, name, normalization=layers.BatchNormalization, **options):
-    """Convolutions with batch normalization; `options` go to a dense layer."""
-    # A bias that is normalized away has a gradient of rounding alone.
+    """Convolutions with batch normalization; `options` go to a dense layer.
+
+    None has a bias that the normalization takes out again: its gradient is rounding.
+    """
     inputs = keras.Input(shape)
     x = layers.Conv2D(width, 3, strides=2, use_bias=False, name="early")(inputs)
     x = layers.Activation("tanh", name="middle")(normalization()(x))
     if name == "student":
         x = keras_dskd.layers.SpatialUniformity(0.1)(x)
         x = keras_dskd.layers.ChannelIndependence(0.1)(x)
-    x = layers.GlobalAveragePooling2D()(layers.Conv2D(width + 2, 2, use_bias=False)(x))
+    x = layers.Conv2D(width + 2, 2, use_bias=False)(x)
+    x = layers.GlobalAveragePooling2D()(x)
     x = layers.Activation("tanh", name="features")(normalization()(x))
     return keras.Model(inputs, layers.Dense(CLASSES, **options)(x), name=name)
 
 
-def distiller(kind, normalization=layers.BatchNormalization, **compile_options):
+def distiller(
+    kind,
+    normalization=layers.BatchNormalization,
+    scope=contextlib.nullcontext,
+    **compile_options,
+):
     """A compiled distiller, the same each time.
 
     Args:
         kind: A key of `LOSSES`.
         normalization: Makes the student's layers of batch normalization, which an
             engine must be told to keep over replicas.
+        scope: Gives a context in which all of it is made.
         **compile_options: Further arguments of `compile`.
     """
+    distribution = keras.distribution.distribution()
     keras.utils.clear_session()  # Names then are the same in each process.
+    keras.distribution.set_distribution(distribution)  # (It forgets that as well.)
     keras.utils.set_random_seed(1)
+    with scope():
+        return _distiller(kind, normalization, compile_options)
+
+
+def _distiller(kind, normalization, compile_options):
     teacher = network((8, 8, 2), 6, "teacher")
     for layer in teacher.layers:
         if isinstance(layer, layers.BatchNormalization):

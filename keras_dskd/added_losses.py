@@ -1,0 +1,70 @@
+"""What layers `add_loss`, kept apart for each replica.
+
+Replicas of `tf.distribute` in one process are threads that take turns: one that waits
+for the others, as in synchronised batch normalization, lets the next begin. Keras keeps
+what a layer adds in one list for all of them, and empties it whenever one begins.
+"""
+
+import contextlib
+import threading
+
+import keras
+
+from keras_dskd import replicas
+from keras_dskd.taps import layer_paths
+
+
+@contextlib.contextmanager
+def kept_apart(*layers):
+    """A context in which this replica's losses go to a list of its own.
+
+    Args:
+        *layers: Layers, with all below them.
+
+    Yields:
+        A list, to be read at any time, of what the layers added in this thread. Where
+        there are no replicas it stays empty, and Keras keeps the losses.
+    """
+    added = []
+    if replicas.current() is None:
+        yield added
+        return
+    below = [found for layer in layers for _, found in layer_paths(layer)]
+    each = {id(layer): layer for layer in (*layers, *below)}.values()
+    with contextlib.ExitStack() as stack:
+        for layer in each:
+            stack.enter_context(_standing_in(layer, added))
+        yield added
+
+
+class _AddLoss:
+    """Stands in for a layer's `add_loss`."""
+
+    def __init__(self, add_loss):
+        self.add_loss = add_loss
+        self.lists = {}  # Of each thread that keeps its own.
+
+    def __call__(self, loss):
+        if threading.get_ident() in self.lists:
+            self.lists[threading.get_ident()].extend(keras.tree.flatten(loss))
+        else:
+            self.add_loss(loss)
+
+
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _standing_in(layer, added):
+    # Past `Layer.__setattr__`, as a tap is.
+    attributes, thread = vars(layer), threading.get_ident()
+    with _lock:
+        add_loss = attributes.setdefault("add_loss", _AddLoss(layer.add_loss))
+        add_loss.lists[thread] = added
+    try:
+        yield
+    finally:
+        with _lock:
+            del add_loss.lists[thread]
+            if not add_loss.lists:
+                del attributes["add_loss"]
