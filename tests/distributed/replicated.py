@@ -77,7 +77,9 @@ def distiller(kind, normalization=layers.BatchNormalization, **compile_options):
             engine must be told to keep over replicas.
         **compile_options: Further arguments of `compile`.
     """
+    distribution = keras.distribution.distribution()
     keras.utils.clear_session()  # Names then are the same in each process.
+    keras.distribution.set_distribution(distribution)  # (It forgets that as well.)
     keras.utils.set_random_seed(1)
     teacher = network((8, 8, 2), 6, "teacher")
     for layer in teacher.layers:
@@ -189,10 +191,11 @@ def largest_difference(steps, expected):
         The largest difference, and the step and name where it is.
     """
     assert len(steps) == len(expected)
-    worst = (0.0, None)
+    worst = (0.0, "")
     for number, (step, other) in enumerate(zip(steps, expected, strict=True)):
         assert set(step) == set(other)
         for name, value in other.items():
+            assert np.isfinite(step[name]).all(), name
             scale = max(np.abs(value).max(), 1e-3)
             apart = float(np.abs(step[name] - value).max() / scale)
             worst = max(worst, (apart, f"step {number}, {name}"))
