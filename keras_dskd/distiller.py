@@ -429,6 +429,11 @@ class Distiller(ResumableModel):
         super().make_train_function(force)
         self.train_function = replicas.keeping_state(self, self.train_function)
 
+    def fit(self, *args, **kwargs):
+        """Trains the student; see `keras.Model.fit`."""
+        with replicas.explaining_division():
+            return super().fit(*args, **kwargs)
+
     def evaluate(self, *args, **kwargs):
         """Loss and metrics of the student alone; see `keras.Model.evaluate`."""
         with replicas.keeping_values(self):

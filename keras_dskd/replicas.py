@@ -285,12 +285,38 @@ def keeping_values(model):
     variables = [*model.variables, *model.metrics_variables]
     kept = [(variable, ops.copy(variable.value)) for variable in variables]
     try:
-        yield
+        with explaining_division():
+            yield
     except BaseException:
         for variable, value in kept:
             variable.assign(value)
         _forget_state(model)
         raise
+
+
+@contextlib.contextmanager
+def explaining_division():
+    """A context that says what to do about a batch that devices do not divide.
+
+    Under `keras.distribution` JAX refuses it in words about its own shardings.
+    """
+    try:
+        yield
+    except ValueError as error:
+        distribution = keras.distribution.distribution()
+        # (JAX does not publish the class.)
+        if distribution is None or type(error).__name__ != "IndivisibleError":
+            raise
+        mesh = distribution.device_mesh
+        shares = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+        raise ValueError(
+            f"`keras.distribution` divides each batch into {shares} parts of one size. "
+            f"Use a `batch_size` that {shares} divides, and leave out a last batch "
+            "that it does not, as `keras_dskd.CachedDataset(drop_remainder=True)` and "
+            "`tf.data.Dataset.batch(drop_remainder=True)` do. Or give all devices the "
+            "whole batch: a mesh whose batch axis is 1 takes any. Received: "
+            f"{error}"
+        ) from error
 
 
 def _forget_state(model):
