@@ -30,18 +30,6 @@ BATCH = replicated.BATCH
 FULL = BATCH * replicated.STEPS
 #: Rows of each training. (Each size of batch has to be compiled, which takes long.)
 ROWS = {"moments": FULL, "pairs": FULL - BATCH // 2, "samples": FULL}
-given_inputs = replicated.inputs
-
-
-def inputs(kind, rows):
-    """The first rows of a training, the same however many."""
-    return keras.tree.map_structure(
-        lambda array: None if array is None else array[:rows],
-        given_inputs(kind, FULL),
-    )
-
-
-replicated.inputs = inputs
 
 
 def data_parallel(devices):
@@ -71,7 +59,7 @@ def record(name, kind, rows):
 
 def save_uses(name, made):
     """What `evaluate`, `predict` and `cache_teacher` return."""
-    x, y, _ = inputs("pairs", 3 * BATCH)
+    x, y, _ = replicated.inputs("pairs", 3 * BATCH)
     options = {"batch_size": BATCH, "verbose": 0}
     in_memory = made.cache_teacher(x["teacher"], **options)
     on_disk = made.cache_teacher(x["teacher"], FOLDER / f"cache {name}", **options)
@@ -103,7 +91,7 @@ def all_shards(made):
 
 def shards_after_use(made):
     """The shards of each variable after what takes values out and puts them back."""
-    x, y, _ = inputs("pairs", 3 * BATCH)
+    x, y, _ = replicated.inputs("pairs", 3 * BATCH)
     options = {"batch_size": BATCH, "verbose": 0, "callbacks": [Stops()]}
     weights = made.get_weights()
     found = {}
@@ -139,7 +127,7 @@ class Stops(keras.callbacks.Callback):
 
 def refusals(made, rows):
     """What each use says to batches that devices do not divide, and what it loses."""
-    x, y, weights = inputs("samples", rows)
+    x, y, weights = replicated.inputs("samples", rows)
     options = {"batch_size": BATCH, "verbose": 0}
     said = {}
     for name, call in {
@@ -170,8 +158,6 @@ def one_process():
             made = record("8 devices", kind, rows)
             if kind == "samples":
                 facts["refused"] = [refusals(made, rows) for rows in (12, BATCH + 4)]
-    with data_parallel(4).scope():
-        record("4 devices", "samples", FULL)
     # 3 do not divide a batch. Here each has the whole of it.
     with model_parallel(1, 3).scope():
         record("whole batches", "samples", FULL)
@@ -187,12 +173,10 @@ def one_of_two_processes(process, port):
     keras.distribution.initialize(f"127.0.0.1:{port}", 2, int(process))
     # Each process reads its own rows, which are its half of each batch.
     own = np.arange(FULL) % BATCH // (BATCH // 2) == int(process)
-    halves = keras.tree.map_structure(lambda array: array[own], inputs("samples", FULL))
-    replicated.inputs = lambda kind, rows: halves
     parallel = distribution.DataParallel(auto_shard_dataset=False)
     with parallel.scope():
         made = replicated.distiller("samples")
-        steps = replicated.fit(made, "samples", FULL, BATCH // 2)
+        steps = replicated.fit(made, "samples", FULL, BATCH // 2, own)
         made.save(FOLDER / f"process {process}.keras")
     replicated.save(FOLDER / f"process {process} samples.npz", steps)
 

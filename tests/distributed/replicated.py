@@ -50,15 +50,17 @@ LOSSES = {
 def data(rows):
     """Paired images whose mean and spread drift from row to row, and their labels.
 
-    The last third of each batch has few teachers. Labels come with weights.
+    The last third of each batch has few teachers. Labels come with weights. Fewer rows
+    are the first of more.
     """
-    rng = np.random.default_rng(0)
-    drift = np.arange(rows).reshape(-1, 1, 1, 1) % BATCH / BATCH
-    strong = rng.normal(2 * drift, 0.5 + drift, (rows, 8, 8, 2)).astype("float32")
-    weak = (strong[..., :1] + rng.normal(size=(rows, 8, 8, 1))).astype("float32")
-    has_teacher = (np.arange(rows) % BATCH < 11) | (rng.random(rows) < 0.2)
-    y = rng.integers(0, CLASSES, rows)
-    return strong, weak, has_teacher, y, rng.uniform(0.2, 3, rows).astype("float32")
+    rng, most = np.random.default_rng(0), BATCH * STEPS
+    drift = np.arange(most).reshape(-1, 1, 1, 1) % BATCH / BATCH
+    strong = rng.normal(2 * drift, 0.5 + drift, (most, 8, 8, 2)).astype("float32")
+    weak = (strong[..., :1] + rng.normal(size=(most, 8, 8, 1))).astype("float32")
+    has_teacher = (np.arange(most) % BATCH < 11) | (rng.random(most) < 0.2)
+    y = rng.integers(0, CLASSES, most)
+    weight = rng.uniform(0.2, 3, most).astype("float32")
+    return [array[:rows] for array in (strong, weak, has_teacher, y, weight)]
 
 
 def network(shape, width, name, normalization=layers.BatchNormalization, **options):
@@ -173,10 +175,20 @@ def state(model, logs):
     return found
 
 
-def fit(made, kind, rows, batch_size=BATCH):
-    """Trains through `fit`, batches in their order: a dict of each step."""
+def fit(made, kind, rows, batch_size=BATCH, own=slice(None)):
+    """Trains through `fit`, batches in their order: a dict of each step.
+
+    Args:
+        made: What `distiller` gave.
+        kind: A key of `LOSSES`.
+        rows: Number of samples.
+        batch_size: Samples a batch.
+        own: Index of those of them to train on.
+    """
     recorder = Recorder()
-    x, y, weight = inputs(kind, rows)
+    x, y, weight = keras.tree.map_structure(
+        lambda array: None if array is None else array[own], inputs(kind, rows)
+    )
     made.fit(
         x,
         y,

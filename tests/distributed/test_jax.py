@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from . import replicated
+from distributed import replicated
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "jax", reason="keras.distribution is tested on JAX"
@@ -19,7 +19,6 @@ pytestmark = pytest.mark.skipif(
 PROGRAM = Path(__file__).with_name("jax_program.py")
 TRAININGS = [
     *(("8 devices", kind) for kind in replicated.LOSSES),
-    ("4 devices", "samples"),
     ("whole batches", "samples"),
     ("sharded", "pairs"),
 ]
