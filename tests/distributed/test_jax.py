@@ -54,20 +54,11 @@ def facts(folder):
     return json.loads((folder / "facts.json").read_text())
 
 
-#: What ten steps may make of rounding, relative to weights and momentum of 0.01 to 0.3.
-#: Pairs of rows that are nearly equal give "pairs" steep gradients: one device alone,
-#: with the rows of each batch in another order, comes to 1e-4.
-TOLERANCES = {"moments": 5e-5, "pairs": 5e-4, "samples": 5e-5}
-
-
 def check_same_training(folder, engine, kind):
     steps = replicated.load(folder / f"{engine} {kind}.npz")
     expected = replicated.load(folder / f"one device {kind}.npz")[: len(steps)]
     assert len(steps) >= replicated.STEPS - 1
-    apart, where = replicated.largest_difference(steps[:1], expected[:1], least=1e-2)
-    assert apart < 1e-5, where
-    apart, where = replicated.largest_difference(steps, expected, least=1e-2)
-    assert apart < TOLERANCES[kind], where
+    replicated.check_same(steps, expected)
 
 
 @pytest.mark.parametrize("engine, kind", TRAININGS)

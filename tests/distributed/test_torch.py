@@ -57,8 +57,7 @@ def test_processes_train_as_one(kind, recorded):
     expected = replicated.fit(replicated.distiller(kind), kind, replicated.ROWS)
     steps = replicated.load(recorded / f"{kind}.npz")
     assert len(steps) == replicated.STEPS
-    apart, where = replicated.largest_difference(steps, expected)
-    assert apart < replicated.TOLERANCE, where
+    replicated.check_same(steps, expected)
 
 
 @pytest.mark.parametrize("mistake", planted.MISTAKES)
