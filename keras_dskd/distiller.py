@@ -8,6 +8,7 @@ from keras import ops
 from keras_dskd import (
     added_losses,
     arguments,
+    kept_values,
     pairs,
     replicas,
     sample_weights,
@@ -427,7 +428,7 @@ class Distiller(ResumableModel):
         """Compiles the step; see `keras.Model.make_train_function`."""
         replicas.check_fit()
         super().make_train_function(force)
-        self.train_function = replicas.keeping_state(self, self.train_function)
+        self.train_function = kept_values.keeping_state(self, self.train_function)
 
     def fit(self, *args, **kwargs):
         """Trains the student; see `keras.Model.fit`."""
@@ -436,12 +437,12 @@ class Distiller(ResumableModel):
 
     def evaluate(self, *args, **kwargs):
         """Loss and metrics of the student alone; see `keras.Model.evaluate`."""
-        with replicas.keeping_values(self):
+        with kept_values.keeping_values(self):
             return super().evaluate(*args, **kwargs)
 
     def predict(self, *args, **kwargs):
         """Outputs of the student alone; see `keras.Model.predict`."""
-        with replicas.keeping_values(self):
+        with kept_values.keeping_values(self):
             return super().predict(*args, **kwargs)
 
     def _distils(self, training):

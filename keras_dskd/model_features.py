@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_dskd import replicas
+from keras_dskd import kept_values
 from keras_dskd.ops.rows import channel_axis, rows
 from keras_dskd.taps import OUTPUT, Tap, capture, find_layer, layer_paths
 
@@ -42,7 +42,7 @@ class FeatureModel(keras.Model):
 
     def predict(self, *args, **kwargs):
         """The features of all data; see `keras.Model.predict`."""
-        with replicas.keeping_values(self):
+        with kept_values.keeping_values(self):
             return super().predict(*args, **kwargs)
 
 

@@ -2,12 +2,9 @@
 
 import contextlib
 import functools
-import itertools
 
 import keras
 from keras import ops
-
-from keras_dskd import interrupts
 
 
 def no_gradients():
@@ -218,82 +215,6 @@ def first_batch(epoch_iterator, strategy):
         )
 
 
-def check_fit():
-    """Raises `RuntimeError` in a process of several, on torch: `fit` would go astray.
-
-    Keras's trainer for torch does not join the gradients of processes.
-    """
-    if keras.backend.backend() == "torch" and current() is not None:
-        raise RuntimeError(
-            f"`fit` trains one process, and this is one of {current().count} in "
-            "`torch.distributed`: their gradients would not be joined. Write the loop "
-            "with `torch.nn.parallel.DistributedDataParallel`, as "
-            "examples/distributed_torch.py does."
-        )
-
-
-def keeping_state(model, train_function):
-    """A step of training that leaves the model as it was if it raises.
-
-    On JAX the trainer takes the values out of a model's variables for the length of an
-    epoch. An error in its first step, such as that of a loss that does not fit, or the
-    end of the data before it, would leave them empty: the teacher's too. So would an
-    interrupt while a compiled step runs, which deletes the values that it is given and
-    then cannot return the new ones.
-    """
-    if keras.backend.backend() != "jax" or hasattr(train_function, "keeps_state"):
-        return train_function
-
-    def step(state, iterator):
-        try:
-            # As many as the step would read: data may keep one waiting for long.
-            batches = list(itertools.islice(iterator, model.steps_per_execution))
-            with interrupts.waiting():
-                logs, state = train_function(state, iter(batches))
-            return logs, state
-        except BaseException:
-            variables = (
-                model.trainable_variables,
-                model.non_trainable_variables,
-                model.optimizer.variables,
-                model.metrics_variables,
-            )
-            for group, values in zip(variables, state, strict=True):
-                for variable, value in zip(group, values, strict=True):
-                    if not value.is_deleted():
-                        variable.assign(value)
-            _forget_state(model)
-            raise
-
-    step.keeps_state = True
-    return step
-
-
-@contextlib.contextmanager
-def keeping_values(model):
-    """A context of `evaluate` or `predict`; if it raises, the model is as before.
-
-    On JAX the trainer takes the values out of a model's variables until it is through,
-    and each compiled step deletes those that it is given. Whatever stops it, data that
-    do not fit, a lack of memory or an interrupt, would leave the variables empty, and
-    Keras would go on with new random numbers. So a copy of the values is kept, for
-    which there is room: training takes more.
-    """
-    if keras.backend.backend() != "jax":
-        yield
-        return
-    variables = [*model.variables, *model.metrics_variables]
-    kept = [(variable, ops.copy(variable.value)) for variable in variables]
-    try:
-        with explaining_division():
-            yield
-    except BaseException:
-        for variable, value in kept:
-            variable.assign(value)
-        _forget_state(model)
-        raise
-
-
 @contextlib.contextmanager
 def explaining_division():
     """A context that says what to do about a batch that devices do not divide.
@@ -319,6 +240,15 @@ def explaining_division():
         ) from error
 
 
-def _forget_state(model):
-    # The trainer would put an older one into the variables, or one that is deleted.
-    model._jax_state = None
+def check_fit():
+    """Raises `RuntimeError` in a process of several, on torch: `fit` would go astray.
+
+    Keras's trainer for torch does not join the gradients of processes.
+    """
+    if keras.backend.backend() == "torch" and current() is not None:
+        raise RuntimeError(
+            f"`fit` trains one process, and this is one of {current().count} in "
+            "`torch.distributed`: their gradients would not be joined. Write the loop "
+            "with `torch.nn.parallel.DistributedDataParallel`, as "
+            "examples/distributed_torch.py does."
+        )

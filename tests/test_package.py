@@ -18,7 +18,8 @@ BELOW = {
     "version": set(),
     "arrays": set(),
     "interrupts": set(),
-    "replicas": {"interrupts"},
+    "replicas": set(),
+    "kept_values": {"interrupts", "replicas"},
     "pairs": set(),
     "taps": set(),
     "added_losses": {"replicas", "taps"},
@@ -28,7 +29,7 @@ BELOW = {
     "ops": {"ops"},
     "losses": {"losses", "model_features", "ops", "replicas"},
     "layers": {"layers", "ops", "replicas", "weights"},
-    "model_features": {"ops", "replicas", "taps"},
+    "model_features": {"kept_values", "ops", "taps"},
     # The figure is drawn on demand, from NumPy arrays alone.
     "structure": {"arrays", "model_features", "ops", "plotting", "taps"},
     "sample_weights": {"ops", "replicas"},
@@ -49,6 +50,7 @@ BELOW = {
     "distiller": {
         "added_losses",
         "arguments",
+        "kept_values",
         "model_features",
         "ops",
         "pairs",
