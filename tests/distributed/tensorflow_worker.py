@@ -1,7 +1,8 @@
-"""One of several processes that train together, and then alone: a program.
+"""One of several processes that train together: a program.
 
 `python -m distributed.tensorflow_worker KIND` reads its place in the cluster in
-`TF_CONFIG`, and writes how far apart the two trainings are, as a line of JSON.
+`TF_CONFIG`. The first trains once more, alone, and writes how far apart the two are, as
+a line of JSON.
 
 The loop is written out, as Keras 3.15.1's `fit` does not run over processes, whatever
 the model. To build it adds up the workers' batches with `Strategy.reduce`, which raises
@@ -45,6 +46,8 @@ def compare(kind):
     assert strategy.num_replicas_in_sync == 2
     made = replicated.distiller(kind, synchronized, strategy.scope)
     many = fit(strategy, made, kind)
+    if strategy.cluster_resolver.task_id > 0:
+        return None
     one = replicated.fit(replicated.distiller(kind, jit_compile=False), kind, ROWS)
     many, one = (zip(*map(parts, steps), strict=True) for steps in (many, one))
     found = map(replicated.largest_difference, many, one)
