@@ -11,8 +11,6 @@ import sys
 import keras
 import pytest
 
-from distributed import replicated
-
 if keras.backend.backend() != "tensorflow":
     pytest.skip("needs the TensorFlow backend", allow_module_level=True)
 
