@@ -68,7 +68,9 @@ def _tensorflow_replicas():
             return self._context().all_reduce(tf.distribute.ReduceOp.SUM, tensor)
 
         def gather(self, rows):
-            gathered = self._context().all_gather(_as_numbers(rows), axis=0)
+            # A worker's own batch is on no device yet, which it takes.
+            numbers = tf.identity(_as_numbers(rows))
+            gathered = self._context().all_gather(numbers, axis=0)
             gathered.set_shape([None, *rows.shape[1:]])
             return ops.cast(gathered, rows.dtype)
 

@@ -235,8 +235,10 @@ def print_multiples_of_gradients():
     halves = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, halves)
     y = rows(8, CLASSES, seed=1)
+    # A second strategy in one program would use the collectives' keys of the first.
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     for kind in (STOCK, OURS):
-        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        with strategy.scope():
             models = [linear(seed, use_bias=False) for seed in (1, 2)]
             made = kind(*models, FeatureDistillation())
             made.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=False)

@@ -154,7 +154,7 @@ def channel_alignment(
         student_rows, epsilon, mask, replicas
     )  # (n, c)
     diagonal = mean_of_rows(products, mask, replicas)  # (1, c)
-    if mask is None and replicas is None:
+    if mask is None:
         return ops.mean(ops.square(1.0 - diagonal))
     count = count_rows(products, mask, replicas)
     return ops.where(count >= 2, ops.mean(ops.square(1.0 - diagonal)), 0.0)
