@@ -202,6 +202,16 @@ def fit(made, kind, rows, batch_size=BATCH, own=slice(None)):
     return recorder.steps
 
 
+def order_of_shards(rows, count):
+    """The order in which processes that read shards of their own see rows together."""
+    shards = [
+        np.arange(rows)[keras_dskd.shard_rows(rows, (index, count))]
+        for index in range(count)
+    ]
+    parts = [shard.reshape(-1, BATCH // count) for shard in shards]
+    return np.stack(parts, axis=1).reshape(-1)
+
+
 def save(path, steps):
     """Writes steps for the process that compares them."""
     flat = {

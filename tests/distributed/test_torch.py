@@ -60,6 +60,14 @@ def test_processes_train_as_one(kind, recorded):
     replicated.check_same(steps, expected)
 
 
+def test_processes_train_on_shards_of_a_cache(recorded):
+    full = replicated.STEPS * replicated.BATCH
+    order = replicated.order_of_shards(full, 2)
+    made = replicated.distiller("samples")
+    expected = replicated.fit(made, "samples", full, own=order)
+    replicated.check_same(replicated.load(recorded / "shards.npz"), expected)
+
+
 @pytest.mark.parametrize("mistake", planted.MISTAKES)
 def test_planted_mistakes_are_found(mistake, recorded):
     made = replicated.distiller("moments")

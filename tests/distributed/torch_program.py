@@ -11,6 +11,8 @@ import replica_traffic
 import replicated
 from torch import distributed
 
+import keras_dskd
+
 
 def normalization():
     """A synchronized layer, named as a plain one would be."""
@@ -32,6 +34,32 @@ def train(kind, rows):
     return steps
 
 
+def train_on_shards(kind, rows, path):
+    """The same, each process on rows and cached features of its own."""
+    shard = (distributed.get_rank(), distributed.get_world_size())
+    made = replicated.distiller(kind, normalization)
+    x, y, weight = replicated.inputs(kind, rows)
+    features = made.cache_teacher(x.pop("teacher"), path, verbose=0, shard=shard)
+    x, y, weight = keras.tree.map_structure(
+        lambda array: array[keras_dskd.shard_rows(rows, shard)], (x, y, weight)
+    )
+    batches = keras_dskd.CachedDataset(
+        {**x, "teacher_features": features},
+        y,
+        weight,
+        batch_size=replicated.BATCH // shard[1],
+        shuffle=False,
+    )
+    steps = []
+    distributed_torch.train(
+        made,
+        lambda: map(batches.__getitem__, range(len(batches))),
+        1,
+        lambda logs: steps.append(replicated.state(made, logs)),
+    )
+    return steps
+
+
 def main(out):
     """Writes what the first process sees to files in a folder."""
     distributed_torch.start()
@@ -39,6 +67,8 @@ def main(out):
     for name, mistake in planted.MISTAKES.items():
         with mistake():
             recorded[name] = train("moments", replicated.BATCH)
+    full = replicated.STEPS * replicated.BATCH
+    recorded["shards"] = train_on_shards("samples", full, out / "cache")
     traffic = replica_traffic.measure(rows=6, channels=40)
     made = replicated.distiller("samples")
     try:
