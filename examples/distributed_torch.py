@@ -83,7 +83,7 @@ def train(distiller, batches, epochs, on_step=lambda logs: None):
             the weights of the first one.
         batches: Function of no arguments that gives an epoch's batches for this
             process: `(x, y)` or `(x, y, sample_weight)`, `x` as `fit` takes it. As many
-            in each process; their sizes may differ.
+            in each process; their sizes may differ, of one row at least.
         epochs: Number of epochs.
         on_step: Called with each step's logs, a dict of floats.
     """
@@ -98,7 +98,7 @@ def train(distiller, batches, epochs, on_step=lambda logs: None):
             distiller.zero_grad()
             prediction = parallel(x, training=True)
             loss = distiller.compute_loss(x, y, prediction, weight, training=True)
-            loss.backward()
+            distiller.optimizer.scale_loss(loss).backward()  # In `mixed_float16`.
             variables = distiller.trainable_weights
             gradients = [variable.value.grad for variable in variables]
             with torch.no_grad():
@@ -119,7 +119,7 @@ def own_batches(x, y, batch_size, seed=0, sample_weight=None, shuffle=True):
         x: Structure of arrays, all samples.
         y: Labels.
         batch_size: Samples a batch, of all processes together. The last one of an
-            epoch may be smaller.
+            epoch may be smaller; it is left out if there is no row for each process.
         seed: Of the order of samples, in each epoch another.
         sample_weight: Weights of the samples, or `None`.
         shuffle: Whether to change their order.
@@ -134,7 +134,10 @@ def own_batches(x, y, batch_size, seed=0, sample_weight=None, shuffle=True):
     def of_epoch():
         order = rng.permutation(len(y)) if shuffle else np.arange(len(y))
         for start in range(0, len(y), batch_size):
-            rows = np.array_split(order[start : start + batch_size], world)[rank]
+            batch = order[start : start + batch_size]
+            if len(batch) < world:
+                break
+            rows = np.array_split(batch, world)[rank]
             yield keras.tree.map_structure(lambda array: array[rows], given)  # noqa: B023
 
     return of_epoch

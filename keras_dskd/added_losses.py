@@ -60,11 +60,15 @@ def _standing_in(layer, added):
     attributes, thread = vars(layer), threading.get_ident()
     with _lock:
         add_loss = attributes.setdefault("add_loss", _AddLoss(layer.add_loss))
+        outer = add_loss.lists.get(thread)  # As where the student is a distiller.
         add_loss.lists[thread] = added
     try:
         yield
     finally:
         with _lock:
-            del add_loss.lists[thread]
+            if outer is None:
+                del add_loss.lists[thread]
+            else:
+                add_loss.lists[thread] = outer
             if not add_loss.lists:
                 del attributes["add_loss"]

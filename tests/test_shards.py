@@ -45,6 +45,22 @@ def test_shards_are_all_rows_each_once():
             assert min(sizes) == samples // count
 
 
+def test_numbers_of_numpy_make_shards(tmp_path):
+    # 900 times so many rows is beyond int32.
+    shard = np.int32(900), np.int32(1000)
+    rows = keras_dskd.shard_rows(np.int32(100_000_000), shard)
+    assert rows == slice(90_000_000, 90_100_000)
+    shard = np.int64(1), np.int64(2)
+    features = distiller().cache_teacher(X, tmp_path, 5, verbose=0, shard=shard)
+    opened = keras_dskd.open_teacher_cache(tmp_path, shard=(1, 2))
+    assert leaves(features).keys() == leaves(opened).keys()
+
+
+def test_rows_in_place_of_their_number_are_refused():
+    with pytest.raises(ValueError, match="number of rows.*Received: ndarray"):
+        keras_dskd.shard_rows(np.zeros(10), (0, 2))
+
+
 def test_processes_side_by_side_write_what_one_would(tmp_path):
     tests = Path(__file__).parent
     environment = {

@@ -6,7 +6,7 @@ import re
 
 from keras_dskd.teacher_cache.manifest import MANIFEST
 
-_NAME = re.compile(r"shard-(\d{5})-of-(\d{5})")
+_NAME = re.compile(r"shard-(\d{5,})-of-(\d{5,})")
 
 
 def shard_rows(samples, shard):
@@ -24,7 +24,8 @@ def shard_rows(samples, shard):
         A `slice`.
 
     Raises:
-        ValueError: If there is no such shard, or a row for each.
+        ValueError: If `samples` is no whole number, there is no such shard, or there
+            are fewer rows than shards.
 
     Example:
     ```python
@@ -37,6 +38,12 @@ def shard_rows(samples, shard):
     ```
     """
     index, count = check_shard(shard)
+    if not isinstance(samples, numbers.Integral):
+        raise ValueError(
+            "`samples` is the number of rows, such as len(labels). Received: "
+            f"{type(samples).__name__}"
+        )
+    samples = int(samples)
     if count > samples:
         raise ValueError(
             f"There are more shards than rows. Received: shard={shard!r} of {samples} "
@@ -46,7 +53,7 @@ def shard_rows(samples, shard):
 
 
 def check_shard(shard):
-    """Raises `ValueError` unless it is `(index, count)`; gives it back."""
+    """Raises `ValueError` unless it is `(index, count)`; gives both as `int`."""
     is_pair = isinstance(shard, (tuple, list)) and len(shard) == 2
     is_whole = is_pair and all(isinstance(part, numbers.Integral) for part in shard)
     if not is_whole or not 0 <= shard[0] < shard[1]:
@@ -54,7 +61,8 @@ def check_shard(shard):
             "`shard` is (index, count), whole numbers with 0 <= index < count. "
             f"Received: {shard!r}"
         )
-    return shard
+    # NumPy's integers overflow, and no manifest can hold them.
+    return int(shard[0]), int(shard[1])
 
 
 def shard_path(path, shard):

@@ -104,6 +104,16 @@ def distiller(
         return _distiller(kind, normalization, compile_options)
 
 
+@contextlib.contextmanager
+def half_precision():
+    """A scope of `distiller` in `mixed_float16`."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
 def _distiller(kind, normalization, compile_options):
     teacher = network((8, 8, 2), 6, "teacher")
     for layer in teacher.layers:
@@ -135,6 +145,8 @@ def _distiller(kind, normalization, compile_options):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         **compile_options,
     )
+    if isinstance(made.optimizer, keras.optimizers.LossScaleOptimizer):
+        made.optimizer.initial_scale = 64.0  # Of which nothing overflows.
     return made
 
 

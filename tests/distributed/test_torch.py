@@ -68,6 +68,15 @@ def test_processes_train_on_shards_of_a_cache(recorded):
     replicated.check_same(replicated.load(recorded / "shards.npz"), expected)
 
 
+def test_processes_scale_the_loss_in_half_precision(recorded):
+    made = replicated.distiller("samples", scope=replicated.half_precision)
+    expected = replicated.fit(made, "samples", replicated.BATCH)
+    steps = replicated.load(recorded / "half.npz")
+    apart, where = replicated.largest_difference(steps, expected)
+    # Roundings of float16. A loss that is not scaled gives gradients 1/64 as large.
+    assert apart < 0.01, where
+
+
 @pytest.mark.parametrize("mistake", planted.MISTAKES)
 def test_planted_mistakes_are_found(mistake, recorded):
     made = replicated.distiller("moments")

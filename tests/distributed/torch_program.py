@@ -20,9 +20,9 @@ def normalization():
     return distributed_torch.SynchronizedBatchNormalization.from_config(config)
 
 
-def train(kind, rows):
+def train(kind, rows, **options):
     """The training of `replicated.fit`, on several processes: a dict of each step."""
-    made = replicated.distiller(kind, normalization)
+    made = replicated.distiller(kind, normalization, **options)
     x, y, weight = replicated.inputs(kind, rows)
     batches = distributed_torch.own_batches(
         x, y, replicated.BATCH, sample_weight=weight, shuffle=False
@@ -69,6 +69,9 @@ def main(out):
             recorded[name] = train("moments", replicated.BATCH)
     full = replicated.STEPS * replicated.BATCH
     recorded["shards"] = train_on_shards("samples", full, out / "cache")
+    recorded["half"] = train(
+        "samples", replicated.BATCH, scope=replicated.half_precision
+    )
     traffic = replica_traffic.measure(rows=6, channels=40)
     made = replicated.distiller("samples")
     try:
