@@ -43,8 +43,12 @@ def mean_of_rows(rows, mask=None, replicas=None):
     """Mean over the rows that the mask keeps, `(1, c)`; 0 where it keeps none."""
     if mask is None and replicas is None:
         return ops.mean(rows, axis=0, keepdims=True)
-    total = over(replicas, ops.sum(keep_rows(rows, mask), axis=0, keepdims=True))
-    return total / ops.maximum(count_rows(rows, mask, replicas), 1.0)
+    total = ops.sum(keep_rows(rows, mask), axis=0, keepdims=True)  # (1, c)
+    count = ops.reshape(count_rows(rows, mask), (1, 1))
+    if replicas is not None:  # One sum for both: what costs is their number.
+        both = replicas.sum(ops.concatenate([total, count], axis=1))
+        total, count = both[:, :-1], both[:, -1:]
+    return total / ops.maximum(count, 1.0)
 
 
 def over(replicas, part):
