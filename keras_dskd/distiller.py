@@ -1,5 +1,6 @@
 """The training step: a student learns from labels and from a teacher."""
 
+import inspect
 import threading
 
 import keras
@@ -21,6 +22,16 @@ from keras_dskd.ops.samples import keep_rows
 from keras_dskd.saving import ResumableModel, teacher_of
 from keras_dskd.taps import OUTPUT, Tap, capture
 from keras_dskd.term_means import TermMeans
+
+
+def _takes_what(method):
+    """Decorator: editors show the arguments of the method that it passes them to."""
+
+    def decorated(function):
+        function.__signature__ = inspect.signature(method)
+        return function
+
+    return decorated
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -430,16 +441,19 @@ class Distiller(ResumableModel):
         super().make_train_function(force)
         self.train_function = kept_values.keeping_state(self, self.train_function)
 
+    @_takes_what(keras.Model.fit)
     def fit(self, *args, **kwargs):
         """Trains the student; see `keras.Model.fit`."""
         with replicas.explaining_division():
             return super().fit(*args, **kwargs)
 
+    @_takes_what(keras.Model.evaluate)
     def evaluate(self, *args, **kwargs):
         """Loss and metrics of the student alone; see `keras.Model.evaluate`."""
         with kept_values.keeping_values(self):
             return super().evaluate(*args, **kwargs)
 
+    @_takes_what(keras.Model.predict)
     def predict(self, *args, **kwargs):
         """Outputs of the student alone; see `keras.Model.predict`."""
         with kept_values.keeping_values(self):

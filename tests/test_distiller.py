@@ -1,5 +1,7 @@
 """The training step: its total, its passes, and what it leaves alone."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -1064,3 +1066,13 @@ def test_shuffled_batches_of_a_cache_stay_paired():
     features = made.cache_teacher(x)
     cached = {"student": x, "teacher_features": features}
     assert fit(made, cached, None, batch_size=4, epochs=2)["loss"] == 0.0
+
+
+@pytest.mark.parametrize("name", ["fit", "evaluate", "predict"])
+def test_methods_show_the_arguments_of_keras(name):
+    ours, of_keras = (
+        inspect.signature(getattr(kind, name))
+        for kind in (keras_dskd.Distiller, keras.Model)
+    )
+    assert ours == of_keras
+    assert "batch_size" in ours.parameters
