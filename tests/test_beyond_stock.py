@@ -260,7 +260,9 @@ def multiples_of_gradients():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute needs TensorFlow")
-@defect("`tf.distribute`, N replicas", "gradients N times too large", "averaged")
+@defect(
+    "`tf.distribute`, N replicas", "gradients N times too large", "those of one device"
+)
 def test_gradients_over_replicas_are_those_of_the_whole_batch(kind):
     """2.00 times NumPy's gradient over two replicas."""
     yield "other gradients", not is_close(multiples_of_gradients()[kind], 1.0)
