@@ -58,7 +58,9 @@ class StructureHistory(keras.callbacks.Callback):
     Example:
     ```python
     history = keras_dskd.callbacks.StructureHistory(radar_val, ["features"])
-    distiller.fit(x, y, callbacks=[history, keras.callbacks.CSVLogger("log.csv")])
+    log = keras.callbacks.CSVLogger("log.csv")
+    pairs = {"teacher": optical, "student": radar}
+    distiller.fit(pairs, labels, epochs=20, callbacks=[history, log])
     ```
     """
 

@@ -1,0 +1,140 @@
+"""The Python blocks of pages and docstrings, as programs that can be run.
+
+A block is run unless an HTML comment stands on the line above its fence:
+`<!-- not run: reason -->`, or `<!-- run on jax -->` for one that is a backend's own.
+"""
+
+import ast
+import contextlib
+import importlib
+import re
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import pytest
+
+BACKENDS = ("jax", "tensorflow", "torch")
+_OPENING = re.compile(r"\s*```(?:python|py)\b")
+_CLOSING = re.compile(r"\s*```\s*")
+_COMMENT = re.compile(r"\s*<!--\s*(not run|run on)\b:?\s*(.*?)\s*-->\s*")
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A Python block: its text, and the line of the file that it starts on."""
+
+    path: Path
+    line: int
+    text: str
+    backend: str | None = None
+
+    @property
+    def _padded(self):
+        return "\n" * (self.line - 1) + self.text
+
+    def run(self, names):
+        """Runs it; tracebacks point to the file and line."""
+        exec(compile(self._padded, str(self.path), "exec", dont_inherit=True), names)
+
+    def names(self):
+        """All names in it, those of imported packages included."""
+        found = set()
+        for node in ast.walk(ast.parse(self._padded, str(self.path))):
+            if isinstance(node, ast.Name):
+                found.add(node.id)
+            elif isinstance(node, ast.Import):
+                found.update(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                found.add(node.module.partition(".")[0])
+        return found
+
+
+def of_page(path):
+    """The blocks of a page that can be run, in their order."""
+    return list(_blocks(path, path.read_text(encoding="utf-8").splitlines()))
+
+
+def of_docstrings(path):
+    """The blocks of a module's docstrings, as lists by the names of their objects."""
+    source = path.read_text(encoding="utf-8")
+    lines = source.splitlines()
+    found = {}
+    for name, docstring in _docstrings(ast.parse(source), ()):
+        own = lines[docstring.lineno - 1 : docstring.end_lineno]
+        snippets = list(_blocks(path, own, docstring.lineno))
+        if snippets:
+            found[".".join(name) or path.stem] = snippets
+    return found
+
+
+def run(snippets, names):
+    """Runs blocks one after the other, in one namespace; undoes what they set."""
+    policy = keras.config.dtype_policy()
+    distribution = keras.distribution.distribution()
+    try:
+        for snippet in snippets:
+            if snippet.backend in (None, keras.backend.backend()):
+                snippet.run(names)
+    finally:
+        keras.config.set_dtype_policy(policy)
+        if keras.distribution.distribution() is not distribution:
+            keras.distribution.set_distribution(distribution)
+
+
+@contextlib.contextmanager
+def short_training():
+    """A context in which a `fit` is one step, and compiled with little effort."""
+    fit, compile_ = keras.Model.fit, keras.Model.compile
+
+    def short_fit(model, *args, epochs=1, initial_epoch=0, **kwargs):
+        kwargs["steps_per_epoch"] = 1
+        epochs = min(epochs, initial_epoch + 1)
+        return fit(model, *args, epochs=epochs, initial_epoch=initial_epoch, **kwargs)
+
+    def eager_compile(model, *args, **kwargs):
+        return compile_(model, *args, **{"run_eagerly": True, **kwargs})
+
+    with pytest.MonkeyPatch.context() as patched, contextlib.ExitStack() as stack:
+        patched.setattr(keras.Model, "fit", short_fit)
+        if keras.backend.backend() == "tensorflow":
+            patched.setattr(keras.Model, "compile", eager_compile)
+        if keras.backend.backend() == "jax":
+            jax = importlib.import_module("jax")
+            jax.config.update("jax_disable_most_optimizations", True)
+            stack.callback(jax.config.update, "jax_disable_most_optimizations", False)
+        yield
+
+
+def _blocks(path, lines, first=1):
+    numbered = iter(enumerate(lines, first))
+    comment = None
+    for opening, line in numbered:
+        if not _OPENING.match(line):
+            comment = _COMMENT.fullmatch(line)
+            continue
+        text = []
+        for _, line in numbered:
+            if _CLOSING.fullmatch(line):
+                break
+            text.append(line)
+        else:
+            raise ValueError(f"{path}:{opening}: the block has no end.")
+        says, what = comment.groups() if comment else (None, None)
+        comment = None
+        if says == "not run" and not what:
+            raise ValueError(f"{path}:{opening - 1}: `not run` lacks a reason.")
+        if says == "run on" and what not in BACKENDS:
+            raise ValueError(f"{path}:{opening - 1}: there is no backend {what!r}.")
+        if says != "not run":
+            yield Snippet(path, opening + 1, textwrap.dedent("\n".join(text)), what)
+
+
+def _docstrings(node, name):
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, documented):
+            yield from _docstrings(child, (*name, child.name))
+    if isinstance(node, documented) and ast.get_docstring(node) is not None:
+        yield name, node.body[0]

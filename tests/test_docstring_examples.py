@@ -1,0 +1,26 @@
+"""Every Python block in a docstring of the package runs."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import snippet_names
+import snippets
+
+import keras_dskd
+
+PACKAGE = Path(keras_dskd.__file__).parent
+EXAMPLES = {
+    f"{'.'.join(path.relative_to(PACKAGE.parent).with_suffix('').parts)}:{name}": found
+    for path in sorted(PACKAGE.rglob("*.py"))
+    for name, found in snippets.of_docstrings(path).items()
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_example_runs_as_it_stands(example, tmp_path, monkeypatch):
+    blocks = EXAMPLES[example]
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(example.partition(":")[0])
+    with snippets.short_training():
+        snippets.run(blocks, {**vars(module), **snippet_names.names_for(blocks)})
