@@ -17,6 +17,7 @@ from keras_dskd.callbacks import StructureHistory
 from keras_dskd.distiller import Distiller
 from keras_dskd.mixed_pairs import MixedPairs
 from keras_dskd.pair_check import check_pairs
+from keras_dskd.plotting import plot_history
 from keras_dskd.recipes import dskd, recommended
 from keras_dskd.structure import structure_report
 from keras_dskd.teacher_cache import CachedDataset, open_teacher_cache, shard_rows
@@ -35,6 +36,7 @@ __all__ = [
     "losses",
     "ops",
     "open_teacher_cache",
+    "plot_history",
     "recommended",
     "shard_rows",
     "structure_report",

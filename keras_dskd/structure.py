@@ -72,12 +72,26 @@ class StructureReport:
         Returns:
             A `matplotlib.figure.Figure`.
         """
-        from keras_dskd.plotting import plot_structure
+        from keras_dskd import plotting
 
-        figure = plot_structure([self, *others])
-        if path is not None:
-            figure.savefig(path, dpi=150)
-        return figure
+        return plotting.saved(plotting.plot_structure([self, *others]), path)
+
+    def plot_correlation(self, after, path=None):
+        """Draws correlations between channels before (this report) and after.
+
+        A row a layer: both matrices of |correlation| under one colour bar, and how
+        their values off the diagonal are distributed, with the difference of means.
+
+        Args:
+            after: Another report, of the same number of layers.
+            path: File to save the figure to.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+        """
+        from keras_dskd import plotting
+
+        return plotting.saved(plotting.plot_correlation(self, after), path)
 
     def to_dict(self):
         """The table's numbers, as plain data."""
