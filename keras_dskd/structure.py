@@ -1,6 +1,7 @@
 """Measure the dimensional structure of a model's features."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ from keras import ops as keras_ops
 
 from keras_dskd import arrays, ops
 from keras_dskd.model_features import FeatureModel
+from keras_dskd.structure_table import structure_table
 from keras_dskd.taps import OUTPUT
 
 #: A channel that varies less than this share of the liveliest one is dead.
@@ -50,17 +52,19 @@ class StructureReport:
         name: What the report is called in tables and figures.
         layers: Dict of layer name -> `FeatureStructure`.
         accuracy: Share of samples classified right, or `None` without labels.
-        labels: `(n,)` class of each sample, or `None`.
+        labels: `(n,)` class of each sample that structure was measured on, or `None`.
+        samples: Number of samples in the data, all of which count for the accuracy.
     """
 
     name: str
     layers: dict
     accuracy: float | None
     labels: np.ndarray | None
+    samples: int
 
     def summary(self, *others, print_fn=print):
         """Prints a table, one line a layer; `others` are reports to list below."""
-        print_fn(table([self, *others]))
+        print_fn(structure_table([self, *others]))
 
     def plot(self, *others, path=None):
         """Draws this report, and others beside it, with matplotlib.
@@ -92,6 +96,21 @@ class StructureReport:
         from keras_dskd import plotting
 
         return plotting.saved(plotting.plot_correlation(self, after), path)
+
+    def to_html(self, path, *others, title=None):
+        """Writes this report, and others beside it, as one HTML file.
+
+        A table of the numbers with what they mean, and the figures. The file holds all
+        that it shows: it runs no script and loads nothing.
+
+        Args:
+            path: File to write.
+            *others: Further reports, of the same number of layers.
+            title: Title of the document. Defaults to the reports' names.
+        """
+        from keras_dskd.html_report import html_report
+
+        Path(path).write_text(html_report([self, *others], title), encoding="utf-8")
 
     def to_dict(self):
         """The table's numbers, as plain data."""
@@ -128,7 +147,8 @@ def structure_report(
             over the data, since uniformity looks at all pairs. Accuracy is over all.
 
     Returns:
-        A `StructureReport`: `.summary()` prints a table, `.plot()` draws a figure.
+        A `StructureReport`: `.summary()` prints a table, `.plot()` draws a figure,
+        `.to_html()` writes both to a file.
 
     Raises:
         ValueError: If a layer is not found, or labels do not fit the output.
@@ -151,6 +171,7 @@ def structure_report(
         layers={layer: measure(features[layer][picked]) for layer in layers},
         accuracy=accuracy,
         labels=labels,
+        samples=len(features[layers[0]]),
     )
 
 
@@ -205,45 +226,6 @@ def measure(rows):
         effective_rank=float(_number(ops.effective_rank(rows))),
         dead_channels=int(np.sum(spread <= DEAD_SHARE * spread.max())),
     )
-
-
-def table(reports):
-    """The reports' numbers as text, one line a layer."""
-    header = (
-        "model",
-        "layer",
-        "channels",
-        "mean |off-diag. corr.|",
-        "uniformity",
-        "effective rank",
-        "dead channels",
-        "accuracy",
-    )
-    lines = [header]
-    for report in reports:
-        for layer, feature in report.layers.items():
-            accuracy = "" if report.accuracy is None else f"{report.accuracy:.2%}"
-            lines.append(
-                (
-                    report.name,
-                    layer,
-                    str(feature.channels),
-                    f"{feature.mean_correlation:.3f}",
-                    f"{feature.uniformity:.3f}",
-                    f"{feature.effective_rank:.1f}",
-                    str(feature.dead_channels),
-                    accuracy,
-                )
-            )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        "  ".join(
-            cell.ljust(width) if index < 2 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-    return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
 
 
 def _class_indices(y, output):

@@ -30,8 +30,18 @@ BELOW = {
     "losses": {"losses", "model_features", "ops", "replicas"},
     "layers": {"layers", "ops", "replicas", "weights"},
     "model_features": {"kept_values", "ops", "taps"},
-    # The figure is drawn on demand, from NumPy arrays alone.
-    "structure": {"arrays", "model_features", "ops", "plotting", "taps"},
+    "structure_table": set(),
+    "html_report": {"plotting", "version"},
+    # Figures and files are made on demand, from NumPy arrays alone.
+    "structure": {
+        "arrays",
+        "html_report",
+        "model_features",
+        "ops",
+        "plotting",
+        "structure_table",
+        "taps",
+    },
     "sample_weights": {"ops", "replicas"},
     "locks": set(),
     "files": {"locks"},
