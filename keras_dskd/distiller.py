@@ -10,6 +10,7 @@ from keras_dskd import (
     added_losses,
     arguments,
     kept_values,
+    overview,
     pairs,
     replicas,
     sample_weights,
@@ -621,6 +622,9 @@ class Distiller(ResumableModel):
         return teacher_cache.cache(
             features, pair.teacher, path, batch_size, dtype, verify, verbose, shard
         )
+
+    __repr__ = overview.line
+    summary = overview.summary
 
     def get_metrics_result(self):
         """The metrics' values; what the step did not compute is left out, not 0."""

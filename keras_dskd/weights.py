@@ -93,14 +93,19 @@ class TermWeights(keras.layers.Layer):
         """The weights of the losses, as they were given."""
         return list(self._given)
 
+    def at_step(self):
+        """The weights of the losses at the present step, float32 scalars."""
+        step = ops.convert_to_tensor(self.step)
+        weights = [
+            weight(step) if callable(weight) else self.losses_[index]
+            for index, weight in enumerate(self._given)
+        ]
+        return [ops.cast(weight, "float32") for weight in weights]
+
     def weighted_sum(self, values):
         """Sum of the losses' values, each times its weight at the present step."""
-        step = ops.convert_to_tensor(self.step)
-        total = 0.0
-        for index, (weight, value) in enumerate(zip(self._given, values, strict=True)):
-            factor = weight(step) if callable(weight) else self.losses_[index]
-            total = total + ops.cast(factor, "float32") * value
-        return total
+        weighted = zip(self.at_step(), values, strict=True)
+        return sum(weight * value for weight, value in weighted)
 
     def advance(self):
         """Counts a step."""
