@@ -163,4 +163,5 @@ def _accuracy(model, x, y):
 
 
 def _report(model, x, y, name):
-    return keras_dskd.structure_report(model, x, ["block2", "features"], y, name=name)
+    layers = ["block2", "features"]
+    return keras_dskd.structure_report(model, x, layers, y, name=name, verbose=0)

@@ -44,6 +44,7 @@ def check_pairs(
     max_samples=512,
     batch_size=128,
     seed=0,
+    verbose="auto",
 ):
     """Warns when pairs look shuffled: when they agree no better than random pairs.
 
@@ -78,6 +79,8 @@ def check_pairs(
             their square.
         batch_size: Samples at once through the models.
         seed: Seed of the random pairings.
+        verbose: 0 for silence, 1 or `"auto"` for progress bars, of the teacher, the
+            student and the pairings; 2 for a line at the end of each.
 
     Returns:
         A `PairCheck`.
@@ -99,7 +102,7 @@ def check_pairs(
         _samples(pairs.split(x), y), max_samples
     )
     distances = [
-        _centred_distances(_rows(*read, batch_size))
+        _centred_distances(_rows(*read, batch_size, verbose))
         for read in (
             (teacher, teacher_layer_name, x_teacher),
             (student, student_layer_name, x_student),
@@ -120,13 +123,17 @@ def check_pairs(
         return np.sqrt(max(squared / scale, 0.0)) if scale > 0 else 0.0
 
     given = agreement(np.arange(len(classes)))
-    others = np.array(
-        [agreement(_exchanged(classes, random)) for _ in range(permutations)]
+    others = []
+    bar = keras.utils.Progbar(
+        permutations, verbose=1 if verbose == "auto" else verbose, unit_name="pairing"
     )
-    p_value = (1 + np.sum(others >= given)) / (1 + permutations)
+    for _ in range(permutations):
+        others.append(agreement(_exchanged(classes, random)))
+        bar.add(1)
+    p_value = (1 + np.sum(np.array(others) >= given)) / (1 + permutations)
     result = PairCheck(
         agreement=float(given),
-        by_chance=float(others.mean()),
+        by_chance=float(np.mean(others)),
         p_value=float(p_value),
         samples=len(classes),
         looks_shuffled=bool(p_value > level),
@@ -176,7 +183,7 @@ def _samples(pair, y):
     return arrays
 
 
-def _rows(model, layer_name, x, batch_size):
+def _rows(model, layer_name, x, batch_size, verbose):
     if layer_name is None:
         try:
             layer_name = head_input(model)
@@ -184,7 +191,7 @@ def _rows(model, layer_name, x, batch_size):
             layer_name = OUTPUT
     features = FeatureModel(
         model, [layer_name], pooled={layer_name} - {OUTPUT}
-    ).predict(x, batch_size=batch_size, verbose=0)[layer_name]
+    ).predict(x, batch_size=batch_size, verbose=verbose)[layer_name]
     rows = np.concatenate(
         [
             np.reshape(feature, (len(feature), -1))

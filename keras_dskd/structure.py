@@ -131,7 +131,14 @@ class StructureReport:
 
 
 def structure_report(
-    model, x, layers, y=None, name=None, batch_size=128, max_samples=2048
+    model,
+    x,
+    layers,
+    y=None,
+    name=None,
+    batch_size=128,
+    max_samples=2048,
+    verbose="auto",
 ):
     """Measures the structure of a model's features over data.
 
@@ -145,6 +152,8 @@ def structure_report(
         batch_size: Samples at once.
         max_samples: Structure is measured on at most so many samples, evenly spaced
             over the data, since uniformity looks at all pairs. Accuracy is over all.
+        verbose: 0 for silence, 1 or `"auto"` for a progress bar, 2 for a line at the
+            end; as of `keras.Model.predict`.
 
     Returns:
         A `StructureReport`: `.summary()` prints a table, `.plot()` draws a figure,
@@ -158,7 +167,7 @@ def structure_report(
         raise ValueError("`layers` must name at least one layer. Received: layers=[]")
     read = [*layers, OUTPUT] if y is not None else layers
     features = FeatureModel(model, read, pooled=layers).predict(
-        x, batch_size=batch_size, verbose=0
+        x, batch_size=batch_size, verbose=verbose
     )
     picked = _evenly_spaced_indices(len(features[layers[0]]), max_samples)
     accuracy = labels = None

@@ -53,13 +53,23 @@ def numpys_distance_correlation(a, b):
     return np.sqrt((a * b).mean() / np.sqrt((a * a).mean() * (b * b).mean()))
 
 
-def test_good_pairs_pass_without_a_word():
+def test_good_pairs_pass_without_a_word(capsys):
     """Warnings are errors here."""
-    found = check_pairs(*models(), X)
+    found = check_pairs(*models(), X, verbose=0)
+    assert capsys.readouterr().out == ""
     assert not found.looks_shuffled
     assert found.p_value == 1 / 1000
     assert found.agreement > found.by_chance
     assert found.samples == N
+
+
+def test_the_models_and_the_pairings_have_bars(capsys):
+    batch_size = -(-N // 2)
+    check_pairs(*models(), X, permutations=199, batch_size=batch_size, verbose=2)
+    lines = capsys.readouterr().out.strip().split("\n")
+    assert [line.split()[0] for line in lines] == ["2/2", "2/2", "199/199"]
+    check_pairs(*models(), X)
+    assert "999/999" in capsys.readouterr().out
 
 
 def test_the_agreement_is_the_distance_correlation_of_the_head_inputs():

@@ -20,6 +20,16 @@ def images(count=40):
     return np.random.default_rng(0).normal(size=(count, 4, 4, 1)).astype("float32")
 
 
+@pytest.mark.parametrize("verbose, printed", [("auto", "2/2"), (2, "2/2"), (0, "")])
+def test_progress_is_that_of_predict(verbose, printed, capsys):
+    keras_dskd.structure_report(
+        model(), images(), "features", batch_size=20, verbose=verbose
+    )
+    out = capsys.readouterr().out
+    assert printed in out
+    assert bool(out) == bool(printed)
+
+
 def test_numbers_are_those_of_the_pooled_features():
     net, x = model(), images()
     report = keras_dskd.structure_report(net, x, "features")
@@ -94,7 +104,9 @@ def test_the_model_is_left_as_it_was():
 
 def test_summary_prints_a_line_a_layer(capsys):
     net, x = model(), images()
-    report = keras_dskd.structure_report(net, x, ["map", "features"], y=np.zeros(40))
+    report = keras_dskd.structure_report(
+        net, x, ["map", "features"], y=np.zeros(40), verbose=0
+    )
     report.summary(report)
     lines = capsys.readouterr().out.strip().split("\n")
     assert lines[0].split()[:2] == ["model", "layer"]

@@ -853,8 +853,21 @@ def test_it_says_what_it_does_and_can_be_silent(tmp_path, capsys):
     assert "37/37" in printed
     assert "kB a sample, 37 samples" in printed
     made.cache_teacher(X, tmp_path / "silent", verbose=0)
+    made.cache_teacher(X, tmp_path / "silent", verbose=0)
     made.cache_teacher(X, verbose=0)
     assert capsys.readouterr().out == ""
+
+
+def test_it_says_how_far_it_was_where_it_goes_on(tmp_path, monkeypatch, capsys):
+    made = distiller()
+    stopped(made, tmp_path / "cache", monkeypatch, batch_size=4)
+    made.cache_teacher(X, tmp_path / "cache", batch_size=4)
+    printed = capsys.readouterr().out
+    assert "37 samples, 12 of them finished (32 %)." in printed
+    assert "25/25" in printed
+    made.cache_teacher(X, tmp_path / "cache")
+    printed = capsys.readouterr().out
+    assert printed == f'Teacher cache: "{tmp_path / "cache"}", 37 samples, finished.\n'
 
 
 # CachedDataset

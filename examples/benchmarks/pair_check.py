@@ -63,6 +63,7 @@ def is_warned(teacher, student, x_teacher, x_student, y=None):
             {"teacher": x_teacher, "student": x_student},
             y,
             permutations=199,
+            verbose=0,
         ).looks_shuffled
 
 

@@ -167,7 +167,7 @@ class SeedRuns:
                 "it out, or give it a smaller weight."
             )
         y = self.data.y_test
-        structure = keras_dskd.structure_report(model, x, LAYERS).to_dict()
+        structure = keras_dskd.structure_report(model, x, LAYERS, verbose=0).to_dict()
         return {
             "accuracy": _accuracy(logits, y),
             "nll": negative_log_likelihood(logits, y),

@@ -169,6 +169,8 @@ class _Run:
                 if not _is_finished(manifest):
                     self._write(inputs, path, manifest)
                     verify = False
+        elif self.verbose:
+            print(f'Teacher cache: "{path}", {inputs.samples:,} samples, finished.')
         return _open(path, manifest, verify)
 
     def _write(self, inputs, path, manifest):
@@ -216,7 +218,8 @@ class _Run:
 
     def _say(self, what, size, samples, finished=0):
         if self.verbose:
-            done = f", {finished:,} of them finished" if finished else ""
+            share = 100 * finished // samples
+            done = f", {finished:,} of them finished ({share} %)" if finished else ""
             print(
                 f"Teacher cache: {what}, {size_text(size / samples)} a sample, "
                 f"{samples:,} samples{done}."
