@@ -13,6 +13,7 @@ distiller.student: a plain Keras model
 """
 
 from keras_dskd import callbacks, layers, losses, ops
+from keras_dskd.augmented_pairs import AugmentedPairs
 from keras_dskd.callbacks import StructureHistory
 from keras_dskd.distiller import Distiller
 from keras_dskd.mixed_pairs import MixedPairs
@@ -24,6 +25,7 @@ from keras_dskd.teacher_cache import CachedDataset, open_teacher_cache, shard_ro
 from keras_dskd.version import __version__
 
 __all__ = [
+    "AugmentedPairs",
     "CachedDataset",
     "Distiller",
     "MixedPairs",

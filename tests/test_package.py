@@ -75,12 +75,14 @@ BELOW = {
         "terms",
         "weights",
     },
+    "augmented_pairs": {"arrays"},
     "mixed_pairs": {"arrays", "ops", "teacher_cache"},
     "pair_check": {"arrays", "model_features", "pairs", "structure", "taps"},
     "callbacks": {"model_features", "ops", "pairs", "structure", "taps", "terms"},
     "recipe_features": {"model_features", "ops", "taps"},
     "recipes": {"distiller", "losses", "model_features", "recipe_features"},
     "__init__": {
+        "augmented_pairs",
         "callbacks",
         "distiller",
         "layers",
@@ -164,6 +166,7 @@ def test_importing_the_package_imports_no_further_backend():
 
 def test_public_names_are_those_of_the_contract():
     assert set(keras_dskd.__all__) == {
+        "AugmentedPairs",
         "CachedDataset",
         "Distiller",
         "MixedPairs",
