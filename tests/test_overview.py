@@ -179,7 +179,7 @@ def test_narrow_summary_cuts_nothing_off():
 
 @pytest.mark.parametrize("argument", ["expand_nested", "show_trainable"])
 def test_summaries_of_keras_follow_where_layers_are_asked_for(argument):
-    _, lines = summarized(distiller(), **{argument: True})
+    _, lines = summarized(distiller(), line_length=80, **{argument: True})
     at = [lines.index(f'Model: "{name}"') for name in ("teacher", "student")]
     assert at == sorted(at)
     columns = [line.count("┃") - 1 for line in lines if line.startswith("┃ Layer")]
