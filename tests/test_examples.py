@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 for needed in ("matplotlib", "sklearn"):
     pytest.importorskip(needed, reason=f"the examples need {needed}")
 sys.path.insert(0, str(EXAMPLES))
+models = pytest.importorskip("models")
 training = pytest.importorskip("training")
 
 
@@ -119,6 +121,52 @@ def test_all_models_of_a_seed_see_the_same_batches_in_the_same_order(mix, monkey
         training.train(model, x, y, seed=5, loss=loss, **options)
     assert orders[0] == orders[1]
     assert orders[0][-10:] == list(range(10))
+
+
+@pytest.fixture
+def tune_weights():
+    pytest.importorskip("keras_tuner", reason="the search needs keras-tuner")
+    return pytest.importorskip("tune_weights")
+
+
+def test_weights_are_searched_with_keras_tuner(tune_weights, tmp_path):
+    x = np.random.default_rng(0).normal(size=(24, 4)).astype("float32")
+    y = np.arange(24) % 3
+    tuner = tune_weights.search(
+        models.mlp((4,), 3, (3, 3), "teacher"),
+        lambda: models.mlp((4,), 3, (3, 3), "student"),
+        {"teacher": x, "student": x},
+        y,
+        x,
+        y,
+        epochs=1,
+        trials=2,
+        out=tmp_path,
+    )
+    best, second = (hp.values for hp in tuner.get_best_hyperparameters(2))
+    assert set(best) == {"student_loss", "soft_targets", "independence", "uniformity"}
+    assert all(best[weight] != second[weight] for weight in best)
+    made = tuner.hypermodel.build(tuner.get_best_hyperparameters()[0])
+    weights = [made.student_loss_weight, *made.distillation_loss_weights]
+    assert weights == list(best.values())
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch",
+    reason="five models are trained, which are compiled first on other backends",
+)
+def test_weights_found_are_compared_with_the_usual_ones(
+    tune_weights, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(tune_weights, "WIDTHS", (2, 2, 2))
+    arguments = ["tune_weights.py", "--trials", "2", "--epochs", "1"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--out", str(tmp_path)])
+    tune_weights.main()
+    printed = capsys.readouterr().out
+    best = re.search(r"^independence: (.*)$", printed, re.MULTILINE)[1]
+    assert "Test accuracy with the found weights" in printed
+    assert f"{float(best):g} channel_independence" in printed
+    assert "0.6 channel_independence" in printed  # 0.3 of the total, as dskd says.
 
 
 def test_a_training_of_one_step_has_a_learning_rate():
