@@ -73,7 +73,8 @@ def compare(data, make_teacher, make_student, *, seeds, epochs, batch_size, out)
         seeds: Number of seeds.
         epochs: Epochs of every training.
         batch_size: Samples a batch.
-        out: Folder for `results.json`, `student.keras` and `structure.png`.
+        out: Folder for `results.json`, the first seed's `student.keras` and its
+            `history.png`, `structure.png` and `structure.html`.
 
     Returns:
         The results, as written to `results.json`.
@@ -104,12 +105,13 @@ def compare(data, make_teacher, make_student, *, seeds, epochs, batch_size, out)
             x = data.weak_train
             if model is not student:
                 x = {"teacher": data.strong_train, "student": data.weak_train}
-            fit(model, x, data.y_train)
+            history = fit(model, x, data.y_train)
             accuracies[method].append(_accuracy(student, data.weak_test, data.y_test))
             if seed == 0 and method != "+ soft targets":
                 reports.append(_report(student, data.weak_test, data.y_test, method))
             if seed == 0 and method == "+ recommended":
                 student.save(out / "student.keras")
+                keras_dskd.plot_history(history, path=out / "history.png")
     progress.done()
     results = {
         "backend": keras.backend.backend(),
@@ -123,6 +125,7 @@ def compare(data, make_teacher, make_student, *, seeds, epochs, batch_size, out)
     }
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     reports[0].plot(*reports[1:], path=out / "structure.png")
+    reports[0].to_html(out / "structure.html", *reports[1:])
     print(f"\n{table(accuracies)}\n")
     reports[0].summary(*reports[1:])
     print(f"\nWrote {', '.join(str(path) for path in sorted(out.iterdir()))}")

@@ -6,8 +6,8 @@ one; students only ever see the weak one.
 
     python examples/quickstart.py
 
-Prints a table of test accuracies, and writes `results.json`, `student.keras` and
-`structure.png` to `--out`.
+Prints a table of test accuracies, and writes `results.json`, `student.keras` and its
+`history.png`, `structure.png` and `structure.html` to `--out`.
 """
 
 import argparse

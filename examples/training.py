@@ -8,7 +8,17 @@ import keras_dskd
 
 
 def train(
-    model, x, y, *, seed, epochs, batch_size, learning_rate=3e-3, loss=None, mix=0.0
+    model,
+    x,
+    y,
+    *,
+    seed,
+    epochs,
+    batch_size,
+    learning_rate=3e-3,
+    loss=None,
+    mix=0.0,
+    callbacks=None,
 ):
     """Trains with AdamW, the learning rate warmed up and then brought down.
 
@@ -23,6 +33,10 @@ def train(
         learning_rate: The highest.
         loss: Loss of the labels; by default that of class indices.
         mix: `alpha` of `keras_dskd.MixedPairs`, or 0 to show rows as they are.
+        callbacks: Callbacks for `fit`.
+
+    Returns:
+        What `fit` returned, a `keras.callbacks.History`.
     """
     options = {"batch_size": batch_size, "seed": seed, "drop_remainder": True}
     if mix:
@@ -34,7 +48,9 @@ def train(
         loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     # Keras would change the order of batches, by a generator that models draw from too.
-    model.fit(batches, epochs=epochs, shuffle=False, verbose=0)
+    return model.fit(
+        batches, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks
+    )
 
 
 def one_cycle(learning_rate, steps):

@@ -38,7 +38,9 @@ def check_outputs(folder, result):
         assert method in result.stdout
         (accuracy,) = results["accuracy"][method]
         assert 0 <= accuracy <= 1
-    assert (folder / "structure.png").read_bytes().startswith(b"\x89PNG")
+    for figure in ("structure.png", "history.png"):
+        assert (folder / figure).read_bytes().startswith(b"\x89PNG")
+    assert "+ recommended" in (folder / "structure.html").read_text(encoding="utf-8")
     return results
 
 
@@ -48,6 +50,20 @@ def test_quickstart_gives_a_model_a_table_and_a_picture(tmp_path):
     assert (results["train_samples"], results["test_samples"]) == (1000, 797)
     student = keras.saving.load_model(tmp_path / "student.keras")
     assert student.predict(np.zeros((2, 8, 8, 1)), verbose=0).shape == (2, 10)
+
+
+def test_features_on_the_sphere_are_animated(tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="figures need Pillow")
+    path = tmp_path / "sphere.gif"
+    sizes = ("--epochs", 1, "--frames", 3, "--points", 20)
+    result = run("sphere_animation.py", *sizes, "--out", path)
+    assert result.returncode == 0, result.stderr
+    with image.open(path) as animation:
+        assert animation.format == "GIF"
+        assert animation.width == 800
+        # The last frame stands first; it is held at the end, and then counts once.
+        assert animation.n_frames == 1 + 3
+        assert animation.info["loop"] == 0
 
 
 def paired_file(path, **changed):

@@ -58,7 +58,11 @@ def add_colour_bar(axes: Axes, image: AxesImage) -> None:
 
 
 def draw_sphere(
-    axes: Axes, points: NDArray[np.float64], labels: NDArray[Any] | None
+    axes: Axes,
+    points: NDArray[np.float64],
+    labels: NDArray[Any] | None,
+    size: float = 7,
+    degrees: int = 90,
 ) -> None:
     """Points on the unit sphere, seen along their first direction.
 
@@ -67,14 +71,15 @@ def draw_sphere(
         points: `(n, 3)`, of unit length; or `(n, 2)`, on a circle, first axis up.
         labels: `(n,)` class of each, or `None`. Up to ten classes are written at their
             means; of more, several share a colour.
+        size: Of a point, in square points.
+        degrees: What is seen: so far from the direction of view, at most.
     """
     is_behind = points[:, 0] < 0
     seen = points[:, 1:]
-    _draw_circle(axes, 90, color="0.5", linewidth=1.0)
+    _draw_circle(axes, degrees, color="0.5", linewidth=1.0)
     if points.shape[1] == 3:
-        # So many degrees from the direction of view.
-        for degrees in (30, 60):
-            _draw_circle(axes, degrees, color="0.8", linewidth=0.5)
+        for ring in range(30, degrees, 30):
+            _draw_circle(axes, ring, color="0.8", linewidth=0.5)
     else:
         is_behind[:] = False
         seen = points[:, ::-1]
@@ -83,10 +88,11 @@ def draw_sphere(
         colours = np.array([COLOURS[label % len(COLOURS)] for label in labels])
     for side, alpha in ((is_behind, 0.2), (~is_behind, 0.7)):
         x, y = seen[side].T
-        axes.scatter(x, y, s=7, c=colours[side], alpha=alpha, linewidths=0)
+        axes.scatter(x, y, s=size, c=colours[side], alpha=alpha, linewidths=0)
     if labels is not None and len(np.unique(labels)) <= len(COLOURS):
         _write_classes(axes, seen, labels)
-    axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), xticks=[], yticks=[])
+    edge = 1.05 * np.sin(np.radians(degrees))
+    axes.set(xlim=(-edge, edge), ylim=(-edge, edge), xticks=[], yticks=[])
     axes.set_aspect("equal")
     axes.spines[:].set_visible(False)
 
@@ -106,7 +112,7 @@ def _write_classes(axes: Axes, seen: NDArray[np.float64], labels: NDArray[Any]) 
             seen[labels == label].mean(axis=0),
             xytext=(0, 2),  # Above: narrow clusters stay seen.
             textcoords="offset points",
-            fontsize=9,
+            fontsize=8,
             fontweight="bold",
             ha="center",
             path_effects=[withStroke(linewidth=2, foreground="white")],

@@ -55,7 +55,8 @@ def count_ticks(axis: Axis, most: int = 8) -> None:
     """Ticks at whole numbers, so many at most."""
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1))
+    steps = [1, 2, 5, 10]
+    axis.set_major_locator(MaxNLocator(most, steps=steps, integer=True, min_n_ticks=1))
 
 
 def new_figure(width: float, height: float) -> Figure:
