@@ -8,7 +8,7 @@ channels)`), and `y_train` and `y_test` (class indices, `(n,)`). Row i of strong
 weak shows the same place.
 
 Prints a table of test accuracies, and writes `results.json`, `student.keras` and
-`structure.png` to `--out`.
+its `history.png`, `structure.png` and `structure.html` to `--out`.
 """
 
 import argparse
