@@ -66,7 +66,9 @@ def plot_history(
 
     Example:
     ```python
-    history = distiller.fit(x, y, epochs=20, validation_data=(x_val, y_val))
+    pairs = {"teacher": optical, "student": radar}
+    validation = radar_val, labels_val
+    history = distiller.fit(pairs, labels, epochs=20, validation_data=validation)
     keras_dskd.plot_history(history, path="history.png")
     ```
     """
