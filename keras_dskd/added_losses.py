@@ -7,15 +7,18 @@ what a layer adds in one list for all of them, and empties it whenever one begin
 
 import contextlib
 import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 
 from keras_dskd import replicas
 from keras_dskd.taps import layer_paths
+from keras_dskd.types import Nested, Tensor
 
 
 @contextlib.contextmanager
-def kept_apart(*layers):
+def kept_apart(*layers: keras.layers.Layer) -> Iterator[list[Tensor]]:
     """A context in which this replica's losses go to a list of its own.
 
     Args:
@@ -25,7 +28,7 @@ def kept_apart(*layers):
         A list, to be read at any time, of what the layers added in this thread. Where
         there are no replicas it stays empty, and Keras keeps the losses.
     """
-    added = []
+    added: list[Tensor] = []
     if replicas.current() is None:
         yield added
         return
@@ -40,11 +43,11 @@ def kept_apart(*layers):
 class _AddLoss:
     """Stands in for a layer's `add_loss`."""
 
-    def __init__(self, add_loss):
+    def __init__(self, add_loss: Callable[[Any], None]) -> None:
         self.add_loss = add_loss
-        self.lists = {}  # Of each thread that keeps its own.
+        self.lists: dict[int, list[Tensor]] = {}  # Of each thread that keeps its own.
 
-    def __call__(self, loss):
+    def __call__(self, loss: Nested) -> None:
         if threading.get_ident() in self.lists:
             self.lists[threading.get_ident()].extend(keras.tree.flatten(loss))
         else:
@@ -55,7 +58,7 @@ _lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def _standing_in(layer, added):
+def _standing_in(layer: keras.layers.Layer, added: list[Tensor]) -> Iterator[None]:
     # Past `Layer.__setattr__`, as a tap is.
     attributes, thread = vars(layer), threading.get_ident()
     with _lock:

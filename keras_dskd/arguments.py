@@ -1,12 +1,14 @@
 """What a distiller is made of, checked."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_dskd import terms
 from keras_dskd.taps import OUTPUT, layer_paths
 
 
-def check_models(teacher, student):
+def check_models(teacher: keras.Model, student: keras.Model) -> None:
     """Raises `ValueError` unless both are Keras models, and two."""
     for role, model in (("teacher", teacher), ("student", student)):
         if not isinstance(model, keras.Model):
@@ -21,7 +23,7 @@ def check_models(teacher, student):
         )
 
 
-def check_nothing_shared(teacher, student):
+def check_nothing_shared(teacher: keras.Model, student: keras.Model) -> None:
     """Raises `ValueError` if both hold one layer, which a saved file would part.
 
     Keras writes the weights of a shared layer once, and makes two of it on loading.
@@ -40,7 +42,10 @@ def check_nothing_shared(teacher, student):
         )
 
 
-def check_projectors(projectors, losses):
+def check_projectors(
+    projectors: dict[str, keras.layers.Layer] | None,
+    losses: Sequence[keras.distillation.DistillationLoss],
+) -> dict[str, keras.layers.Layer]:
     """The projectors as a dict.
 
     Raises:
@@ -66,7 +71,11 @@ def check_projectors(projectors, losses):
     return dict(projectors or {})
 
 
-def check_losses(losses):
+def check_losses(
+    losses: keras.distillation.DistillationLoss
+    | Sequence[keras.distillation.DistillationLoss]
+    | None,
+) -> list[keras.distillation.DistillationLoss]:
     """The losses as a list.
 
     Raises:
@@ -92,7 +101,11 @@ def check_losses(losses):
     return list(losses)
 
 
-def check_compatible(loss, teacher, student):
+def check_compatible(
+    loss: keras.distillation.DistillationLoss,
+    teacher: keras.Model,
+    student: keras.Model,
+) -> None:
     """Lets a loss check the models, as Keras's distiller does.
 
     `FeatureDistillation` is not asked: it refuses subclassed and nested models, whose

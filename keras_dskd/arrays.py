@@ -1,10 +1,15 @@
 """Arrays of any library, read by rows."""
 
+from typing import Any
+
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
+
+from keras_dskd.types import Tensor
 
 
-def sliceable(array):
+def sliceable(array: Any) -> Any:
     """What takes NumPy's indices: tensors and what pandas has become NumPy arrays.
 
     Others stay as they are, so that what is on disk is not read.
@@ -14,18 +19,18 @@ def sliceable(array):
     return ops.convert_to_numpy(array) if ops.is_tensor(array) else array
 
 
-def row_count(array):
+def row_count(array: Any) -> int | None:
     """The number of rows, or `None` where it is no array of rows."""
-    shape = getattr(array, "shape", ())
+    shape: tuple[Any, ...] = getattr(array, "shape", ())
     return int(shape[0]) if len(shape) else None  # A sparse matrix has no `len`.
 
 
-def number_count(array):
+def number_count(array: Tensor) -> int:
     """The number of numbers, where an axis of no known length counts as one."""
     return int(np.prod([length or 1 for length in array.shape], dtype="int64"))
 
 
-def dense(rows):
+def dense(rows: Any) -> NDArray[Any]:
     """Some rows as a NumPy array, also those of a sparse matrix of SciPy."""
     if hasattr(rows, "toarray"):
         rows = rows.toarray()

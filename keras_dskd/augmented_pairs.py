@@ -1,9 +1,14 @@
 """Augmentation of pairs: one random draw moves the images of all modalities."""
 
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_dskd.arrays import dense
+from keras_dskd.types import Nested
 
 #: What Keras's layers ask of the sizes of the modalities, for a draw to mean the same.
 _ANY_SIZE = ("RandomFlip", "RandomPerspective", "RandomTranslation", "RandomZoom")
@@ -17,6 +22,12 @@ _OF_KERAS_CV = (
     "RandomTranslation",
     "RandomZoom",
 )
+
+
+#: What moves images in step, the layer that draws, and what it asks of their sizes.
+_Move: TypeAlias = tuple[
+    Callable[..., list[NDArray[Any]]], keras.layers.Layer, tuple[str, ...]
+]
 
 
 class AugmentedPairs(keras.utils.PyDataset):
@@ -62,7 +73,13 @@ class AugmentedPairs(keras.utils.PyDataset):
     ```
     """
 
-    def __init__(self, data, layers, seed=None, **kwargs):
+    def __init__(
+        self,
+        data: keras.utils.PyDataset,
+        layers: keras.layers.Layer | Sequence[keras.layers.Layer],
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not isinstance(data, keras.utils.PyDataset):
             raise ValueError(
@@ -84,30 +101,31 @@ class AugmentedPairs(keras.utils.PyDataset):
             )
         self.data = data
         self.seed = np.random.randint(2**31) if seed is None else seed
-        self._epoch, self._read = getattr(data, "epoch", 0), set()
+        self._epoch: int = getattr(data, "epoch", 0)
+        self._read: set[int] = set()
         self[0]  # What is wrong with the data shall not wait for `fit`.
 
     @property
-    def epoch(self):
+    def epoch(self) -> int:
         """How often all batches were read. Assign it to go on from there."""
         return self._epoch
 
     @epoch.setter
-    def epoch(self, number):
+    def epoch(self, number: int) -> None:
         self._epoch = number
         self._read = set()
         if hasattr(self.data, "epoch"):
             self.data.epoch = number
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int | None:
         """Number of batches of the data, or `None` if they are infinite."""
         return self.data.num_batches
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[Nested, ...]:
         self._read.add(index)
         batch = self.data[index]
         x, *rest = batch if isinstance(batch, (list, tuple)) else (batch,)
@@ -126,11 +144,11 @@ class AugmentedPairs(keras.utils.PyDataset):
             arrays[place] = image.astype(dtype if is_float else "float32", copy=False)
         return (keras.tree.pack_sequence_as(x, arrays), *rest)
 
-    def on_epoch_begin(self):
+    def on_epoch_begin(self) -> None:
         """Tells the data that an epoch begins."""
         self.data.on_epoch_begin()
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         """Goes on to the next epoch's draws, if all batches of this one were read."""
         self.data.on_epoch_end()
         # Keras also ends an epoch before the first, when a batch or two were read.
@@ -139,7 +157,9 @@ class AugmentedPairs(keras.utils.PyDataset):
             self._read = set()
 
 
-def _by_keras(layer, images, seed):
+def _by_keras(
+    layer: keras.layers.Layer, images: list[NDArray[Any]], seed: int
+) -> list[NDArray[Any]]:
     moved = []
     for image in images:
         image = keras.ops.convert_to_tensor(image)
@@ -150,7 +170,9 @@ def _by_keras(layer, images, seed):
     return moved
 
 
-def _by_keras_cv(layer, images, seed):
+def _by_keras_cv(
+    layer: keras.layers.Layer, images: list[NDArray[Any]], seed: int
+) -> list[NDArray[Any]]:
     generator = layer._random_generator
     state = generator.state.read_value()  # It may be TensorFlow's global generator.
     generator.reset_from_seed(seed)
@@ -162,7 +184,7 @@ def _by_keras_cv(layer, images, seed):
     return np.split(dense(moved), ends[:-1], axis=-1)
 
 
-def _move_of(layer):
+def _move_of(layer: keras.layers.Layer) -> _Move:
     """How a layer is applied, the layer, and which sizes one draw suits."""
     for sizes in (_ANY_SIZE, _ONE_PROPORTION, _ONE_SIZE):
         if isinstance(layer, tuple(getattr(keras.layers, name) for name in sizes)):
@@ -178,7 +200,7 @@ def _move_of(layer):
     )
 
 
-def _check_parts(x, rest):
+def _check_parts(x: Nested, rest: list[Nested]) -> None:
     if isinstance(x, dict) and "teacher_features" in x:
         raise ValueError(
             'x["teacher_features"] are those of images that were not moved. Give the '
@@ -192,7 +214,7 @@ def _check_parts(x, rest):
             )
 
 
-def _places_of_images(arrays):
+def _places_of_images(arrays: list[NDArray[Any]]) -> list[int]:
     ranks = [array.ndim for array in arrays]
     if 4 not in ranks or not set(ranks) <= {1, 2, 4}:
         raise ValueError(
@@ -203,7 +225,9 @@ def _places_of_images(arrays):
     return [place for place, rank in enumerate(ranks) if rank == 4]
 
 
-def _check_sizes(layer, sizes, images):
+def _check_sizes(
+    layer: keras.layers.Layer, sizes: tuple[str, ...], images: list[NDArray[Any]]
+) -> None:
     """Raises `ValueError` where one draw would mean different things."""
     first = getattr(layer, "data_format", None) == "channels_first"
     shapes = [image.shape[2:] if first else image.shape[1:3] for image in images]

@@ -1,13 +1,17 @@
 """Callbacks for `fit`: the structure of features each epoch, and alarms."""
 
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_dskd import ops, pairs, structure, terms
 from keras_dskd.model_features import FeatureModel
 from keras_dskd.taps import OUTPUT, Tap
+from keras_dskd.types import Nested
 
 #: Features are said to have collapsed below this effective rank about their mean ...
 COLLAPSED_RANK = 1.5
@@ -66,13 +70,13 @@ class StructureHistory(keras.callbacks.Callback):
 
     def __init__(
         self,
-        x,
-        layers=None,
-        terminate_on_nan=False,
-        copy_every=None,
-        batch_size=128,
-        max_samples=512,
-    ):
+        x: Nested,
+        layers: str | Sequence[str] | None = None,
+        terminate_on_nan: bool = False,
+        copy_every: int | None = None,
+        batch_size: int = 128,
+        max_samples: int = 512,
+    ) -> None:
         super().__init__()
         if copy_every is not None and not copy_every >= 1:
             raise ValueError(
@@ -84,11 +88,11 @@ class StructureHistory(keras.callbacks.Callback):
         self.terminate_on_nan = terminate_on_nan
         self.copy_every = copy_every
         self.batch_size = batch_size
-        self._warned = set()
-        self._copied = None
-        self._features = None
+        self._warned: set[str | tuple[str, str]] = set()
+        self._copied: tuple[str, list[NDArray[Any]]] = "", []  # When, and what.
+        self._features: FeatureModel
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         model = self.model
         student = getattr(model, "student", model)
         losses = getattr(model, "distillation_losses", [])
@@ -115,11 +119,13 @@ class StructureHistory(keras.callbacks.Callback):
                 model.optimizer.build(model.trainable_variables)
             self._copy_weights("before training")
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
         self._copied_in_batch = 0
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
         where = f"epoch {self._epoch + 1}, batch {batch + 1}"
         # Other metrics may have reasons of their own not to be finite.
         bad = [
@@ -143,7 +149,7 @@ class StructureHistory(keras.callbacks.Callback):
             self._copied_in_batch = batch + 1
             self._copy_weights(where)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.terminate_on_nan and not self.model.stop_training:
             self._copy_weights(f"the end of epoch {epoch + 1}")
         features = self._features.predict(self.x, batch_size=self.batch_size, verbose=0)
@@ -166,7 +172,7 @@ class StructureHistory(keras.callbacks.Callback):
                 if logs is not None:
                     logs[f"{layer}/{key}"] = getattr(measured, attribute, np.nan)
 
-    def _check(self, layer, measured):
+    def _check(self, layer: str, measured: structure.FeatureStructure) -> None:
         if measured.dead_channels:
             self._warn(
                 (layer, "dead"),
@@ -185,7 +191,7 @@ class StructureHistory(keras.callbacks.Callback):
                 "ChannelIndependence and SpatialUniformity.",
             )
 
-    def _not_finite(self, kind, message):
+    def _not_finite(self, kind: str, message: str) -> None:
         if not self.terminate_on_nan:
             self._warn(kind, message)
             return
@@ -195,7 +201,7 @@ class StructureHistory(keras.callbacks.Callback):
         self.model.stop_training = True
         self._warn(kind, f"{message} Training stops, with the weights from {when}.")
 
-    def _copy_weights(self, when):
+    def _copy_weights(self, when: str) -> None:
         variables = self._variables()
         values = [keras.ops.convert_to_numpy(v).copy() for v in variables]
         bad = [
@@ -205,12 +211,12 @@ class StructureHistory(keras.callbacks.Callback):
         ]
         if not bad:
             self._copied = when, values
-        elif self._copied:
+        elif self._copied[0]:
             self._not_finite("weights", f"Weights are not finite ({when}): {bad}.")
         else:
             raise ValueError(f"Weights are not finite ({when}): {bad}.")
 
-    def _variables(self):
+    def _variables(self) -> list[keras.Variable]:
         """All that training changes: not the teacher, and no metrics."""
         model = self.model
         left_out = {id(variable) for variable in model.metrics_variables}
@@ -220,7 +226,7 @@ class StructureHistory(keras.callbacks.Callback):
         kept = [v for v in model.variables if id(v) not in left_out]
         return [*kept, *model.optimizer.variables]
 
-    def _warn(self, kind, message):
+    def _warn(self, kind: str | tuple[str, str], message: str) -> None:
         if kind not in self._warned:
             self._warned.add(kind)
             warnings.warn(message, stacklevel=2)

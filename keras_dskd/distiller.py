@@ -1,7 +1,8 @@
 """The training step: a student learns from labels and from a teacher."""
 
-import inspect
 import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 from keras import ops
@@ -23,16 +24,11 @@ from keras_dskd.ops.samples import keep_rows
 from keras_dskd.saving import ResumableModel, teacher_of
 from keras_dskd.taps import OUTPUT, Tap, capture
 from keras_dskd.term_means import TermMeans
+from keras_dskd.trainer_methods import like_evaluate, like_fit, like_predict
+from keras_dskd.types import Config, FilePath, Nested, Role, Shard, Tensor, Weight
 
-
-def _takes_what(method):
-    """Decorator: editors show the arguments of the method that it passes them to."""
-
-    def decorated(function):
-        function.__signature__ = inspect.signature(method)
-        return function
-
-    return decorated
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -136,15 +132,16 @@ class Distiller(ResumableModel):
 
     def __init__(
         self,
-        teacher,
-        student,
-        distillation_losses,
-        distillation_loss_weights=None,
-        student_loss_weight=0.5,
-        projectors=None,
-        name="distiller",
-        **kwargs,
-    ):
+        teacher: keras.Model,
+        student: keras.Model,
+        distillation_losses: keras.distillation.DistillationLoss
+        | Sequence[keras.distillation.DistillationLoss],
+        distillation_loss_weights: Weight | Sequence[Weight] | None = None,
+        student_loss_weight: float = 0.5,
+        projectors: dict[str, keras.layers.Layer] | None = None,
+        name: str = "distiller",
+        **kwargs: Any,
+    ) -> None:
         # Inputs reach each model as they came: casting is the models' own affair.
         super().__init__(name=name, autocast=False, **kwargs)
         arguments.check_models(teacher, student)
@@ -161,7 +158,7 @@ class Distiller(ResumableModel):
             student_loss_weight,
             weights.check_weights(distillation_loss_weights, len(losses)),
         )
-        self._taps = {}
+        self._taps: dict[Role, list[Tap]] = {}
         for role in ("teacher", "student"):
             if getattr(self, role).built:
                 self._find_taps(role)
@@ -170,7 +167,7 @@ class Distiller(ResumableModel):
         self._means = TermMeans(
             ["student_loss", "distillation_loss", "total_loss", *terms.names(losses)]
         )
-        self._not_computed = set()
+        self._not_computed: set[str] = set()
         # From `call` to `compute_loss` of the same step, in the same thread.
         self._handed_over = threading.local()
         inputs = pairs.input_of(teacher), pairs.input_of(student)
@@ -179,15 +176,17 @@ class Distiller(ResumableModel):
         self.built = self.teacher.built and self._is_ready()
 
     @property
-    def distillation_loss_weights(self):
+    def distillation_loss_weights(self) -> list[Weight]:
         """The weights, one a loss. Assign the list or an item at any time."""
         return weights.LossWeights(self._term_weights.given, self._set_loss_weights)
 
     @distillation_loss_weights.setter
-    def distillation_loss_weights(self, loss_weights):
+    def distillation_loss_weights(
+        self, loss_weights: Weight | Sequence[Weight] | None
+    ) -> None:
         self._set_loss_weights(loss_weights)
 
-    def _set_loss_weights(self, loss_weights):
+    def _set_loss_weights(self, loss_weights: Weight | Sequence[Weight] | None) -> None:
         given = weights.check_weights(loss_weights, len(self.distillation_losses))
         previous = self._term_weights.given
         self._sync_state()
@@ -196,12 +195,12 @@ class Distiller(ResumableModel):
             self._compile_step_again()
 
     @property
-    def student_loss_weight(self):
+    def student_loss_weight(self) -> float:
         """Weight of the student's own loss, between 0 and 1. Assign at any time."""
         return self._term_weights.student_number
 
     @student_loss_weight.setter
-    def student_loss_weight(self, weight):
+    def student_loss_weight(self, weight: float) -> None:
         weights.check_number("student_loss_weight", weight, most=1)
         previous = self.student_loss_weight
         self._sync_state()
@@ -210,48 +209,48 @@ class Distiller(ResumableModel):
         if previous != weight and {previous, float(weight)} & {0.0, 1.0}:
             self._compile_step_again()
 
-    def _sync_state(self):
+    def _sync_state(self) -> None:
         # Within an epoch the JAX trainer holds the state outside the variables.
         if hasattr(self, "jax_state_sync"):
             self.jax_state_sync()
 
-    def _compile_step_again(self):
+    def _compile_step_again(self) -> None:
         if getattr(self, "train_function", None) is not None:
             self.make_train_function(force=True)
 
     @property
-    def trainable(self):
+    def trainable(self) -> bool:
         """Whether the student's side is trained. The teacher never is."""
         return self._trainable
 
     @trainable.setter
-    def trainable(self, value):
+    def trainable(self, value: bool) -> None:
         self._trainable = bool(value)
         for layer in (self.student, *self._held_layers()):
             layer.trainable = value
 
     # The torch trainer reads `trainable_weights`, the others `trainable_variables`.
     @property
-    def trainable_variables(self):
+    def trainable_variables(self) -> list[keras.Variable]:
         """Variables of the student's side that are trained."""
         return self._trained("trainable_variables")
 
     @property
-    def trainable_weights(self):
+    def trainable_weights(self) -> list[keras.Variable]:
         """Weights of the student's side that are trained."""
         return self._trained("trainable_weights")
 
     @property
-    def non_trainable_variables(self):
+    def non_trainable_variables(self) -> list[keras.Variable]:
         """All other variables, the teacher's among them: state of the step."""
         return _without(self.variables, self.trainable_variables)
 
     @property
-    def non_trainable_weights(self):
+    def non_trainable_weights(self) -> list[keras.Variable]:
         """All other weights, the teacher's among them."""
         return _without(self.weights, self.trainable_weights)
 
-    def _trained(self, kind):
+    def _trained(self, kind: str) -> list[keras.Variable]:
         if not self._trainable:
             return []
         parts = [self.student, *self._held_layers()]
@@ -267,11 +266,13 @@ class Distiller(ResumableModel):
         of_teacher = _without(self.teacher.weights, self.student.weights)
         return _without(getattr(super(), kind), of_teacher)
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Nested = None) -> None:
         """Nothing to do: each model builds itself when it is called."""
         self.built = True
 
-    def call(self, inputs, training=None, **kwargs):
+    def call(
+        self, inputs: Nested, training: bool | None = None, **kwargs: Any
+    ) -> Nested:
         """The student's prediction."""
         pair = pairs.split(inputs)
         pairs.check_input("student", pair, self.teacher, self.student)
@@ -294,7 +295,9 @@ class Distiller(ResumableModel):
             self._build_held_layers(pair.teacher, pair.student)
         return features[OUTPUT]
 
-    def _student_features(self, x, training, **kwargs):
+    def _student_features(
+        self, x: Nested, training: bool | None, **kwargs: Any
+    ) -> dict[str, Nested]:
         with capture(self._find_taps("student")) as features:
             features[OUTPUT] = self._student_output(x, training, **kwargs)
         with added_losses.kept_apart(*self._held_layers()) as added:
@@ -304,15 +307,17 @@ class Distiller(ResumableModel):
         self._handed_over.penalties = [ops.sum(loss) for loss in (*added, *losses)]
         return features
 
-    def _student_output(self, x, training, **kwargs):
+    def _student_output(
+        self, x: Nested, training: bool | None, **kwargs: Any
+    ) -> Nested:
         with added_losses.kept_apart(self.student) as self._handed_over.added_losses:
             return self.student(x, training=training, **kwargs)
 
-    def _held_layers(self):
+    def _held_layers(self) -> tuple[keras.layers.Layer, ...]:
         return (*self.projectors.values(), *self._loss_layers)
 
     @property
-    def losses(self):
+    def losses(self) -> list[Tensor]:
         """What the student's layers and regularisers add to its loss."""
         # The JAX trainer carries over what `call` collected.
         carried_over = getattr(self, "_losses_override", None)
@@ -323,7 +328,7 @@ class Distiller(ResumableModel):
             *kept_apart,
         ]
 
-    def _build_held_layers(self, x_teacher, x_student):
+    def _build_held_layers(self, x_teacher: Nested, x_student: Nested) -> None:
         """Builds projectors and layers inside losses, from shapes alone."""
         # Labels are not known here.
         losses = [
@@ -332,7 +337,7 @@ class Distiller(ResumableModel):
             if terms.layers_in([loss], self.teacher) or not terms.reads_labels(loss)
         ]
 
-        def terms_of(x):
+        def terms_of(x: Nested) -> list[Tensor]:
             teacher_features = self._teacher_features(pairs.Pair(x[0], x[1], None))
             student_features = self._student_features(x[1], training=False)
             return terms.values(losses, teacher_features, student_features)
@@ -347,8 +352,13 @@ class Distiller(ResumableModel):
         )
 
     def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
+        self,
+        x: Nested = None,
+        y: Nested = None,
+        y_pred: Nested = None,
+        sample_weight: Nested = None,
+        training: bool = True,
+    ) -> Tensor:
         """The total in training, the student's own loss otherwise.
 
         Args:
@@ -370,7 +380,7 @@ class Distiller(ResumableModel):
         teacher_features, features = self._take_features()
         if y_pred is None or (
             # The features must be those of the very pass that made the prediction.
-            distils and (features is None or features[OUTPUT] is not y_pred)
+            distils and features.get(OUTPUT) is not y_pred
         ):
             y_pred = self(x, training=training)
             teacher_features, features = self._take_features()
@@ -413,7 +423,14 @@ class Distiller(ResumableModel):
         self._means.update_state(computed, samples)
         return replicas.gradient_share(total)
 
-    def _term_values(self, pair, y, teacher_features, features, sample_weight):
+    def _term_values(
+        self,
+        pair: pairs.Pair,
+        y: Nested,
+        teacher_features: dict[str, Nested],
+        features: dict[str, Nested],
+        sample_weight: Nested,
+    ) -> list[Tensor]:
         mask = pairs.teacher_mask(pair)
         if mask is not None:
             teacher_features = keras.tree.map_structure(
@@ -428,7 +445,9 @@ class Distiller(ResumableModel):
             labels=y,
         )
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+    def _maybe_symbolic_build(
+        self, iterator: Any = None, data_batch: Nested = None
+    ) -> None:
         # The trainer for TensorFlow takes the mean of the replicas' batches, for its
         # shapes. Of masks there is none.
         if iterator is not None and self.distribute_strategy.num_replicas_in_sync > 1:
@@ -436,34 +455,36 @@ class Distiller(ResumableModel):
             iterator = None
         super()._maybe_symbolic_build(iterator, data_batch)
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> None:
         """Compiles the step; see `keras.Model.make_train_function`."""
         replicas.check_fit()
         super().make_train_function(force)
-        self.train_function = kept_values.keeping_state(self, self.train_function)
+        self.train_function: Callable[..., Any] = kept_values.keeping_state(
+            self, self.train_function
+        )
 
-    @_takes_what(keras.Model.fit)
-    def fit(self, *args, **kwargs):
+    @like_fit
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Trains the student; see `keras.Model.fit`."""
         with replicas.explaining_division():
             return super().fit(*args, **kwargs)
 
-    @_takes_what(keras.Model.evaluate)
-    def evaluate(self, *args, **kwargs):
+    @like_evaluate
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Loss and metrics of the student alone; see `keras.Model.evaluate`."""
         with kept_values.keeping_values(self):
             return super().evaluate(*args, **kwargs)
 
-    @_takes_what(keras.Model.predict)
-    def predict(self, *args, **kwargs):
+    @like_predict
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Outputs of the student alone; see `keras.Model.predict`."""
         with kept_values.keeping_values(self):
             return super().predict(*args, **kwargs)
 
-    def _distils(self, training):
+    def _distils(self, training: bool | None) -> bool:
         return bool(training) and self.student_loss_weight < 1
 
-    def test_step(self, *args):
+    def test_step(self, *args: Any) -> Any:
         """One step of `evaluate`: the student's own, which needs labels."""
         # The JAX trainer passes its state first.
         _, y, _ = keras.utils.unpack_x_y_sample_weight(args[-1])
@@ -473,7 +494,14 @@ class Distiller(ResumableModel):
             )
         return super().test_step(*args)
 
-    def _student_loss(self, x, y, y_pred, sample_weight, training):
+    def _student_loss(
+        self,
+        x: Nested,
+        y: Nested,
+        y_pred: Nested,
+        sample_weight: Nested,
+        training: bool,
+    ) -> Tensor | None:
         lacks_labels = self.loss is not None and y is None
         lacks_loss = self.loss is None and not self.losses
         if not lacks_labels and not lacks_loss:
@@ -491,10 +519,12 @@ class Distiller(ResumableModel):
             f"{what}, or use student_loss_weight=0 to train on the teacher alone."
         )
 
-    def _take_features(self):
-        return vars(self._handed_over).pop("features", (None, None))
+    def _take_features(
+        self,
+    ) -> tuple[dict[str, Nested] | None, dict[str, Nested]]:
+        return vars(self._handed_over).pop("features", (None, {}))
 
-    def _teacher_features(self, pair):
+    def _teacher_features(self, pair: pairs.Pair) -> dict[str, Nested]:
         names = terms.keys(self.distillation_losses, "teacher")
         if not names:
             return {}
@@ -520,7 +550,7 @@ class Distiller(ResumableModel):
             pairs.check_cached_rows(pair)
         return keras.tree.map_structure(ops.stop_gradient, features)
 
-    def _check_teacher(self, pair):
+    def _check_teacher(self, pair: pairs.Pair) -> None:
         if pair.teacher is None:
             raise ValueError(
                 'Training needs the teacher\'s modality: x["teacher"] is missing. '
@@ -534,27 +564,27 @@ class Distiller(ResumableModel):
             )
         pairs.check_input("teacher", pair, self.teacher, self.student)
 
-    def _find_taps(self, role):
+    def _find_taps(self, role: Role) -> list[Tap]:
         if role not in self._taps:
             names = terms.keys(self.distillation_losses, role)
             model = getattr(self, role)
             self._taps[role] = [Tap(model, name) for name in names if name != OUTPUT]
         return self._taps[role]
 
-    def _is_ready(self):
+    def _is_ready(self) -> bool:
         return self.student.built and all(held.built for held in self._held_layers())
 
     def cache_teacher(
         self,
-        x_teacher,
-        path=None,
-        batch_size=32,
+        x_teacher: Nested,
+        path: FilePath | None = None,
+        batch_size: int = 32,
         *,
-        dtype=None,
-        verify=True,
-        verbose="auto",
-        shard=None,
-    ):
+        dtype: Literal["float16", "float32"] | None = None,
+        verify: bool = True,
+        verbose: int | Literal["auto"] = "auto",
+        shard: Shard | None = None,
+    ) -> dict[str, Nested]:
         """Runs the teacher once over a data set; training then replays it.
 
         With a `path`, features go to disk as they come, and no more than some batches
@@ -626,7 +656,7 @@ class Distiller(ResumableModel):
     __repr__ = overview.line
     summary = overview.summary
 
-    def get_metrics_result(self):
+    def get_metrics_result(self) -> dict[str, Any]:
         """The metrics' values; what the step did not compute is left out, not 0."""
         return {
             name: result
@@ -634,7 +664,7 @@ class Distiller(ResumableModel):
             if name not in self._not_computed
         }
 
-    def get_config(self):
+    def get_config(self) -> Config:
         serialize = keras.saving.serialize_keras_object
         config = super().get_config()
         config.update(
@@ -655,7 +685,7 @@ class Distiller(ResumableModel):
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> "Self":
         deserialize = keras.saving.deserialize_keras_object
         config = dict(config)
         config["teacher"], is_left_out = teacher_of(config["teacher"])
@@ -677,6 +707,8 @@ class Distiller(ResumableModel):
         return made
 
 
-def _without(variables, others):
+def _without(
+    variables: Iterable[keras.Variable], others: Iterable[keras.Variable]
+) -> list[keras.Variable]:
     excluded = {id(variable) for variable in others}
     return [variable for variable in variables if id(variable) not in excluded]

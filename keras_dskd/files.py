@@ -5,17 +5,20 @@ import os
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 import h5py  # Keras's own way to store weights.
 
 from keras_dskd import locks
+from keras_dskd.types import Config, FilePath
 
 _LOCK = ".lock"  # Held by the process that writes.
 _WEIGHTS = "model.weights.h5"  # In a `.keras` file.
 
 
 @contextlib.contextmanager
-def replacing(filepath):
+def replacing(filepath: FilePath) -> Iterator[str]:
     """A path to write to, which becomes `filepath` once it is complete.
 
     Whatever stops the writing, even a kill, leaves an older file as it was. Of several
@@ -38,12 +41,12 @@ def replacing(filepath):
         shutil.rmtree(work, ignore_errors=True)
 
 
-def is_partial(entry, name):
+def is_partial(entry: str, name: str) -> bool:
     """Whether an entry of a folder is where `replacing` writes a file of that name."""
     return entry.startswith(f".partial-{name}")
 
 
-def _work_folder(folder, name):
+def _work_folder(folder: str, name: str) -> tuple[str, TextIO | None]:
     """A new folder, and its lock: `None` where files cannot be locked."""
     while True:
         work = tempfile.mkdtemp(prefix=f".partial-{name}-", dir=folder)
@@ -55,7 +58,7 @@ def _work_folder(folder, name):
             return work, None
 
 
-def _clear_left(folder, name):
+def _clear_left(folder: str, name: str) -> None:
     """Clears away what processes that were killed have half written."""
     for entry in os.listdir(folder):
         if is_partial(entry, name):
@@ -66,7 +69,7 @@ def _clear_left(folder, name):
                 os.rmdir(work)  # Network drives keep what is open.
 
 
-def is_replaceable(filepath, overwrite, endings):
+def is_replaceable(filepath: object, overwrite: bool, endings: str) -> bool:
     """Whether `replacing` may write the file: one file, here, nobody to be asked."""
     if not isinstance(filepath, (str, os.PathLike)):
         return False
@@ -78,7 +81,7 @@ def is_replaceable(filepath, overwrite, endings):
     )
 
 
-def let_student_load(filepath):
+def let_student_load(filepath: str) -> None:
     """Lets the plain student read a distiller's file: its parts are at the root too.
 
     They are links within the file, which take no space.
@@ -99,7 +102,7 @@ def let_student_load(filepath):
     os.replace(linked, filepath)
 
 
-def _link_student(filepath):
+def _link_student(filepath: str) -> None:
     with h5py.File(filepath, "r+") as file:
         for name in file["student"]:
             if name == "vars" and name in file:
@@ -108,7 +111,7 @@ def _link_student(filepath):
                 file[name] = file["student"][name]
 
 
-def holds_teacher(filepath):
+def holds_teacher(filepath: object) -> bool:
     """Whether a file surely lacks no teacher: one that `save` wrote without it does."""
     path = os.fspath(filepath) if isinstance(filepath, (str, os.PathLike)) else ""
     if path.endswith(".weights.h5") and os.path.isfile(path):
@@ -121,7 +124,7 @@ def holds_teacher(filepath):
     return True
 
 
-def check_no_lambda(config):
+def check_no_lambda(config: Config) -> None:
     """Raises `ValueError` where a config could not be loaded in Keras's safe mode."""
     found = list(_lambdas(config, ()))
     if found:
@@ -133,7 +136,7 @@ def check_no_lambda(config):
         )
 
 
-def _lambdas(config, path):
+def _lambdas(config: Any, path: tuple[str, ...]) -> Iterator[str]:
     if isinstance(config, dict):
         if config.get("class_name") == "__lambda__":
             yield "/".join(path)

@@ -3,10 +3,11 @@
 import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def waiting():
+def waiting() -> Iterator[None]:
     """A context at whose end an interrupt is raised that came in its midst."""
     handler = signal.getsignal(signal.SIGINT)
     # Python calls handlers in the main thread alone.

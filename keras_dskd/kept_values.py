@@ -2,6 +2,8 @@
 
 import contextlib
 import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 from keras import ops
@@ -9,7 +11,9 @@ from keras import ops
 from keras_dskd import interrupts, replicas
 
 
-def keeping_state(model, train_function):
+def keeping_state(
+    model: keras.Model, train_function: Callable[..., Any]
+) -> Callable[..., Any]:
     """A step of training that leaves the model as it was if it raises.
 
     On JAX the trainer takes the values out of a model's variables for the length of an
@@ -21,7 +25,7 @@ def keeping_state(model, train_function):
     if keras.backend.backend() != "jax" or hasattr(train_function, "keeps_state"):
         return train_function
 
-    def step(state, iterator):
+    def step(state: Any, iterator: Iterator[Any]) -> tuple[Any, Any]:
         try:
             # As many as the step would read: data may keep one waiting for long.
             batches = list(itertools.islice(iterator, model.steps_per_execution))
@@ -42,12 +46,12 @@ def keeping_state(model, train_function):
             _forget_state(model)
             raise
 
-    step.keeps_state = True
+    step.keeps_state = True  # type: ignore[attr-defined]  # A mark on a function.
     return step
 
 
 @contextlib.contextmanager
-def keeping_values(model):
+def keeping_values(model: keras.Model) -> Iterator[None]:
     """A context of `evaluate` or `predict`; if it raises, the model is as before.
 
     On JAX the trainer takes the values out of a model's variables until it is through,
@@ -71,6 +75,6 @@ def keeping_values(model):
         raise
 
 
-def _forget_state(model):
+def _forget_state(model: keras.Model) -> None:
     # The trainer would put an older one into the variables, or one that is deleted.
     model._jax_state = None

@@ -1,14 +1,15 @@
 """Locks between processes: a file that is held as long as something is written."""
 
 import os
+from typing import TextIO
 
 try:
     import fcntl
 except ImportError:  # Windows: two processes that write at once are not noticed.
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # It stands for a module.
 
 
-def hold(filepath):
+def hold(filepath: str) -> TextIO:
     """Makes a file and holds its lock until it is closed, or the process ends.
 
     Returns:
@@ -33,7 +34,7 @@ def hold(filepath):
         file.close()
 
 
-def _is_at(file, filepath):
+def _is_at(file: TextIO, filepath: str) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(filepath))
     except FileNotFoundError:

@@ -1,11 +1,15 @@
 """Mixup of pairs: all modalities and the labels in one share."""
 
+from typing import Any
+
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_dskd.arrays import dense, sliceable
 from keras_dskd.ops.checks import is_number
 from keras_dskd.teacher_cache.dataset import CachedDataset
+from keras_dskd.types import Nested
 
 
 class MixedPairs(CachedDataset):
@@ -56,15 +60,15 @@ class MixedPairs(CachedDataset):
 
     def __init__(
         self,
-        x,
-        y,
-        batch_size=32,
-        alpha=1.0,
-        classes=None,
-        shuffle=True,
-        seed=None,
-        **kwargs,
-    ):
+        x: Nested,
+        y: Nested,
+        batch_size: int = 32,
+        alpha: float = 1.0,
+        classes: int | None = None,
+        shuffle: bool = True,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         if not is_number(alpha) or not 0 < alpha < float("inf"):
             raise ValueError(f"`alpha` must be a positive number. Received: {alpha!r}")
         for key in ("teacher_features", "teacher_mask"):
@@ -90,13 +94,13 @@ class MixedPairs(CachedDataset):
         )
         self.alpha = alpha
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[Nested, ...]:
         batch = super().__getitem__(index)
         rng = np.random.default_rng([self.seed, self.epoch, index])
         share = rng.beta(self.alpha, self.alpha)
         others = rng.permutation(len(keras.tree.flatten(batch)[0]))
 
-        def mix(array):
+        def mix(array: NDArray[Any]) -> NDArray[Any]:
             if not np.issubdtype(array.dtype, np.floating):
                 array = array.astype("float32")
             mixed = share * array + (1 - share) * array[others]
@@ -105,7 +109,7 @@ class MixedPairs(CachedDataset):
         return keras.tree.map_structure(mix, batch)
 
 
-def _mixable(labels, classes):
+def _mixable(labels: Any, classes: float | None) -> NDArray[Any]:
     """Class numbers as one-hot; others as they are."""
     labels = dense(sliceable(labels))
     numbers = labels[:, 0] if labels.shape[1:] == (1,) else labels

@@ -1,11 +1,15 @@
 """A model's features: read over data, and picked where the user does not name them."""
 
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_dskd import kept_values
 from keras_dskd.ops.rows import channel_axis, rows
 from keras_dskd.taps import OUTPUT, Tap, capture, find_layer, layer_paths
+from keras_dskd.types import Nested, Shape
 
 
 class FeatureModel(keras.Model):
@@ -22,14 +26,20 @@ class FeatureModel(keras.Model):
     Output: a dict of name -> feature.
     """
 
-    def __init__(self, model, names, pooled=(), takes=None):
+    def __init__(
+        self,
+        model: keras.Model,
+        names: Sequence[str],
+        pooled: Iterable[str] = (),
+        takes: Callable[[Nested], Nested] | None = None,
+    ) -> None:
         super().__init__(autocast=False)
         self.model = model
         self.names = tuple(names)
         self.pooled = frozenset(pooled)
         self.takes = takes or (lambda x: x)
 
-    def call(self, inputs):
+    def call(self, inputs: Nested) -> dict[str, Nested]:
         taps = [Tap(self.model, name) for name in self.names if name != OUTPUT]
         with capture(taps) as features:
             output = self.model(self.takes(inputs), training=False)
@@ -40,7 +50,7 @@ class FeatureModel(keras.Model):
             for name, feature in features.items()
         }
 
-    def predict(self, *args, **kwargs):
+    def predict(self, *args: Any, **kwargs: Any) -> dict[str, Nested]:
         """The features of all data; see `keras.Model.predict`."""
         with kept_values.keeping_values(self):
             return super().predict(*args, **kwargs)
@@ -49,15 +59,15 @@ class FeatureModel(keras.Model):
 class ShapesOnly(keras.layers.Layer):
     """A function as a layer, for its `compute_output_spec`."""
 
-    def __init__(self, function):
+    def __init__(self, function: Callable[[Nested], Nested]) -> None:
         super().__init__(autocast=False)
         self.function = function
 
-    def call(self, x):
+    def call(self, x: Nested) -> Nested:
         return self.function(x)
 
 
-def check_layer_name(name):
+def check_layer_name(name: object) -> None:
     """Raises `ValueError` unless it is the name of a layer or `None`."""
     if name is not None and not isinstance(name, str):
         raise ValueError(
@@ -66,7 +76,7 @@ def check_layer_name(name):
         )
 
 
-def output_activations(model, layer_name=None):
+def output_activations(model: keras.Model, layer_name: str | None = None) -> set[str]:
     """Names of the activations that outputs have gone through, where they are known.
 
     Args:
@@ -97,7 +107,7 @@ def output_activations(model, layer_name=None):
     return found
 
 
-def graph_layers(model):
+def graph_layers(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
     """Layers of a Functional or Sequential model in order, as `(path, layer)`.
 
     Nested models are entered; other layers are taken whole, since nothing tells
@@ -122,7 +132,7 @@ def graph_layers(model):
     return found
 
 
-def head_input(model):
+def head_input(model: keras.Model) -> str:
     """Path of the layer whose output the last `Dense` layer reads.
 
     Dropout in between is passed over: what it drops is noise to a statistic.
@@ -149,7 +159,7 @@ def head_input(model):
     return paths[id(layer)]
 
 
-def stage_ends(model):
+def stage_ends(model: keras.Model) -> list[str]:
     """Paths of the last feature map of each size, in the order of the sizes.
 
     A stage is all layers whose feature maps have one size, and some have weights.
@@ -162,14 +172,14 @@ def stage_ends(model):
         shape = _shape(layer)
         if shape is None or len(shape) < 3:
             continue
-        size = list(shape[1:])
-        del size[channel_axis(len(shape)) - 1]
-        if None in size:
+        lengths = list(shape[1:])
+        del lengths[channel_axis(len(shape)) - 1]
+        if None in lengths:
             raise ValueError(
                 f"The feature maps of {model.name!r} have no known size "
                 f"({path!r}: {shape}), which would tell its stages."
             )
-        size = tuple(size)
+        size = tuple(lengths)
         # A single position is a gate or a pooled feature, not a map.
         if set(size) == {1} or isinstance(layer, keras.layers.Dropout):
             continue
@@ -182,7 +192,7 @@ def stage_ends(model):
     return paths
 
 
-def feature_shape(model, name):
+def feature_shape(model: keras.Model, name: str) -> Shape:
     """Shape of a layer's output, `None` for axes of any length.
 
     Raises:
@@ -202,7 +212,7 @@ def feature_shape(model, name):
     return (None, *FeatureModel(model, [name])(zeros)[name].shape[1:])
 
 
-def dtype_policies(model):
+def dtype_policies(model: keras.Model) -> list[str]:
     """Names of the dtype policies that a model's layers compute by, sorted.
 
     Models that are a graph of layers compute nothing, and lose theirs when loaded.
@@ -217,11 +227,11 @@ def dtype_policies(model):
     )
 
 
-def _has_graph(layer):
+def _has_graph(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None))
 
 
-def _shape(layer):
+def _shape(layer: keras.layers.Layer) -> Shape | None:
     """A layer's one output shape, or `None`."""
     try:
         output = layer.output

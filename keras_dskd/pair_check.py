@@ -2,14 +2,17 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_dskd import pairs, structure
 from keras_dskd.arrays import row_count, sliceable
 from keras_dskd.model_features import FeatureModel, head_input
 from keras_dskd.taps import OUTPUT
+from keras_dskd.types import Nested
 
 
 @dataclass(frozen=True)
@@ -33,19 +36,19 @@ class PairCheck:
 
 
 def check_pairs(
-    teacher,
-    student,
-    x,
-    y=None,
-    teacher_layer_name=None,
-    student_layer_name=None,
-    level=0.01,
-    permutations=999,
-    max_samples=512,
-    batch_size=128,
-    seed=0,
-    verbose="auto",
-):
+    teacher: keras.Model,
+    student: keras.Model,
+    x: Nested,
+    y: Nested = None,
+    teacher_layer_name: str | None = None,
+    student_layer_name: str | None = None,
+    level: float = 0.01,
+    permutations: int = 999,
+    max_samples: int = 512,
+    batch_size: int = 128,
+    seed: int = 0,
+    verbose: int | Literal["auto"] = "auto",
+) -> PairCheck:
     """Warns when pairs look shuffled: when they agree no better than random pairs.
 
     The test: a permutation test of independence between the teacher's and the
@@ -118,7 +121,7 @@ def check_pairs(
     scale = np.sqrt(np.prod([np.mean(matrix**2) for matrix in distances]))
     random = np.random.default_rng(seed)
 
-    def agreement(order):
+    def agreement(order: NDArray[Any]) -> float:
         squared = np.mean(distances[0] * distances[1][np.ix_(order, order)])
         return np.sqrt(max(squared / scale, 0.0)) if scale > 0 else 0.0
 
@@ -150,7 +153,7 @@ def check_pairs(
     return result
 
 
-def _samples(pair, y):
+def _samples(pair: pairs.Pair, y: Nested) -> list[Any]:
     """Arrays of both modalities and labels, of the samples that have a teacher."""
     if pair.teacher is None:
         raise ValueError(
@@ -176,14 +179,20 @@ def _samples(pair, y):
     if pair.teacher_mask is not None:
         arrays = keras.tree.map_structure(lambda array: array[there], arrays)
         counts = [len(there)]
-    if counts[0] < 8:
+    if (counts[0] or 0) < 8:
         raise ValueError(
             f"At least 8 pairs are needed to judge them. Received: {counts[0]}"
         )
     return arrays
 
 
-def _rows(model, layer_name, x, batch_size, verbose):
+def _rows(
+    model: keras.Model,
+    layer_name: str | None,
+    x: Nested,
+    batch_size: int,
+    verbose: int | Literal["auto"],
+) -> NDArray[Any]:
     if layer_name is None:
         try:
             layer_name = head_input(model)
@@ -208,7 +217,7 @@ def _rows(model, layer_name, x, batch_size, verbose):
     return (rows - rows.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
 
 
-def _centred_distances(rows):
+def _centred_distances(rows: NDArray[Any]) -> NDArray[Any]:
     squares = np.sum(rows**2, axis=1)
     squared = squares[:, None] + squares[None, :] - 2.0 * rows @ rows.T
     distances = np.sqrt(np.maximum(squared, 0.0))
@@ -217,11 +226,11 @@ def _centred_distances(rows):
     return distances - means[:, None] - means[None, :] + means.mean()
 
 
-def _classes(y):
+def _classes(y: NDArray[Any]) -> NDArray[Any]:
     return np.argmax(y, axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
 
 
-def _exchanged(classes, random):
+def _exchanged(classes: NDArray[Any], random: np.random.Generator) -> NDArray[Any]:
     order = np.arange(len(classes))
     for label in np.unique(classes):
         members = np.flatnonzero(classes == label)

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_dskd.types import Nested, Role, Shape, Tensor
+
 KEYS = ("teacher", "student", "teacher_features", "teacher_mask")
 
 
@@ -17,12 +19,12 @@ class Pair(NamedTuple):
     teacher_mask: Any = None
 
 
-def is_pair(x):
+def is_pair(x: Nested) -> bool:
     """Whether `x` is a dict that holds the modalities apart."""
     return isinstance(x, dict) and any(key in x for key in KEYS)
 
 
-def split(x):
+def split(x: Nested) -> Pair:
     """Splits an input by modality.
 
     Args:
@@ -52,7 +54,7 @@ def split(x):
     return Pair(*(x.get(key) for key in KEYS))
 
 
-def teacher_input(x):
+def teacher_input(x: Nested) -> Nested:
     """What the teacher takes of an input, paired or not.
 
     Raises:
@@ -66,7 +68,7 @@ def teacher_input(x):
     return pair.teacher
 
 
-def teacher_mask(pair):
+def teacher_mask(pair: Pair) -> Tensor | None:
     """Which samples have a teacher: a bool tensor `(n,)`, or `None` for all.
 
     Raises:
@@ -99,7 +101,7 @@ def teacher_mask(pair):
     return mask
 
 
-def check_cached_rows(pair):
+def check_cached_rows(pair: Pair) -> None:
     """Raises `ValueError` where cached features are surely of other samples."""
     samples = keras.tree.flatten(pair.student)[0].shape[0]
     for name, feature in pair.teacher_features.items():
@@ -111,14 +113,14 @@ def check_cached_rows(pair):
                 )
 
 
-def holds_teacher(x, teacher):
+def holds_teacher(x: Nested, teacher: keras.Model) -> bool:
     """Whether an input surely holds what the teacher takes."""
     if is_pair(x):
         return x.get("teacher") is not None
     return fits(teacher, x) is True
 
 
-def input_of(model):
+def input_of(model: keras.Model) -> Nested:
     """A model's input as `KerasTensor`s in the structure it takes, or `None`."""
     inputs = getattr(model, "inputs", None)
     if not inputs:
@@ -126,7 +128,9 @@ def input_of(model):
     return inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
-def check_input(role, pair, teacher, student):
+def check_input(
+    role: Role, pair: Pair, teacher: keras.Model, student: keras.Model
+) -> None:
     """Raises `ValueError` where an input's shape cannot be its model's.
 
     Args:
@@ -160,11 +164,11 @@ def check_input(role, pair, teacher, student):
     )
 
 
-def _one_or_all(shapes):
+def _one_or_all(shapes: list[Shape]) -> Shape | list[Shape]:
     return shapes[0] if len(shapes) == 1 else shapes
 
 
-def fits(model, x):
+def fits(model: keras.Model, x: Nested) -> bool | None:
     """Whether an input's shape is the model's; `None` where only a call can tell."""
     specs = getattr(model, "inputs", None)
     arrays = keras.tree.flatten(x)
@@ -183,7 +187,7 @@ def fits(model, x):
     )
 
 
-def _takes(expected, shape):
+def _takes(expected: Shape, shape: Shape) -> bool:
     """Whether an input takes a sample of a shape; Keras adds a last axis of 1."""
     return (
         _is_same(expected, shape)
@@ -192,7 +196,7 @@ def _takes(expected, shape):
     )
 
 
-def _is_same(expected, shape):
+def _is_same(expected: Shape, shape: Shape) -> bool:
     return len(expected) == len(shape) and all(
         None in lengths or lengths[0] == lengths[1]
         for lengths in zip(expected, shape, strict=True)

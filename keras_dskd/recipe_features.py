@@ -1,10 +1,13 @@
 """The layers that a recipe reads: as the user names them, or picked and printed."""
 
+from collections.abc import Callable
+
 import keras
 
 from keras_dskd.model_features import feature_shape, head_input, stage_ends
 from keras_dskd.ops.rows import channel_axis
 from keras_dskd.taps import find_layer
+from keras_dskd.types import Feature, FeaturePair, Role
 
 
 class RecipeFeatures:
@@ -14,11 +17,11 @@ class RecipeFeatures:
     not read the teacher's, that name is `None`.
     """
 
-    def __init__(self, recipe, teacher, student):
+    def __init__(self, recipe: str, teacher: keras.Model, student: keras.Model) -> None:
         self.recipe = recipe
         self.models = {"teacher": teacher, "student": student}
 
-    def output(self, named, reads_teacher):
+    def output(self, named: Feature | None, reads_teacher: bool) -> FeaturePair:
         """The deep feature."""
         if named is not None:
             return self._pair(named, reads_teacher)
@@ -26,7 +29,9 @@ class RecipeFeatures:
             0
         ]
 
-    def intermediate(self, named, count, reads_teacher):
+    def intermediate(
+        self, named: Feature | list[Feature] | None, count: int, reads_teacher: bool
+    ) -> list[FeaturePair]:
         """The intermediate features: those named, or `count` from the middle."""
         if named is not None:
             named = named if isinstance(named, list) else [named]
@@ -37,7 +42,7 @@ class RecipeFeatures:
                 )
             return [self._pair(feature, reads_teacher) for feature in named]
 
-        def middle(model):
+        def middle(model: keras.Model) -> list[str]:
             ends = stage_ends(model)
             if len(ends) < count:
                 raise ValueError(
@@ -49,9 +54,9 @@ class RecipeFeatures:
 
         return self._pick("intermediate_features", middle, reads_teacher)
 
-    def width(self, role, feature):
+    def width(self, role: Role, feature: FeaturePair) -> int | None:
         """Number of channels of a feature."""
-        model, name = self.models[role], feature[role == "student"]
+        model, name = self.models[role], feature[role == "student"] or ""
         find_layer(model, name.partition("#")[0])
         try:
             shape = feature_shape(model, name)
@@ -63,7 +68,7 @@ class RecipeFeatures:
             ) from error
         return shape[channel_axis(len(shape))]
 
-    def projectors(self, features):
+    def projectors(self, features: list[FeaturePair]) -> dict[str, keras.layers.Layer]:
         """A linear projector a feature, from the student's width to the teacher's."""
         projectors = {}
         for feature in features:
@@ -75,7 +80,7 @@ class RecipeFeatures:
             projectors[feature[1]] = self._projector(feature)
         return projectors
 
-    def _projector(self, feature):
+    def _projector(self, feature: FeaturePair) -> keras.layers.Layer:
         dense = keras.layers.Dense(self.width("teacher", feature))
         try:
             rank = len(feature_shape(self.models["student"], feature[1]))
@@ -92,7 +97,7 @@ class RecipeFeatures:
             return dense
         return keras.Sequential([pooling[rank](**options), dense])
 
-    def _pair(self, named, reads_teacher):
+    def _pair(self, named: Feature, reads_teacher: bool) -> FeaturePair:
         names = (named, named) if isinstance(named, str) else tuple(named)
         if len(names) != 2 or not all(isinstance(name, str) for name in names):
             raise ValueError(
@@ -104,7 +109,12 @@ class RecipeFeatures:
                 find_layer(model, name.partition("#")[0])
         return names if reads_teacher else (None, names[1])
 
-    def _pick(self, argument, pick, reads_teacher):
+    def _pick(
+        self,
+        argument: str,
+        pick: Callable[[keras.Model], list[str]],
+        reads_teacher: bool,
+    ) -> list[FeaturePair]:
         picked = {}
         for role, model in self.models.items():
             if role == "teacher" and not reads_teacher:

@@ -1,5 +1,7 @@
 """Ready distillers: the paper's method, and the best combination measured."""
 
+from typing import Literal
+
 import keras
 
 from keras_dskd.distiller import Distiller
@@ -11,6 +13,7 @@ from keras_dskd.losses import (
 )
 from keras_dskd.model_features import output_activations
 from keras_dskd.recipe_features import RecipeFeatures
+from keras_dskd.types import Feature, Weight
 
 # The weights below are those of the total. `Distiller` multiplies distillation terms
 # by 1 - student_loss_weight.
@@ -19,13 +22,13 @@ _ALIGNMENT_WEIGHT = 4.0
 
 
 def dskd(
-    teacher,
-    student,
-    output_features=None,
-    intermediate_features=None,
-    target="self",
-    steps=None,
-):
+    teacher: keras.Model,
+    student: keras.Model,
+    output_features: Feature | None = None,
+    intermediate_features: Feature | list[Feature] | None = None,
+    target: Literal["self", "teacher"] = "self",
+    steps: int | None = None,
+) -> Distiller:
     """Dimensional structure distillation, our reading of the paper.
 
     Formula:
@@ -91,7 +94,11 @@ def dskd(
     )
 
 
-def recommended(teacher, student, intermediate_features=None):
+def recommended(
+    teacher: keras.Model,
+    student: keras.Model,
+    intermediate_features: Feature | list[Feature] | None = None,
+) -> Distiller:
     """The best combination measured so far.
 
     Formula:
@@ -142,7 +149,7 @@ def recommended(teacher, student, intermediate_features=None):
     )
 
 
-def _ramp(weight, steps):
+def _ramp(weight: float, steps: int | None) -> Weight:
     weight = weight / (1 - _STUDENT_LOSS_WEIGHT)
     if steps is None:
         return weight
@@ -151,7 +158,7 @@ def _ramp(weight, steps):
     )
 
 
-def _soft_targets(teacher, student):
+def _soft_targets(teacher: keras.Model, student: keras.Model) -> SoftTargets:
     return SoftTargets(
         temperature=4.0,
         teacher_from_logits=output_activations(teacher) != {"softmax"},

@@ -2,12 +2,16 @@
 
 import contextlib
 import functools
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 from keras import ops
 
+from keras_dskd.types import Nested, Replicas, Tensor
 
-def no_gradients():
+
+def no_gradients() -> contextlib.AbstractContextManager[None]:
     """A context in which torch records nothing for the backward pass.
 
     TensorFlow and JAX drop what a `stop_gradient` makes unreachable when they
@@ -21,7 +25,7 @@ def no_gradients():
     return contextlib.nullcontext()
 
 
-def current():
+def current() -> Replicas | None:
     """What sums and gathers over the replicas that share this step.
 
     Returns:
@@ -56,56 +60,56 @@ def current():
 
 
 @functools.cache
-def _tensorflow_replicas():
+def _tensorflow_replicas() -> Replicas:
     import tensorflow as tf
 
     class Replicas:
         @property
-        def count(self):
+        def count(self) -> int:
             return self._context().num_replicas_in_sync
 
-        def sum(self, tensor):
+        def sum(self, tensor: Tensor) -> Tensor:
             return self._context().all_reduce(tf.distribute.ReduceOp.SUM, tensor)
 
-        def gather(self, rows):
+        def gather(self, rows: Tensor) -> Tensor:
             # A worker's own batch is on no device yet, which it takes.
             numbers = tf.identity(_as_numbers(rows))
             gathered = self._context().all_gather(numbers, axis=0)
             gathered.set_shape([None, *rows.shape[1:]])
             return ops.cast(gathered, rows.dtype)
 
-        def start(self, rows):
+        def start(self, rows: Tensor) -> Any:
             sizes = self._context().all_gather(tf.shape(rows)[:1], axis=0)
             return tf.reduce_sum(sizes[: self._context().replica_id_in_sync_group])
 
-        def _context(self):
+        def _context(self) -> Any:
             return tf.distribute.get_replica_context()
 
     return Replicas()
 
 
 @functools.cache
-def _torch_replicas():
+def _torch_replicas() -> Replicas:
     import torch
     from torch import distributed
 
-    def total(tensor):
+    def total(tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach().clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(tensor)
         return tensor
 
     class Sum(torch.autograd.Function):
         @staticmethod
-        def forward(context, tensor):
+        def forward(context: Any, tensor: torch.Tensor) -> torch.Tensor:
             return total(tensor)
 
         @staticmethod
-        def backward(context, gradient):
+        def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
             return total(gradient)
 
     class Gather(torch.autograd.Function):
         @staticmethod
-        def forward(context, rows, sizes):
+        def forward(context: Any, rows: torch.Tensor, sizes: list[int]) -> torch.Tensor:
             context.sizes = sizes
             padded = rows.new_zeros((max(sizes), *rows.shape[1:]))
             padded[: len(rows)] = rows
@@ -116,31 +120,31 @@ def _torch_replicas():
             )
 
         @staticmethod
-        def backward(context, gradient):
+        def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
             rank = distributed.get_rank()
             return total(gradient).split(context.sizes)[rank], None
 
     class Replicas:
         @property
-        def count(self):
+        def count(self) -> int:
             return distributed.get_world_size()
 
-        def sum(self, tensor):
+        def sum(self, tensor: Any) -> Any:
             # While shapes are worked out there are no values to send.
             return tensor if tensor.is_meta else Sum.apply(tensor)
 
-        def gather(self, rows):
+        def gather(self, rows: Any) -> Any:
             if rows.is_meta:
                 return torch.cat([rows] * self.count)
             numbers = _as_numbers(rows).contiguous()
             return ops.cast(Gather.apply(numbers, self._sizes(rows)), rows.dtype)
 
-        def start(self, rows):
+        def start(self, rows: Any) -> Any:
             if rows.is_meta:
                 return 0
             return sum(self._sizes(rows)[: distributed.get_rank()])
 
-        def _sizes(self, rows):
+        def _sizes(self, rows: Any) -> list[int]:
             sizes = torch.zeros(self.count, dtype=torch.int64, device=rows.device)
             sizes[distributed.get_rank()] = len(rows)
             return total(sizes).tolist()
@@ -148,13 +152,13 @@ def _torch_replicas():
     return Replicas()
 
 
-def _as_numbers(tensor):
+def _as_numbers(tensor: Tensor) -> Any:
     # Engines do not all send bools.
     is_bool = keras.backend.standardize_dtype(tensor.dtype) == "bool"
     return ops.cast(tensor, "int32") if is_bool else tensor
 
 
-def means(values, samples):
+def means(values: list[Tensor], samples: Tensor) -> tuple[list[Tensor], Tensor]:
     """Means over all samples, out of each replica's means over its own.
 
     Formula: with `n_r` the samples of replica r,
@@ -187,7 +191,7 @@ def means(values, samples):
     return [total / samples for total in sums], samples
 
 
-def gradient_share(loss):
+def gradient_share(loss: Tensor) -> Tensor:
     """A replica's part of a loss that all know, for the engine that joins gradients.
 
     `tf.distribute` sums the gradients of all replicas, torch's data parallelism takes
@@ -196,12 +200,12 @@ def gradient_share(loss):
     return loss / _summed_replicas()
 
 
-def without_keras_share(loss):
+def without_keras_share(loss: Tensor) -> Tensor:
     """Takes back the share that Keras makes of a replica's mean loss."""
     return loss * _summed_replicas()
 
 
-def _summed_replicas():
+def _summed_replicas() -> int:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -209,7 +213,7 @@ def _summed_replicas():
     return 1
 
 
-def first_batch(epoch_iterator, strategy):
+def first_batch(epoch_iterator: Any, strategy: Any) -> Nested:
     """The batch of one replica, out of what Keras's trainer for TensorFlow reads."""
     for _, _, batches in epoch_iterator:
         return keras.tree.map_structure(
@@ -218,7 +222,7 @@ def first_batch(epoch_iterator, strategy):
 
 
 @contextlib.contextmanager
-def explaining_division():
+def explaining_division() -> Iterator[None]:
     """A context that says what to do about a batch that devices do not divide.
 
     Under `keras.distribution` JAX refuses it in words about its own shardings.
@@ -242,14 +246,15 @@ def explaining_division():
         ) from error
 
 
-def check_fit():
+def check_fit() -> None:
     """Raises `RuntimeError` in a process of several, on torch: `fit` would go astray.
 
     Keras's trainer for torch does not join the gradients of processes.
     """
-    if keras.backend.backend() == "torch" and current() is not None:
+    replicas = current() if keras.backend.backend() == "torch" else None
+    if replicas is not None:
         raise RuntimeError(
-            f"`fit` trains one process, and this is one of {current().count} in "
+            f"`fit` trains one process, and this is one of {replicas.count} in "
             "`torch.distributed`: their gradients would not be joined. Write the loop "
             "with `torch.nn.parallel.DistributedDataParallel`, as "
             "examples/distributed_torch.py does."

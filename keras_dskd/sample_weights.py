@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_dskd import replicas
 from keras_dskd.ops.samples import count_rows, weighted_mean
+from keras_dskd.types import Nested, Tensor
 
 #: Losses of Keras's, each a mean over samples that takes no weights.
 OF_KERAS = (
@@ -16,7 +17,7 @@ OF_KERAS = (
 )
 
 
-def of_terms(sample_weight, teacher_mask):
+def of_terms(sample_weight: Nested, teacher_mask: Tensor | None) -> Tensor | None:
     """What a term weighs samples by, if it is a mean over them: `Σ w_i v_i / n`.
 
     Samples without a teacher weigh 0, and the others as if there were no more.
@@ -53,7 +54,14 @@ def of_terms(sample_weight, teacher_mask):
     return ops.reshape(share, (-1,) + (1,) * (len(weight.shape) - 1)) * weight
 
 
-def loss_of(loss, teacher, student, sample_weight=None, teacher_mask=None, labels=None):
+def loss_of(
+    loss: keras.distillation.DistillationLoss,
+    teacher: Nested,
+    student: Nested,
+    sample_weight: Tensor | None = None,
+    teacher_mask: Tensor | None = None,
+    labels: Nested = None,
+) -> Tensor:
     """A loss's value, with its samples weighed.
 
     A loss gets those of the last three that are not `None`, and that its
@@ -104,7 +112,7 @@ def loss_of(loss, teacher, student, sample_weight=None, teacher_mask=None, label
     )
 
 
-def _is_mean_over_samples(loss):
+def _is_mean_over_samples(loss: keras.distillation.DistillationLoss) -> bool:
     """Whether it is one of Keras's, with functions that are known to be of a sample."""
     return type(loss).compute_loss in [of.compute_loss for of in OF_KERAS] and all(
         function is None
@@ -114,10 +122,12 @@ def _is_mean_over_samples(loss):
     )
 
 
-def _of_each_sample(loss, teacher, student):
+def _of_each_sample(
+    loss: keras.distillation.DistillationLoss, teacher: Nested, student: Nested
+) -> Tensor:
     """A loss of Keras's, which is a mean over samples, for each: `(n,)`."""
 
-    def of_one(pair):
+    def of_one(pair: list[Nested]) -> Tensor:
         return loss.compute_loss(*keras.tree.map_structure(lambda x: x[None], pair))
 
     return ops.vectorized_map(of_one, [teacher, student])

@@ -5,12 +5,18 @@ import contextlib
 import contextvars
 import hashlib
 import types
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_dskd import arguments, files
+from keras_dskd.types import Config, FilePath
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _teacher_at_hand = contextvars.ContextVar("teacher_at_hand", default=None)
 
@@ -22,20 +28,29 @@ class ResumableModel(keras.Model):
         saves_teacher: Whether files hold the teacher, where `save` is not told.
     """
 
-    def __init__(self, **kwargs):
+    teacher: keras.Model
+    student: keras.Model
+
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.saves_teacher = True
-        self._left_out = None
+        self._left_out: types.SimpleNamespace | None = None
         self._awaits_teacher = False
         self._given_jit_compile = "auto"
         self._seed_states = SeedStates(self._seeds)
 
-    def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs):
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "adam",
+        loss: Any = None,
+        metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
         """`keras.Model.compile`, with the defaults of Keras's distiller."""
         self._given_jit_compile = kwargs.get("jit_compile", "auto")
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> Config:
         """What `compile_from_config` takes; see `keras.Model.get_compile_config`."""
         # On loading, the optimizer of a built model is built, and then refuses the
         # state of one that was saved before its first step.
@@ -47,23 +62,28 @@ class ResumableModel(keras.Model):
             config["jit_compile"] = self._given_jit_compile
         return config
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: Config) -> None:
         """Compiles as before saving; see `keras.Model.compile_from_config`."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self._build_optimizer()
 
-    def _build_optimizer(self):
+    def _build_optimizer(self) -> None:
         if self.compiled and self.built and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
 
     @property
-    def layers(self):
+    def layers(self) -> "Parts":
         """Teacher, student, projectors, and what else holds variables."""
         return Parts(super().layers)
 
     def save(
-        self, filepath, overwrite=True, zipped=None, include_teacher=None, **kwargs
-    ):
+        self,
+        filepath: FilePath,
+        overwrite: bool = True,
+        zipped: bool | None = None,
+        include_teacher: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Saves all that training needs to go on; see `keras.Model.save`.
 
         The file takes the place of an older one when it is complete, and not before.
@@ -103,8 +123,12 @@ class ResumableModel(keras.Model):
                 files.let_student_load(written)
 
     def save_weights(
-        self, filepath, overwrite=True, max_shard_size=None, include_teacher=None
-    ):
+        self,
+        filepath: FilePath,
+        overwrite: bool = True,
+        max_shard_size: float | None = None,
+        include_teacher: bool | None = None,
+    ) -> None:
         """Saves all weights and states of training; see `keras.Model.save_weights`.
 
         The file takes the place of an older one when it is complete, and not before.
@@ -137,7 +161,7 @@ class ResumableModel(keras.Model):
                 save(written)
                 files.let_student_load(written)
 
-    def load_weights(self, filepath, *args, **kwargs):
+    def load_weights(self, filepath: FilePath, *args: Any, **kwargs: Any) -> None:
         """Loads weights and states of training; see `keras.Model.load_weights`.
 
         A file without a teacher leaves the distiller's own as it is.
@@ -148,7 +172,9 @@ class ResumableModel(keras.Model):
             load(filepath, *args, **kwargs)
 
     @classmethod
-    def load(cls, filepath, teacher=None, **kwargs):
+    def load(
+        cls, filepath: FilePath, teacher: keras.Model | None = None, **kwargs: Any
+    ) -> "Self":
         """Loads a distiller that `save` wrote.
 
         Args:
@@ -175,7 +201,7 @@ class ResumableModel(keras.Model):
         return made
 
     @contextlib.contextmanager
-    def _teacher_left_out(self, include_teacher):
+    def _teacher_left_out(self, include_teacher: bool | None) -> Iterator[None]:
         if self.saves_teacher if include_teacher is None else include_teacher:
             yield
             return
@@ -186,52 +212,52 @@ class ResumableModel(keras.Model):
         finally:
             self._take_teacher_back()
 
-    def _leave_teacher_out(self):
+    def _leave_teacher_out(self) -> None:
         # Files hold the attributes of a model.
         self._left_out = types.SimpleNamespace(teacher=self.teacher)
         del self.teacher
 
-    def _take_teacher_back(self):
+    def _take_teacher_back(self) -> None:
         if self._left_out is not None:
             self.teacher = self._left_out.teacher
         self._left_out = None
         self._awaits_teacher = False
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Nothing: a distiller's variables are those of its parts."""
         if self._awaits_teacher:
             self._leave_teacher_out()
 
-    def _seeds(self):
+    def _seeds(self) -> list[keras.Variable]:
         teacher = self._left_out.teacher if self._left_out else self.teacher
-        apart = [*self.weights, *self.metrics_variables, *teacher.variables]
-        apart = {id(variable) for variable in apart}
+        others = [*self.weights, *self.metrics_variables, *teacher.variables]
+        apart = {id(variable) for variable in others}
         return [variable for variable in self.variables if id(variable) not in apart]
 
-    def _teacher_config(self):
+    def _teacher_config(self) -> Config:
         if self._left_out is not None:
             return left_out(self._left_out.teacher)
         arguments.check_nothing_shared(self.teacher, self.student)
         return keras.saving.serialize_keras_object(self.teacher)
 
 
-class Parts(collections.abc.Sequence):
+class Parts(collections.abc.Sequence[Any]):
     """A model's layers, which Keras does not name by their class and number in files.
 
     It does so for whatever it finds in a list, and would mistake the student for the
     teacher where a file leaves the teacher out. Parts are found as attributes.
     """
 
-    def __init__(self, layers):
+    def __init__(self, layers: Iterable[keras.layers.Layer]) -> None:
         self._layers = tuple(layers)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice) -> Any:
         return self._layers[index]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._layers)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return repr(list(self._layers))
 
 
@@ -242,16 +268,16 @@ class SeedStates(keras.layers.Layer):
         seeds: Function of no arguments that returns the variables.
     """
 
-    def __init__(self, seeds):
+    def __init__(self, seeds: Callable[[], list[keras.Variable]]) -> None:
         super().__init__(name="seeds", trainable=False)
         self._seeds = seeds
         self.built = True
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         for index, seed in enumerate(self._seeds()):
             store[str(index)] = seed
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         seeds = self._seeds()
         if len(store.keys()) != len(seeds):
             raise ValueError(
@@ -262,7 +288,7 @@ class SeedStates(keras.layers.Layer):
             seed.assign(store[str(index)])
 
 
-def fingerprint(model):
+def fingerprint(model: keras.Model) -> str:
     """A text that is another one for other weights: SHA-256 of shapes and numbers."""
     digest = hashlib.sha256()
     for weight in model.weights:
@@ -272,13 +298,13 @@ def fingerprint(model):
     return digest.hexdigest()
 
 
-def left_out(teacher):
+def left_out(teacher: keras.Model) -> Config:
     """What a config holds in the place of a teacher."""
     return {"left_out": teacher.name, "fingerprint": fingerprint(teacher)}
 
 
 @contextlib.contextmanager
-def loading_with(teacher):
+def loading_with(teacher: keras.Model | None) -> Iterator[None]:
     """A context in which distillers without their teachers are loaded with this one."""
     token = _teacher_at_hand.set(teacher)
     try:
@@ -287,7 +313,7 @@ def loading_with(teacher):
         _teacher_at_hand.reset(token)
 
 
-def teacher_of(config):
+def teacher_of(config: Config) -> tuple[keras.Model, bool]:
     """The teacher of a config: `(model, is_left_out)`.
 
     Raises:
@@ -316,7 +342,7 @@ def teacher_of(config):
     return given, True
 
 
-def _name_publicly(optimizer):
+def _name_publicly(optimizer: Any) -> None:
     """Lets a serialised optimizer load on any backend.
 
     On torch Keras names a class of that backend alone, for an optimizer that has a

@@ -1,16 +1,23 @@
 """Measure the dimensional structure of a model's features."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
 from keras import ops as keras_ops
+from numpy.typing import NDArray
 
 from keras_dskd import arrays, ops
 from keras_dskd.model_features import FeatureModel
 from keras_dskd.structure_table import structure_table
 from keras_dskd.taps import OUTPUT
+from keras_dskd.types import FilePath, Nested, Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: A channel that varies less than this share of the liveliest one is dead.
 DEAD_SHARE = 1e-6
@@ -30,16 +37,16 @@ class FeatureStructure:
         dead_channels: Number of channels that do not vary over the data.
     """
 
-    rows: np.ndarray
-    correlation: np.ndarray
-    eigenvalues: np.ndarray
+    rows: NDArray[Any]
+    correlation: NDArray[Any]
+    eigenvalues: NDArray[Any]
     mean_correlation: float
     uniformity: float
     effective_rank: float
     dead_channels: int
 
     @property
-    def channels(self):
+    def channels(self) -> int:
         """Number of channels."""
         return self.rows.shape[1]
 
@@ -57,16 +64,20 @@ class StructureReport:
     """
 
     name: str
-    layers: dict
+    layers: dict[str, FeatureStructure]
     accuracy: float | None
-    labels: np.ndarray | None
+    labels: NDArray[Any] | None
     samples: int
 
-    def summary(self, *others, print_fn=print):
+    def summary(
+        self, *others: "StructureReport", print_fn: Callable[[str], Any] = print
+    ) -> None:
         """Prints a table, one line a layer; `others` are reports to list below."""
         print_fn(structure_table([self, *others]))
 
-    def plot(self, *others, path=None):
+    def plot(
+        self, *others: "StructureReport", path: FilePath | None = None
+    ) -> "Figure":
         """Draws this report, and others beside it, with matplotlib.
 
         Args:
@@ -80,7 +91,9 @@ class StructureReport:
 
         return plotting.saved(plotting.plot_structure([self, *others]), path)
 
-    def plot_correlation(self, after, path=None):
+    def plot_correlation(
+        self, after: "StructureReport", path: FilePath | None = None
+    ) -> "Figure":
         """Draws correlations between channels before (this report) and after.
 
         A row a layer: both matrices of |correlation| under one colour bar, and how
@@ -97,7 +110,9 @@ class StructureReport:
 
         return plotting.saved(plotting.plot_correlation(self, after), path)
 
-    def to_html(self, path, *others, title=None):
+    def to_html(
+        self, path: FilePath, *others: "StructureReport", title: str | None = None
+    ) -> None:
         """Writes this report, and others beside it, as one HTML file.
 
         A table of the numbers with what they mean, and the figures. The file holds all
@@ -112,7 +127,7 @@ class StructureReport:
 
         Path(path).write_text(html_report([self, *others], title), encoding="utf-8")
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The table's numbers, as plain data."""
         return {
             "name": self.name,
@@ -131,15 +146,15 @@ class StructureReport:
 
 
 def structure_report(
-    model,
-    x,
-    layers,
-    y=None,
-    name=None,
-    batch_size=128,
-    max_samples=2048,
-    verbose="auto",
-):
+    model: keras.Model,
+    x: Nested,
+    layers: str | Sequence[str],
+    y: Nested = None,
+    name: str | None = None,
+    batch_size: int = 128,
+    max_samples: int = 2048,
+    verbose: int | Literal["auto"] = "auto",
+) -> StructureReport:
     """Measures the structure of a model's features over data.
 
     Args:
@@ -184,7 +199,7 @@ def structure_report(
     )
 
 
-def evenly_spaced(x, max_samples):
+def evenly_spaced(x: Nested, max_samples: int) -> Nested:
     """At most so many samples of data, evenly spaced: a structure of NumPy arrays.
 
     Raises:
@@ -193,13 +208,13 @@ def evenly_spaced(x, max_samples):
     x = keras.tree.map_structure(arrays.sliceable, x)
     leaves = keras.tree.flatten(x)
     shapes = [getattr(array, "shape", None) for array in leaves]
-    counts = {arrays.row_count(array) for array in leaves}
-    if None in counts or len(counts) != 1:
+    counts = [arrays.row_count(array) for array in leaves]
+    count = counts[0] if len(set(counts)) == 1 else None
+    if count is None:
         raise ValueError(
             "Expected arrays with one row a sample. Received: "
             f"{[type(array).__name__ for array in leaves]} of shapes {shapes}"
         )
-    (count,) = counts
     if count < 2:
         raise ValueError(
             f"Structure is measured on at least 2 samples. Received: {shapes[0]}"
@@ -208,11 +223,11 @@ def evenly_spaced(x, max_samples):
     return keras.tree.map_structure(lambda array: arrays.dense(array[picked]), x)
 
 
-def _evenly_spaced_indices(count, at_most):
+def _evenly_spaced_indices(count: int, at_most: int) -> NDArray[Any]:
     return np.unique(np.linspace(0, count - 1, min(count, at_most)).astype(int))
 
 
-def measure(rows):
+def measure(rows: Any) -> FeatureStructure:
     """The structure of rows `(n, c)`: a `FeatureStructure`."""
     rows = np.asarray(rows, "float32")
     if not np.isfinite(rows).all():
@@ -237,7 +252,7 @@ def measure(rows):
     )
 
 
-def _class_indices(y, output):
+def _class_indices(y: Any, output: NDArray[Any]) -> NDArray[Any]:
     y = np.asarray(y)
     if output.ndim == 2 and output.shape[1] == 1:
         raise ValueError(
@@ -257,5 +272,5 @@ def _class_indices(y, output):
     return y.astype(int)
 
 
-def _number(tensor):
+def _number(tensor: Tensor) -> NDArray[Any]:
     return keras_ops.convert_to_numpy(tensor)

@@ -8,8 +8,15 @@ second model and no second pass; nothing stays on the model afterwards.
 import contextlib
 import difflib
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import keras
+
+from keras_dskd.types import Nested
+
+#: The names on the way to a layer.
+Names: TypeAlias = tuple[str, ...]
 
 #: The key of a model's final output among its features.
 OUTPUT = "(output)"
@@ -30,7 +37,7 @@ class Tap:
             is rematerialised (`keras.RematScope`), so that it is gone after the pass.
     """
 
-    def __init__(self, model, name):
+    def __init__(self, model: keras.Model, name: str) -> None:
         if not isinstance(name, str):
             raise ValueError(
                 "A tap is the name or path of a layer. Received: "
@@ -48,7 +55,7 @@ class Tap:
         self.layer = find_layer(model, path)
         _check_not_rematerialized(model, self.layer, name)
 
-    def pick(self, outputs):
+    def pick(self, outputs: list[Nested]) -> Nested:
         """The tapped one among the layer's outputs of one forward pass."""
         where = f'Layer "{self.name.partition("#")[0]}" of model "{self.model_name}"'
         if not outputs:
@@ -70,7 +77,7 @@ class Tap:
         return outputs[self.call or 0]
 
 
-def find_layer(model, path):
+def find_layer(model: keras.Model, path: str) -> keras.layers.Layer:
     """The layer of that name or path. See `Tap`.
 
     Raises:
@@ -102,7 +109,9 @@ def find_layer(model, path):
     )
 
 
-def _check_not_rematerialized(model, layer, name):
+def _check_not_rematerialized(
+    model: keras.Model, layer: keras.layers.Layer, name: str
+) -> None:
     below = layer_paths(model)
     paths = [path for path, found in below if found is layer]
     holders = [
@@ -119,7 +128,7 @@ def _check_not_rematerialized(model, layer, name):
             )
 
 
-def _closest(path, layer_paths):
+def _closest(path: str, layer_paths: list[Names]) -> str:
     whole = ["/".join(layer_path) for layer_path in layer_paths]
     names = list(dict.fromkeys(whole + [layer_path[-1] for layer_path in layer_paths]))
     close = difflib.get_close_matches(path, names, n=3, cutoff=0.5)
@@ -129,14 +138,14 @@ def _closest(path, layer_paths):
     return f"Its layers are: {', '.join(whole[:20])}{more}."
 
 
-def layer_paths(model):
+def layer_paths(model: keras.layers.Layer) -> list[tuple[Names, keras.layers.Layer]]:
     """Every layer below a model, as `(path, layer)`, in the model's order.
 
     A layer that is reached in more than one way is listed each time.
     """
     paths = []
 
-    def walk(parent, prefix, ancestors):
+    def walk(parent: keras.layers.Layer, prefix: Names, ancestors: set[int]) -> None:
         children = (
             parent.layers
             if isinstance(parent, keras.Model)
@@ -153,7 +162,7 @@ def layer_paths(model):
 
 
 @contextlib.contextmanager
-def capture(taps):
+def capture(taps: Sequence[Tap]) -> Iterator[dict[str, Nested]]:
     """Captures layers' outputs during one forward pass of their model.
 
     ```python
@@ -172,8 +181,8 @@ def capture(taps):
         ValueError: If a layer was called more than once and its tap does not say
             which call, or if it was not called at all.
     """
-    outputs = {id(tap.layer): [] for tap in taps}
-    features = {}
+    outputs: dict[int, list[Nested]] = {id(tap.layer): [] for tap in taps}
+    features: dict[str, Nested] = {}
     with contextlib.ExitStack() as stack:
         for layer in {id(tap.layer): tap.layer for tap in taps}.values():
             stack.enter_context(_recording(layer, outputs[id(layer)]))
@@ -185,11 +194,11 @@ def capture(taps):
 class _Recorder:
     """Stands in for a layer's `call` while anyone records its outputs."""
 
-    def __init__(self, call):
+    def __init__(self, call: Callable[..., Nested]) -> None:
         self.call = call
-        self.listeners = []
+        self.listeners: list[tuple[int, list[Nested]]] = []
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Nested:
         outputs = self.call(*args, **kwargs)
         thread = threading.get_ident()
         for listening_thread, heard in self.listeners:
@@ -203,7 +212,7 @@ _lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def _recording(layer, outputs):
+def _recording(layer: keras.layers.Layer, outputs: list[Nested]) -> Iterator[None]:
     listener = (threading.get_ident(), outputs)
     # Written past `Layer.__setattr__`: bookkeeping of Keras and torch must not see it.
     attributes = vars(layer)
@@ -226,7 +235,7 @@ def _recording(layer, outputs):
                 _restore(layer, method, recorder)
 
 
-def _restore(layer, method, recorder):
+def _restore(layer: keras.layers.Layer, method: str, recorder: _Recorder) -> None:
     attributes = vars(layer)
     del attributes[method]
     # A `call` that somebody set on the instance before goes back to its place.

@@ -1,7 +1,11 @@
 """The terms' means over an epoch, in fit's logs."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
+
+from keras_dskd.types import Tensor
 
 
 class TermMeans(keras.metrics.Metric):
@@ -13,14 +17,14 @@ class TermMeans(keras.metrics.Metric):
         names: The numbers' names.
     """
 
-    def __init__(self, names):
+    def __init__(self, names: Sequence[str]) -> None:
         super().__init__(name="terms", dtype="float32")
         self.names = tuple(names)
         shape = (len(self.names),)
         self.totals = self.add_variable(shape, initializer="zeros", name="totals")
         self.counts = self.add_variable(shape, initializer="zeros", name="counts")
 
-    def update_state(self, values, samples):
+    def update_state(self, values: dict[str, Tensor], samples: Tensor) -> None:
         """Counts a batch.
 
         Args:
@@ -33,7 +37,7 @@ class TermMeans(keras.metrics.Metric):
         self.totals.assign(self.totals + ops.stack(totals))
         self.counts.assign(self.counts + ops.stack(counts))
 
-    def result(self):
+    def result(self) -> dict[str, Tensor]:
         """Dict of name -> mean; 0 for a number that no batch had."""
         means = ops.divide_no_nan(self.totals, self.counts)
         return {name: means[index] for index, name in enumerate(self.names)}

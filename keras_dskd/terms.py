@@ -3,6 +3,8 @@
 import inspect
 import itertools
 import re
+from collections.abc import Sequence
+from typing import Literal, overload
 
 import keras
 from keras import ops
@@ -10,29 +12,40 @@ from keras import ops
 from keras_dskd import sample_weights
 from keras_dskd.ops.sharing import sharing
 from keras_dskd.taps import OUTPUT, layer_paths
+from keras_dskd.types import Nested, Role, Tensor
 
 
-def key(loss, role):
+@overload
+def key(loss: keras.distillation.DistillationLoss, role: Literal["student"]) -> str: ...
+@overload
+def key(loss: keras.distillation.DistillationLoss, role: Role) -> str | None: ...
+def key(loss: keras.distillation.DistillationLoss, role: Role) -> str | None:
     """What a loss reads of a model: a layer's name, `OUTPUT`, or `None` for nothing."""
     if role == "teacher" and not _says(loss, "reads_teacher", True):
         return None
     return getattr(loss, f"{role}_layer_name", None) or OUTPUT
 
 
-def keys(losses, role):
+def keys(
+    losses: Sequence[keras.distillation.DistillationLoss], role: Role
+) -> list[str]:
     """What all losses read of a model, each once."""
     read = dict.fromkeys(key(loss, role) for loss in losses)
     return [name for name in read if name is not None]
 
 
-def _says(loss, attribute, otherwise):
+def _says(
+    loss: keras.distillation.DistillationLoss, attribute: str, otherwise: bool
+) -> bool:
     """What a loss says of itself, if its own class does: a subclass may read more."""
     if attribute not in vars(type(loss)):
         return otherwise
     return getattr(loss, attribute)
 
 
-def pooled_of_teacher(losses):
+def pooled_of_teacher(
+    losses: Sequence[keras.distillation.DistillationLoss],
+) -> list[str]:
     """Names of the teacher's layers of which all losses read the pooled rows alone.
 
     A loss says so by an attribute `pools_teacher`.
@@ -49,12 +62,12 @@ def pooled_of_teacher(losses):
     ]
 
 
-def reads_labels(loss):
+def reads_labels(loss: keras.distillation.DistillationLoss) -> bool:
     """Whether a loss's `compute_loss` names `labels`."""
     return "labels" in inspect.signature(loss.compute_loss).parameters
 
 
-def names(losses):
+def names(losses: Sequence[keras.distillation.DistillationLoss]) -> list[str]:
     """A metric name a loss: its `name` or its class's, numbered where it is taken."""
     taken = ["loss", "student_loss", "distillation_loss", "total_loss"]
     reserved = len(taken)
@@ -67,7 +80,9 @@ def names(losses):
     return taken[reserved:]
 
 
-def layers_in(losses, teacher):
+def layers_in(
+    losses: Sequence[keras.distillation.DistillationLoss], teacher: keras.Model
+) -> list[keras.layers.Layer]:
     """Layers that losses hold as attributes, but for the teacher's: to be trained."""
     of_teacher = parts(teacher)
     found = {}
@@ -78,12 +93,17 @@ def layers_in(losses, teacher):
     return list(found.values())
 
 
-def parts(layer):
+def parts(layer: keras.layers.Layer) -> set[int]:
     """The ids of a layer and of all layers below it."""
     return {id(layer), *(id(below) for _, below in layer_paths(layer))}
 
 
-def values(losses, teacher_features, student_features, **given):
+def values(
+    losses: Sequence[keras.distillation.DistillationLoss],
+    teacher_features: dict[str, Nested],
+    student_features: dict[str, Nested],
+    **given: Nested,
+) -> list[Tensor]:
     """The losses' values, float32 scalars.
 
     Args:
@@ -105,7 +125,7 @@ def values(losses, teacher_features, student_features, **given):
         return [
             _value(
                 loss,
-                teacher_features.get(key(loss, "teacher")),
+                teacher_features.get(key(loss, "teacher") or ""),
                 student_features[key(loss, "student")],
                 given,
             )
@@ -113,7 +133,12 @@ def values(losses, teacher_features, student_features, **given):
         ]
 
 
-def _value(loss, teacher, student, given):
+def _value(
+    loss: keras.distillation.DistillationLoss,
+    teacher: Nested,
+    student: Nested,
+    given: dict[str, Nested],
+) -> Tensor:
     teacher = _as_lists(teacher, student)
     _check_same_structure(loss, teacher, student)
     loss.validate_outputs(teacher, student)
@@ -131,14 +156,14 @@ def _value(loss, teacher, student, given):
     return result
 
 
-def _float32(feature):
+def _float32(feature: Tensor) -> Tensor:
     feature = ops.convert_to_tensor(feature)
     if keras.backend.is_float_dtype(feature.dtype):
         return ops.cast(feature, "float32")
     return feature
 
 
-def _as_lists(cached, structure):
+def _as_lists(cached: Nested, structure: Nested) -> Nested:
     """Makes lists again of what Keras makes tuples of on the way through tf.data."""
     if isinstance(structure, dict) and isinstance(cached, dict):
         return {
@@ -151,7 +176,9 @@ def _as_lists(cached, structure):
     return list(items) if isinstance(structure, list) else type(cached)(items)
 
 
-def _check_same_structure(loss, teacher, student):
+def _check_same_structure(
+    loss: keras.distillation.DistillationLoss, teacher: Nested, student: Nested
+) -> None:
     if type(loss).validate_outputs not in (
         keras.distillation.DistillationLoss.validate_outputs,
         keras.distillation.FeatureDistillation.validate_outputs,
@@ -177,7 +204,7 @@ def _check_same_structure(loss, teacher, student):
             ) from error
 
 
-def _check_same_shape(teacher, student):
+def _check_same_shape(teacher: Tensor, student: Tensor) -> None:
     shapes = tuple(teacher.shape), tuple(student.shape)
     if len(shapes[0]) != len(shapes[1]) or any(
         None not in (t, s) and t != s for t, s in zip(*shapes, strict=True)
@@ -190,5 +217,5 @@ def _check_same_shape(teacher, student):
         )
 
 
-def _snake_case(name):
+def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -2,16 +2,21 @@
 
 import math
 import numbers
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 import keras
 from keras import ops
 
+from keras_dskd.types import Config, Tensor, Weight
 
-def check_number(name, weight, most=math.inf):
+
+def check_number(name: str, weight: object, most: float = math.inf) -> None:
     """Raises `ValueError` unless `weight` is a number in [0, most]."""
-    is_number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
+    value = -1.0
     try:
-        value = float(weight) if is_number else -1.0
+        if isinstance(weight, numbers.Real) and not isinstance(weight, bool):
+            value = float(weight)
     except OverflowError:
         value = math.inf
     # What float32 cannot hold would be infinite in the step.
@@ -22,7 +27,9 @@ def check_number(name, weight, most=math.inf):
         )
 
 
-def check_weights(weights, count):
+def check_weights(
+    weights: Weight | Sequence[Weight] | None, count: int
+) -> list[Weight]:
     """One weight a loss, as a list.
 
     Args:
@@ -37,17 +44,18 @@ def check_weights(weights, count):
         return [1.0] * count
     if hasattr(weights, "tolist"):
         weights = weights.tolist()  # An array.
-    if not isinstance(weights, (list, tuple)):
-        weights = [weights]
-    if len(weights) != count:
+    given: list[Any] = [weights]
+    if isinstance(weights, (list, tuple)):
+        given = list(weights)
+    if len(given) != count:
         raise ValueError(
             "`distillation_loss_weights` must hold one weight for each of the "
-            f"{count} distillation losses. Received {len(weights)}: {weights}"
+            f"{count} distillation losses. Received {len(given)}: {given}"
         )
-    for index, weight in enumerate(weights):
+    for index, weight in enumerate(given):
         if not callable(weight):
             check_number(f"distillation_loss_weights[{index}]", weight)
-    return list(weights)
+    return given
 
 
 class TermWeights(keras.layers.Layer):
@@ -58,7 +66,7 @@ class TermWeights(keras.layers.Layer):
     JAX.
     """
 
-    def __init__(self, student_weight, weights):
+    def __init__(self, student_weight: float, weights: Sequence[Weight]) -> None:
         super().__init__(name="loss_weights", trainable=False)
         self.step = self._state("step", (), "int32")
         self.student = self._state("student", (), "float32")
@@ -67,7 +75,7 @@ class TermWeights(keras.layers.Layer):
         self.set_student(student_weight)
         self.set_losses(weights)
 
-    def _state(self, name, shape, dtype):
+    def _state(self, name: str, shape: tuple[int, ...], dtype: str) -> keras.Variable:
         return self.add_weight(
             name=name,
             shape=shape,
@@ -78,22 +86,22 @@ class TermWeights(keras.layers.Layer):
             aggregation="only_first_replica",
         )
 
-    def set_student(self, weight):
+    def set_student(self, weight: float) -> None:
         """Sets the weight of the student's own loss."""
         self.student_number = float(weight)
         self.student.assign(self.student_number)
 
-    def set_losses(self, weights):
+    def set_losses(self, weights: Sequence[Weight]) -> None:
         """Sets the weights of the losses, checked before."""
         self._given = tuple(weights)
         self.losses_.assign([0.0 if callable(w) else float(w) for w in weights])
 
     @property
-    def given(self):
+    def given(self) -> list[Weight]:
         """The weights of the losses, as they were given."""
         return list(self._given)
 
-    def at_step(self):
+    def at_step(self) -> list[Tensor]:
         """The weights of the losses at the present step, float32 scalars."""
         step = ops.convert_to_tensor(self.step)
         weights = [
@@ -102,16 +110,16 @@ class TermWeights(keras.layers.Layer):
         ]
         return [ops.cast(weight, "float32") for weight in weights]
 
-    def weighted_sum(self, values):
+    def weighted_sum(self, values: Sequence[Tensor]) -> Tensor:
         """Sum of the losses' values, each times its weight at the present step."""
         weighted = zip(self.at_step(), values, strict=True)
         return sum(weight * value for weight, value in weighted)
 
-    def advance(self):
+    def advance(self) -> None:
         """Counts a step."""
         self.step.assign(self.step + 1)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Loads the state, and takes the loaded numbers over."""
         super().load_own_variables(store)
         loaded = ops.convert_to_numpy(self.losses_)
@@ -126,7 +134,7 @@ class TermWeights(keras.layers.Layer):
             self.student_number = float(student)
 
 
-def serialize(weight):
+def serialize(weight: Weight) -> float | Config:
     """A weight as plain data.
 
     Raises:
@@ -143,27 +151,29 @@ def serialize(weight):
     return keras.saving.serialize_keras_object(weight)
 
 
-def deserialize(config):
+def deserialize(config: float | Config) -> Weight:
     """The inverse of `serialize`."""
     if isinstance(config, dict):
         return keras.saving.deserialize_keras_object(config)
     return config
 
 
-class LossWeights(list):
+class LossWeights(list[Weight]):
     """A distiller's weights as a list; an assigned item reaches the compiled step."""
 
-    def __init__(self, weights, assign):
+    def __init__(
+        self, weights: Iterable[Weight], assign: Callable[[list[Weight]], None]
+    ) -> None:
         super().__init__(weights)
         self._assign = assign
 
-    def __setitem__(self, index, weight):
+    def __setitem__(self, index: Any, weight: Any) -> None:
         weights = list(self)
         weights[index] = weight
         self._assign(weights)
         super().__setitem__(index, weight)
 
-    def _refuse(self, *args, **kwargs):
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError(
             "There is one weight for each distillation loss: their number is fixed. "
             "Assign an item, or the whole list."

@@ -103,6 +103,7 @@ class Names:
         return self.optical[..., :1].round()
 
     radar_val = radar_test = radar
+    pairs = property(lambda self: {"teacher": self.optical, "student": self.radar})
     optical_test = property(lambda self: self.optical)
     labels_test = labels_val = property(lambda self: self.labels)
 
@@ -131,5 +132,5 @@ class Names:
     @property
     def batches(self):
         """Pairs and labels as a data set of TensorFlow's."""
-        pairs = {"teacher": self.optical, "student": self.radar}
-        return self.tf.data.Dataset.from_tensor_slices((pairs, self.labels)).batch(32)
+        data = self.tf.data.Dataset.from_tensor_slices((self.pairs, self.labels))
+        return data.batch(32)

@@ -1,6 +1,7 @@
 """The package as a whole: what it exports, and what imports what."""
 
 import ast
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import keras
 import pytest
 
 import keras_dskd
+from keras_dskd.trainer_methods import Evaluate, Fit, Predict
 
 PACKAGE = Path(keras_dskd.__file__).parent
 BACKENDS = {"tensorflow", "jax", "torch"}
@@ -16,6 +18,7 @@ BACKENDS = {"tensorflow", "jax", "torch"}
 # Each module, or folder of modules, and those of the package that it may import.
 BELOW = {
     "version": set(),
+    "types": set(),  # Which all modules may import.
     "arrays": set(),
     "interrupts": set(),
     "replicas": set(),
@@ -54,6 +57,7 @@ BELOW = {
         "saving",
         "teacher_cache",
     },
+    "trainer_methods": set(),
     "arguments": {"taps", "terms"},
     "saving": {"arguments", "files"},
     "terms": {"ops", "sample_weights", "taps"},
@@ -73,6 +77,7 @@ BELOW = {
         "term_means",
         "teacher_cache",
         "terms",
+        "trainer_methods",
         "weights",
     },
     "augmented_pairs": {"arrays"},
@@ -119,7 +124,7 @@ def imported(path):
 )
 def test_imports_run_one_way(path):
     own = {n.split(".")[1] for n in imported(path) if n.startswith("keras_dskd.")}
-    assert own <= BELOW[part(path)]
+    assert own - {"types"} <= BELOW[part(path)]
 
 
 @pytest.mark.parametrize("folder", ["losses", "layers"])
@@ -203,6 +208,67 @@ def test_public_names_are_those_of_the_contract():
     }
     for module in (keras_dskd, keras_dskd.losses, keras_dskd.layers, keras_dskd.ops):
         assert all(hasattr(module, name) for name in module.__all__)
+
+
+def public_functions():
+    """All that the public names hold to be called, by name."""
+    modules = [keras_dskd]
+    modules += [m for m in vars(keras_dskd).values() if inspect.ismodule(m)]
+    public = {
+        f"{module.__name__}.{name}": getattr(module, name)
+        for module in modules
+        for name in getattr(module, "__all__", ())
+    }
+    for name, value in public.items():
+        if inspect.isfunction(value):
+            yield name, value
+        elif inspect.isclass(value):
+            for base in value.__mro__:
+                if not base.__module__.startswith("keras_dskd"):
+                    continue
+                for attribute, member in vars(base).items():
+                    for part in ("fget", "fset", "__func__"):  # Properties and others.
+                        member = getattr(member, part, None) or member
+                    if inspect.isfunction(member):
+                        yield f"{name}.{attribute}", member
+
+
+def test_public_functions_are_found():
+    assert {
+        "keras_dskd.dskd",
+        "keras_dskd.Distiller.__init__",
+        "keras_dskd.Distiller.save",
+        "keras_dskd.Distiller.trainable",
+        "keras_dskd.ops.soft_targets",
+    } <= {name for name, _ in public_functions()}
+
+
+def arguments_without_types(function):
+    function = inspect.unwrap(function)
+    code = function.__code__
+    count = code.co_argcount + code.co_kwonlyargcount
+    count += bool(code.co_flags & inspect.CO_VARARGS)
+    count += bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    # (Of `fit` and the like `inspect.signature` would tell Keras's arguments.)
+    arguments = {*code.co_varnames[:count], "return"} - {"self", "cls"}
+    return arguments - set(inspect.get_annotations(function))
+
+
+def test_arguments_and_results_have_types():
+    without = {
+        name: arguments_without_types(function) for name, function in public_functions()
+    }
+    assert not {name: found for name, found in without.items() if found}
+
+
+@pytest.mark.parametrize("typed", [Fit, Evaluate, Predict])
+def test_a_method_of_keras_takes_what_its_type_says(typed):
+    method = getattr(keras.Model, typed.__name__.lower())
+    said, taken = (
+        [(p.name, p.kind, p.default) for p in inspect.signature(f).parameters.values()]
+        for f in (typed.__call__, method)
+    )
+    assert said == taken
 
 
 def test_loss_and_layer_of_one_name_are_saved_under_different_ones():

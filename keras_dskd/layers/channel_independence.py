@@ -1,9 +1,12 @@
 """Layer: regularise features towards independent channels."""
 
+from typing import Any
+
 import keras
 
 from keras_dskd import ops, replicas
 from keras_dskd.ops.checks import check_epsilon
+from keras_dskd.types import Config, Shape, Tensor
 from keras_dskd.weights import check_number
 
 
@@ -46,7 +49,7 @@ class ChannelIndependence(keras.layers.Layer):
         the penalty by the batch size, which is wrong for a batch statistic.
     """
 
-    def __init__(self, weight, epsilon=1e-5, **kwargs):
+    def __init__(self, weight: float, epsilon: float = 1e-5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_number("weight", weight)
         check_epsilon(epsilon)
@@ -54,10 +57,10 @@ class ChannelIndependence(keras.layers.Layer):
         self.epsilon = epsilon
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if training:
             energy = ops.off_diagonal_energy(
                 ops.rows(inputs), self.epsilon, replicas.current()
@@ -65,10 +68,10 @@ class ChannelIndependence(keras.layers.Layer):
             self.add_loss(self.weight * energy)
         return inputs
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         config.update({"weight": self.weight, "epsilon": self.epsilon})
         return config

@@ -1,9 +1,12 @@
 """Layer: regularise features towards an even spread over the unit sphere."""
 
+from typing import Any
+
 import keras
 
 from keras_dskd import ops, replicas
 from keras_dskd.ops.checks import check_rows_kind, check_temperature
+from keras_dskd.types import Config, RowsKind, Shape, Tensor
 from keras_dskd.weights import check_number
 
 
@@ -46,7 +49,13 @@ class SpatialUniformity(keras.layers.Layer):
         Wang and Isola 2020 (arXiv 2005.10242), L_uniform.
     """
 
-    def __init__(self, weight, temperature=2.0, rows="pooled", **kwargs):
+    def __init__(
+        self,
+        weight: float,
+        temperature: float = 2.0,
+        rows: RowsKind = "pooled",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_number("weight", weight)
         check_temperature(temperature)
@@ -56,10 +65,10 @@ class SpatialUniformity(keras.layers.Layer):
         self.rows = rows
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if training:
             rows = ops.rows(inputs, self.rows)
             uniformity = ops.spatial_uniformity(
@@ -68,10 +77,10 @@ class SpatialUniformity(keras.layers.Layer):
             self.add_loss(self.weight * uniformity)
         return inputs
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         config.update(
             {

@@ -1,10 +1,13 @@
 """Loss: the student looks where the teacher looks."""
 
+from typing import Any
+
 import keras
 
 from keras_dskd import ops
 from keras_dskd.losses.of_layers import OfLayers
 from keras_dskd.ops.sharing import detached
+from keras_dskd.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -33,8 +36,12 @@ class AttentionTransfer(OfLayers):
     name = "attention_transfer"
 
     def compute_loss(
-        self, teacher_outputs, student_outputs, sample_weight=None, **kwargs
-    ):
+        self,
+        teacher_outputs: Tensor,
+        student_outputs: Tensor,
+        sample_weight: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         """The loss.
 
         Args:

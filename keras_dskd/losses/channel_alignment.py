@@ -1,11 +1,14 @@
 """Loss: each student channel follows its teacher channel."""
 
+from typing import Any
+
 import keras
 
 from keras_dskd import ops, replicas
 from keras_dskd.losses.of_layers import OfLayers
 from keras_dskd.losses.paired_rows import paired_rows
 from keras_dskd.ops.checks import check_epsilon, check_rows_kind
+from keras_dskd.types import Config, RowsKind, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -46,11 +49,11 @@ class ChannelAlignment(OfLayers):
 
     def __init__(
         self,
-        teacher_layer_name=None,
-        student_layer_name=None,
-        epsilon=1e-5,
-        rows="pooled",
-    ):
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
+        epsilon: float = 1e-5,
+        rows: RowsKind = "pooled",
+    ) -> None:
         check_epsilon(epsilon)
         check_rows_kind(rows)
         super().__init__(teacher_layer_name, student_layer_name)
@@ -59,8 +62,12 @@ class ChannelAlignment(OfLayers):
         self.pools_teacher = rows == "pooled"
 
     def compute_loss(
-        self, teacher_outputs, student_outputs, teacher_mask=None, **kwargs
-    ):
+        self,
+        teacher_outputs: Tensor,
+        student_outputs: Tensor,
+        teacher_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         """The loss.
 
         Args:
@@ -84,7 +91,7 @@ class ChannelAlignment(OfLayers):
             teacher, student, self.epsilon, mask, replicas.current()
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "epsilon": self.epsilon,

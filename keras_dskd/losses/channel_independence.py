@@ -1,11 +1,14 @@
 """Loss: channels that are independent of one another."""
 
+from typing import Any, Literal
+
 import keras
 
 from keras_dskd import ops, replicas
 from keras_dskd.losses.of_layers import OfLayers
 from keras_dskd.ops.checks import check_epsilon, check_weight
 from keras_dskd.ops.sharing import detached, sharing
+from keras_dskd.types import Config, Tensor
 
 TARGETS = ("teacher", "self")
 
@@ -55,12 +58,12 @@ class ChannelIndependence(OfLayers):
 
     def __init__(
         self,
-        teacher_layer_name=None,
-        student_layer_name=None,
-        target="teacher",
-        off_diagonal_weight=0.02,
-        epsilon=1e-5,
-    ):
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
+        target: Literal["teacher", "self"] = "teacher",
+        off_diagonal_weight: float = 0.02,
+        epsilon: float = 1e-5,
+    ) -> None:
         if target not in TARGETS:
             raise ValueError(
                 f"`target` must be one of {TARGETS}. Received: target={target!r}"
@@ -74,8 +77,12 @@ class ChannelIndependence(OfLayers):
         self.epsilon = epsilon
 
     def compute_loss(
-        self, teacher_outputs, student_outputs, teacher_mask=None, **kwargs
-    ):
+        self,
+        teacher_outputs: Tensor,
+        student_outputs: Tensor,
+        teacher_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         """The loss.
 
         Args:
@@ -103,7 +110,7 @@ class ChannelIndependence(OfLayers):
                 *compared
             ) + self.off_diagonal_weight * ops.cross_off_diagonal_energy(*compared)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "target": self.target,

@@ -1,11 +1,14 @@
 """Loss: of all teacher features, a student finds its own sample's."""
 
+from typing import Any
+
 import keras
 
 from keras_dskd import ops
 from keras_dskd.losses.of_layers import OfLayers
 from keras_dskd.losses.paired_rows import paired_rows, whole_batch
 from keras_dskd.ops.checks import check_temperature
+from keras_dskd.types import Config, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -43,21 +46,24 @@ class ContrastiveDistillation(OfLayers):
     pools_teacher = True
 
     def __init__(
-        self, teacher_layer_name=None, student_layer_name=None, temperature=0.2
-    ):
+        self,
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
+        temperature: float = 0.2,
+    ) -> None:
         check_temperature(temperature)
         super().__init__(teacher_layer_name, student_layer_name)
         self.temperature = temperature
 
     def compute_loss(
         self,
-        teacher_outputs,
-        student_outputs,
-        labels=None,
-        sample_weight=None,
-        teacher_mask=None,
-        **kwargs,
-    ):
+        teacher_outputs: Tensor,
+        student_outputs: Tensor,
+        labels: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        teacher_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         """The loss.
 
         Args:
@@ -85,5 +91,5 @@ class ContrastiveDistillation(OfLayers):
             teacher, student, self.temperature, labels, sample_weight, mask
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "temperature": self.temperature}

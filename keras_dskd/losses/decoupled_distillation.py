@@ -1,5 +1,7 @@
 """Loss: soft targets in two parts, each with a weight."""
 
+from typing import Any
+
 import keras
 
 from keras_dskd import ops
@@ -8,6 +10,7 @@ from keras_dskd.losses.of_layers import OfLayers
 from keras_dskd.ops.checks import check_weight
 from keras_dskd.ops.sharing import detached
 from keras_dskd.ops.soft_targets import check_divergence_temperature
+from keras_dskd.types import Config, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -49,14 +52,14 @@ class DecoupledDistillation(OfLayers):
 
     def __init__(
         self,
-        temperature=4.0,
-        target_weight=1.0,
-        non_target_weight=8.0,
-        teacher_layer_name=None,
-        student_layer_name=None,
-        teacher_from_logits=True,
-        student_from_logits=True,
-    ):
+        temperature: float = 4.0,
+        target_weight: float = 1.0,
+        non_target_weight: float = 8.0,
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
+        teacher_from_logits: bool = True,
+        student_from_logits: bool = True,
+    ) -> None:
         check_divergence_temperature(temperature)
         check_weight("target_weight", target_weight)
         check_weight("non_target_weight", non_target_weight)
@@ -67,18 +70,20 @@ class DecoupledDistillation(OfLayers):
         self.teacher_from_logits = teacher_from_logits
         self.student_from_logits = student_from_logits
 
-    def validate_model_compatibility(self, teacher, student):
+    def validate_model_compatibility(
+        self, teacher: keras.Model, student: keras.Model
+    ) -> None:
         """Raises `ValueError` where a model's last layer shows it gives no logits."""
         check_gives_logits(self, teacher, student)
 
     def compute_loss(
         self,
-        teacher_outputs,
-        student_outputs,
-        labels=None,
-        sample_weight=None,
-        **kwargs,
-    ):
+        teacher_outputs: Tensor,
+        student_outputs: Tensor,
+        labels: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         """The loss.
 
         Args:
@@ -97,14 +102,14 @@ class DecoupledDistillation(OfLayers):
         return ops.decoupled_distillation(
             as_logits(detached(teacher_outputs), self.teacher_from_logits),
             as_logits(student_outputs, self.student_from_logits),
-            labels,
+            labels,  # type: ignore[arg-type]  # Without any it says what is missing.
             self.temperature,
             self.target_weight,
             self.non_target_weight,
             sample_weight,
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "temperature": self.temperature,

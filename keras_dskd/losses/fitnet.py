@@ -1,11 +1,14 @@
 """Loss: the student's features regress on the teacher's."""
 
+from typing import Any
+
 import keras
 
 from keras_dskd import ops, replicas
 from keras_dskd.losses.of_layers import OfLayers
 from keras_dskd.losses.paired_rows import paired_rows
 from keras_dskd.ops.checks import check_epsilon, check_rows_kind
+from keras_dskd.types import Config, RowsKind, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -44,11 +47,11 @@ class FitNet(OfLayers):
 
     def __init__(
         self,
-        teacher_layer_name=None,
-        student_layer_name=None,
-        rows="pooled",
-        epsilon=1e-5,
-    ):
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
+        rows: RowsKind = "pooled",
+        epsilon: float = 1e-5,
+    ) -> None:
         check_epsilon(epsilon)
         check_rows_kind(rows)
         super().__init__(teacher_layer_name, student_layer_name)
@@ -57,8 +60,12 @@ class FitNet(OfLayers):
         self.pools_teacher = rows == "pooled"
 
     def compute_loss(
-        self, teacher_outputs, student_outputs, teacher_mask=None, **kwargs
-    ):
+        self,
+        teacher_outputs: Tensor,
+        student_outputs: Tensor,
+        teacher_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         """The loss.
 
         Args:
@@ -82,5 +89,5 @@ class FitNet(OfLayers):
             teacher, student, self.epsilon, mask, replicas.current()
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "rows": self.rows, "epsilon": self.epsilon}

@@ -3,9 +3,10 @@
 import keras
 
 from keras_dskd.model_features import output_activations
+from keras_dskd.types import Tensor
 
 
-def as_logits(outputs, are_logits):
+def as_logits(outputs: Tensor, are_logits: bool) -> Tensor:
     """Logits, or where the outputs are probabilities, their logarithm in float32."""
     if are_logits:
         return outputs
@@ -13,7 +14,11 @@ def as_logits(outputs, are_logits):
     return keras.ops.log(keras.ops.maximum(probabilities, 1e-30))
 
 
-def check_gives_logits(loss, teacher, student):
+def check_gives_logits(
+    loss: keras.distillation.DistillationLoss,
+    teacher: keras.Model,
+    student: keras.Model,
+) -> None:
     """Raises `ValueError` where a model's last layer shows that it gives no logits.
 
     Args:

@@ -1,8 +1,14 @@
 """What the losses have in common: a layer of each model."""
 
+from typing import TYPE_CHECKING
+
 import keras
 
 from keras_dskd.model_features import check_layer_name
+from keras_dskd.types import Config, Nested
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class OfLayers(keras.distillation.DistillationLoss):
@@ -17,7 +23,11 @@ class OfLayers(keras.distillation.DistillationLoss):
         ValueError: If one is neither a string nor `None`.
     """
 
-    def __init__(self, teacher_layer_name=None, student_layer_name=None):
+    def __init__(
+        self,
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
+    ) -> None:
         check_layer_name(teacher_layer_name)
         check_layer_name(student_layer_name)
         # Keras's own Distiller reads the student's layer only where the teacher's
@@ -26,15 +36,17 @@ class OfLayers(keras.distillation.DistillationLoss):
         self.teacher_layer_name = "" if student_alone else teacher_layer_name
         self.student_layer_name = student_layer_name
 
-    def validate_outputs(self, teacher_outputs, student_outputs):
+    def validate_outputs(
+        self, teacher_outputs: Nested, student_outputs: Nested
+    ) -> None:
         """Accepts any pair: `compute_loss` checks what it uses."""
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "teacher_layer_name": self.teacher_layer_name or None,
             "student_layer_name": self.student_layer_name,
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> "Self":
         return cls(**config)

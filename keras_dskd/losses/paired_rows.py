@@ -1,13 +1,17 @@
 """Rows of teacher and student that belong together."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from keras_dskd import ops, replicas
 from keras_dskd.ops.grids import channels_last, mask_of_positions, on_one_grid
 from keras_dskd.ops.sharing import detached
+from keras_dskd.types import RowsKind, Tensor
 
 
-def whole_batch(*parts):
+def whole_batch(*parts: Tensor | None) -> Sequence[Any]:
     """What all replicas of a step hold of each, below one another; see `replicas`.
 
     Args:
@@ -25,7 +29,12 @@ def whole_batch(*parts):
     ]
 
 
-def paired_rows(teacher_feature, student_feature, rows="pooled", teacher_mask=None):
+def paired_rows(
+    teacher_feature: Tensor,
+    student_feature: Tensor,
+    rows: RowsKind = "pooled",
+    teacher_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """The rows of both features, the teacher's detached, and a mask of them.
 
     Args:

@@ -1,11 +1,14 @@
 """Loss: distances and angles between samples are those of the teacher."""
 
+from typing import Any
+
 import keras
 
 from keras_dskd import ops
 from keras_dskd.losses.of_layers import OfLayers
 from keras_dskd.losses.paired_rows import paired_rows, whole_batch
 from keras_dskd.ops.checks import check_weight
+from keras_dskd.types import Config, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -45,11 +48,11 @@ class RelationalDistillation(OfLayers):
 
     def __init__(
         self,
-        teacher_layer_name=None,
-        student_layer_name=None,
-        distance_weight=25.0,
-        angle_weight=50.0,
-    ):
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
+        distance_weight: float = 25.0,
+        angle_weight: float = 50.0,
+    ) -> None:
         check_weight("distance_weight", distance_weight)
         check_weight("angle_weight", angle_weight)
         super().__init__(teacher_layer_name, student_layer_name)
@@ -57,8 +60,12 @@ class RelationalDistillation(OfLayers):
         self.angle_weight = angle_weight
 
     def compute_loss(
-        self, teacher_outputs, student_outputs, teacher_mask=None, **kwargs
-    ):
+        self,
+        teacher_outputs: Tensor,
+        student_outputs: Tensor,
+        teacher_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         """The loss.
 
         Args:
@@ -88,7 +95,7 @@ class RelationalDistillation(OfLayers):
             )
         return keras.ops.convert_to_tensor(loss, "float32")
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "distance_weight": self.distance_weight,

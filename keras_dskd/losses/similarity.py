@@ -1,5 +1,7 @@
 """Losses: samples are as similar to one another as in the teacher."""
 
+from typing import Any
+
 import keras
 
 from keras_dskd import ops
@@ -7,6 +9,7 @@ from keras_dskd.losses.of_layers import OfLayers
 from keras_dskd.losses.paired_rows import paired_rows, whole_batch
 from keras_dskd.ops.checks import check_rows_kind
 from keras_dskd.ops.samples import count_rows
+from keras_dskd.types import Config, RowsKind, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -42,16 +45,23 @@ class SimilarityPreserving(OfLayers):
     pools_teacher = True
 
     def __init__(
-        self, teacher_layer_name=None, student_layer_name=None, rows="flattened"
-    ):
+        self,
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
+        rows: RowsKind = "flattened",
+    ) -> None:
         _check_row_a_sample(rows)
         super().__init__(teacher_layer_name, student_layer_name)
         self.rows = rows
         self.pools_teacher = rows == "pooled"
 
     def compute_loss(
-        self, teacher_outputs, student_outputs, teacher_mask=None, **kwargs
-    ):
+        self,
+        teacher_outputs: Tensor,
+        student_outputs: Tensor,
+        teacher_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         """The loss.
 
         Args:
@@ -70,7 +80,7 @@ class SimilarityPreserving(OfLayers):
         rows = paired_rows(teacher_outputs, student_outputs, self.rows, teacher_mask)
         return ops.similarity_preserving(*whole_batch(*rows))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "rows": self.rows}
 
 
@@ -105,15 +115,24 @@ class CenteredKernelAlignment(OfLayers):
     #: Of the teacher's feature its pooled rows are enough, if they are what is read.
     pools_teacher = True
 
-    def __init__(self, teacher_layer_name=None, student_layer_name=None, rows="pooled"):
+    def __init__(
+        self,
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
+        rows: RowsKind = "pooled",
+    ) -> None:
         _check_row_a_sample(rows)
         super().__init__(teacher_layer_name, student_layer_name)
         self.rows = rows
         self.pools_teacher = rows == "pooled"
 
     def compute_loss(
-        self, teacher_outputs, student_outputs, teacher_mask=None, **kwargs
-    ):
+        self,
+        teacher_outputs: Tensor,
+        student_outputs: Tensor,
+        teacher_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         """The loss.
 
         Args:
@@ -137,11 +156,11 @@ class CenteredKernelAlignment(OfLayers):
             return loss
         return keras.ops.where(count_rows(student, mask) >= 2, loss, 0.0)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "rows": self.rows}
 
 
-def _check_row_a_sample(rows):
+def _check_row_a_sample(rows: RowsKind) -> None:
     check_rows_kind(rows)
     if rows == "positions":
         raise ValueError(

@@ -1,11 +1,14 @@
 """Loss: follow the teacher's softened class distribution."""
 
+from typing import Any
+
 import keras
 
 from keras_dskd import ops
 from keras_dskd.losses.logits import as_logits, check_gives_logits
 from keras_dskd.losses.of_layers import OfLayers
 from keras_dskd.ops.soft_targets import check_divergence_temperature
+from keras_dskd.types import Config, Nested, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -45,23 +48,27 @@ class SoftTargets(OfLayers):
 
     def __init__(
         self,
-        temperature=4.0,
-        teacher_layer_name=None,
-        student_layer_name=None,
-        teacher_from_logits=True,
-        student_from_logits=True,
-    ):
+        temperature: float = 4.0,
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
+        teacher_from_logits: bool = True,
+        student_from_logits: bool = True,
+    ) -> None:
         check_divergence_temperature(temperature)
         self.temperature = temperature
         super().__init__(teacher_layer_name, student_layer_name)
         self.teacher_from_logits = teacher_from_logits
         self.student_from_logits = student_from_logits
 
-    def validate_model_compatibility(self, teacher, student):
+    def validate_model_compatibility(
+        self, teacher: keras.Model, student: keras.Model
+    ) -> None:
         """Raises `ValueError` where a model's last layer shows it gives no logits."""
         check_gives_logits(self, teacher, student)
 
-    def validate_outputs(self, teacher_outputs, student_outputs):
+    def validate_outputs(
+        self, teacher_outputs: Nested, student_outputs: Nested
+    ) -> None:
         """Raises `ValueError` unless both models give the same structure of outputs."""
         try:
             keras.tree.assert_same_structure(teacher_outputs, student_outputs)
@@ -79,8 +86,12 @@ class SoftTargets(OfLayers):
             ) from error
 
     def compute_loss(
-        self, teacher_outputs, student_outputs, sample_weight=None, **kwargs
-    ):
+        self,
+        teacher_outputs: Nested,
+        student_outputs: Nested,
+        sample_weight: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         """The loss.
 
         Args:
@@ -102,7 +113,9 @@ class SoftTargets(OfLayers):
         )
         return sum(keras.tree.flatten(terms))
 
-    def _term(self, teacher, student, sample_weight):
+    def _term(
+        self, teacher: Tensor, student: Tensor, sample_weight: Tensor | None
+    ) -> Tensor:
         teacher = keras.ops.stop_gradient(keras.ops.convert_to_tensor(teacher))
         return ops.soft_targets(
             as_logits(teacher, self.teacher_from_logits),
@@ -111,7 +124,7 @@ class SoftTargets(OfLayers):
             sample_weight,
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "temperature": self.temperature,
             **super().get_config(),

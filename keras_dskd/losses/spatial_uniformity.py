@@ -1,10 +1,13 @@
 """Loss: features spread evenly over the unit sphere."""
 
+from typing import Any
+
 import keras
 
 from keras_dskd import ops, replicas
 from keras_dskd.losses.of_layers import OfLayers
 from keras_dskd.ops.checks import check_rows_kind, check_temperature
+from keras_dskd.types import Config, RowsKind, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -40,7 +43,12 @@ class SpatialUniformity(OfLayers):
     #: The teacher need not run for it.
     reads_teacher = False
 
-    def __init__(self, student_layer_name=None, temperature=2.0, rows="pooled"):
+    def __init__(
+        self,
+        student_layer_name: str | None = None,
+        temperature: float = 2.0,
+        rows: RowsKind = "pooled",
+    ) -> None:
         check_temperature(temperature)
         check_rows_kind(rows)
         super().__init__(None, student_layer_name)
@@ -48,8 +56,12 @@ class SpatialUniformity(OfLayers):
         self.rows = rows
 
     def compute_loss(
-        self, teacher_outputs, student_outputs, teacher_mask=None, **kwargs
-    ):
+        self,
+        teacher_outputs: Tensor | None,
+        student_outputs: Tensor,
+        teacher_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         """The loss.
 
         Args:
@@ -70,7 +82,7 @@ class SpatialUniformity(OfLayers):
             replicas.current(),
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "student_layer_name": self.student_layer_name,
             "temperature": self.temperature,

@@ -5,9 +5,12 @@ from keras import ops
 from keras_dskd.ops.grids import channels_last, on_one_grid
 from keras_dskd.ops.rows import normalize
 from keras_dskd.ops.samples import weighted_mean
+from keras_dskd.types import Tensor
 
 
-def attention_transfer(teacher_map, student_map, sample_weight=None):
+def attention_transfer(
+    teacher_map: Tensor, student_map: Tensor, sample_weight: Tensor | None = None
+) -> Tensor:
     """Squared distance between the attention maps of two feature maps.
 
     Formula: with `Q` the mean over channels of the squared feature map, flattened and
@@ -43,7 +46,7 @@ def attention_transfer(teacher_map, student_map, sample_weight=None):
     return weighted_mean(distances, sample_weight)
 
 
-def _attention(feature_map, name):
+def _attention(feature_map: Tensor, name: str) -> Tensor:
     feature_map = channels_last(feature_map, name)
     # Unit length takes out any scale, and squares of large features would overflow.
     axes = tuple(range(1, len(feature_map.shape)))
@@ -52,5 +55,5 @@ def _attention(feature_map, name):
     return ops.mean(ops.square(feature_map / scale), axis=-1, keepdims=True)
 
 
-def _flat(attention):
+def _flat(attention: Tensor) -> Tensor:
     return normalize(ops.reshape(attention, (ops.shape(attention)[0], -1)))

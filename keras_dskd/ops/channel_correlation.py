@@ -11,9 +11,10 @@ from keras_dskd.ops.checks import (
 from keras_dskd.ops.rows import standardize
 from keras_dskd.ops.samples import count_rows, mean_of_rows, over
 from keras_dskd.ops.sharing import shared
+from keras_dskd.types import Replicas, Tensor
 
 
-def channel_correlation(rows, epsilon=1e-5):
+def channel_correlation(rows: Tensor, epsilon: float = 1e-5) -> Tensor:
     """Correlation of every pair of channels over the rows.
 
     Formula:
@@ -42,8 +43,12 @@ def channel_correlation(rows, epsilon=1e-5):
 
 
 def cross_correlation(
-    teacher_rows, student_rows, epsilon=1e-5, mask=None, replicas=None
-):
+    teacher_rows: Tensor,
+    student_rows: Tensor,
+    epsilon: float = 1e-5,
+    mask: Tensor | None = None,
+    replicas: Replicas | None = None,
+) -> Tensor:
     """Correlation of every teacher channel with every student channel.
 
     Formula:
@@ -83,7 +88,9 @@ def cross_correlation(
     )
 
 
-def off_diagonal_energy(rows, epsilon=1e-5, replicas=None):
+def off_diagonal_energy(
+    rows: Tensor, epsilon: float = 1e-5, replicas: Replicas | None = None
+) -> Tensor:
     """Mean squared correlation between different channels.
 
     Formula:
@@ -116,8 +123,12 @@ def off_diagonal_energy(rows, epsilon=1e-5, replicas=None):
 
 
 def channel_alignment(
-    teacher_rows, student_rows, epsilon=1e-5, mask=None, replicas=None
-):
+    teacher_rows: Tensor,
+    student_rows: Tensor,
+    epsilon: float = 1e-5,
+    mask: Tensor | None = None,
+    replicas: Replicas | None = None,
+) -> Tensor:
     """How far each student channel is from following its teacher channel.
 
     Formula:
@@ -161,8 +172,12 @@ def channel_alignment(
 
 
 def cross_off_diagonal_energy(
-    teacher_rows, student_rows, epsilon=1e-5, mask=None, replicas=None
-):
+    teacher_rows: Tensor,
+    student_rows: Tensor,
+    epsilon: float = 1e-5,
+    mask: Tensor | None = None,
+    replicas: Replicas | None = None,
+) -> Tensor:
     """Squared correlation between different teacher and student channels.
 
     Formula:
@@ -201,12 +216,22 @@ def cross_off_diagonal_energy(
     return _off_diagonal_sum(z_teacher, z_student, mask, replicas) / z_student.shape[1]
 
 
-def _mean_product(left, right, mask=None, replicas=None):
+def _mean_product(
+    left: Tensor,
+    right: Tensor,
+    mask: Tensor | None = None,
+    replicas: Replicas | None = None,
+) -> Tensor:
     n = ops.maximum(count_rows(left, mask, replicas), 1.0)
     return over(replicas, ops.matmul(ops.transpose(left), right)) / n
 
 
-def _off_diagonal_sum(left, right, mask=None, replicas=None):
+def _off_diagonal_sum(
+    left: Tensor,
+    right: Tensor,
+    mask: Tensor | None = None,
+    replicas: Replicas | None = None,
+) -> Tensor:
     """`Σ_{i≠j} C_ij²` with `C = leftᵀ right / n`, for rows `(n, c)` both.
 
     Of the products of channels `(c, c)` and of rows `(n, n)` the smaller is made:
@@ -214,12 +239,12 @@ def _off_diagonal_sum(left, right, mask=None, replicas=None):
     summed, since nobody holds all rows.
     """
 
-    def by_channels():
+    def by_channels() -> Tensor:
         products = _mean_product(left, right, mask, replicas)  # (c, c)
         off_diagonal = 1.0 - ops.eye(channels, dtype="float32")
         return ops.sum(ops.square(products) * off_diagonal)
 
-    def by_rows():
+    def by_rows() -> Tensor:
         n = ops.maximum(count_rows(left, mask), 1.0)
         # Divided before they are squared: sums of many channels grow large.
         of_left = _row_products(left) / n
@@ -240,5 +265,5 @@ def _off_diagonal_sum(left, right, mask=None, replicas=None):
 
 
 @shared
-def _row_products(rows):
+def _row_products(rows: Tensor) -> Tensor:
     return ops.matmul(rows, ops.transpose(rows))  # (n, n)

@@ -2,21 +2,24 @@
 
 import math
 import numbers
+from typing import TypeGuard
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_dskd.types import Nested, Replicas, Tensor
+
 ROWS = ("pooled", "flattened", "positions")
 
 
-def check_rows_kind(rows):
+def check_rows_kind(rows: object) -> None:
     """Raises `ValueError` unless `rows` names a way to make rows."""
     if rows not in ROWS:
         raise ValueError(f"`rows` must be one of {ROWS}. Received: rows={rows!r}")
 
 
-def check_temperature(temperature):
+def check_temperature(temperature: object) -> None:
     """Raises `ValueError` unless `temperature` is positive and finite."""
     if not is_number(temperature) or not 0 < temperature < math.inf:
         raise ValueError(
@@ -30,24 +33,24 @@ def check_temperature(temperature):
         )
 
 
-def check_epsilon(epsilon):
+def check_epsilon(epsilon: object) -> None:
     """Raises `ValueError` unless `epsilon` is a positive, finite number."""
     if not is_number(epsilon) or not 0 < epsilon < math.inf:
         raise ValueError(f"`epsilon` must be > 0. Received: epsilon={epsilon!r}")
 
 
-def check_weight(name, weight):
+def check_weight(name: str, weight: object) -> None:
     """Raises `ValueError` unless `weight` is a number that float32 holds, and >= 0."""
     if not is_number(weight) or not 0 <= weight <= 3e38:
         raise ValueError(f"`{name}` must be >= 0. Received: {name}={weight}")
 
 
-def is_number(value):
+def is_number(value: object) -> TypeGuard[float]:
     """Whether it is a real number, and no bool."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def as_floats(values, name="rows"):
+def as_floats(values: Nested, name: str = "rows") -> Tensor:
     """A tensor of float32.
 
     Raises:
@@ -72,12 +75,14 @@ def as_floats(values, name="rows"):
     return ops.cast(tensor, "float32")
 
 
-def _told(values):
+def _told(values: object) -> str:
     dtype = getattr(values, "dtype", None)
     return type(values).__name__ + (f" of dtype {dtype}" if dtype is not None else "")
 
 
-def check_rows(rows, name="rows", replicas=None):
+def check_rows(
+    rows: Tensor, name: str = "rows", replicas: Replicas | None = None
+) -> None:
     """Raises `ValueError` unless `rows` has rank 2 and at least two rows.
 
     A batch size that is unknown until run time (`None`, in a TensorFlow graph, or where
@@ -97,7 +102,7 @@ def check_rows(rows, name="rows", replicas=None):
         )
 
 
-def check_rank(rows, name="rows"):
+def check_rank(rows: Tensor, name: str = "rows") -> None:
     """Raises `ValueError` unless `rows` has rank 2."""
     if len(rows.shape) != 2:
         raise ValueError(
@@ -107,7 +112,7 @@ def check_rank(rows, name="rows"):
         )
 
 
-def check_not_empty(rows, replicas=None):
+def check_not_empty(rows: Tensor, replicas: Replicas | None = None) -> None:
     """Raises `ValueError` unless there are rows `(n, c)`, one on some replica."""
     check_rank(rows)
     if 0 in tuple(rows.shape[0 if replicas is None else 1 :]):
@@ -117,7 +122,9 @@ def check_not_empty(rows, replicas=None):
         )
 
 
-def check_paired_rows(teacher_rows, student_rows, replicas=None):
+def check_paired_rows(
+    teacher_rows: Tensor, student_rows: Tensor, replicas: Replicas | None = None
+) -> None:
     """Raises `ValueError` unless both are rows of the same samples."""
     check_rows(teacher_rows, "teacher_rows", replicas)
     check_rows(student_rows, "student_rows", replicas)
@@ -130,7 +137,7 @@ def check_paired_rows(teacher_rows, student_rows, replicas=None):
         )
 
 
-def check_same_width(teacher_rows, student_rows):
+def check_same_width(teacher_rows: Tensor, student_rows: Tensor) -> None:
     """Raises `ValueError` unless both have the same number of channels."""
     if teacher_rows.shape[-1] != student_rows.shape[-1]:
         raise ValueError(

@@ -11,19 +11,20 @@ from keras_dskd.ops.checks import (
 from keras_dskd.ops.labels import class_numbers
 from keras_dskd.ops.rows import normalize
 from keras_dskd.ops.samples import keep_rows, weighted_mean
+from keras_dskd.types import Tensor
 
 # Less than any logit, and still a number: exp gives 0, and no gradient.
 _NEVER = -1e30
 
 
 def contrastive_distillation(
-    teacher_rows,
-    student_rows,
-    temperature=0.2,
-    labels=None,
-    sample_weight=None,
-    mask=None,
-):
+    teacher_rows: Tensor,
+    student_rows: Tensor,
+    temperature: float = 0.2,
+    labels: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
     """Cross-entropy of finding a sample's teacher feature among the batch's.
 
     Formula: with `u` the rows scaled to unit length, and `N_i` the samples of other

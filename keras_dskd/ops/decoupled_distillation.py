@@ -10,20 +10,21 @@ from keras_dskd.ops.soft_targets import (
     check_logits,
     relative_entropy,
 )
+from keras_dskd.types import Tensor
 
 # Less than any logit, and still a number: exp gives 0, and no gradient.
 _NEVER = -1e30
 
 
 def decoupled_distillation(
-    teacher_logits,
-    student_logits,
-    labels,
-    temperature=4.0,
-    target_weight=1.0,
-    non_target_weight=8.0,
-    sample_weight=None,
-):
+    teacher_logits: Tensor,
+    student_logits: Tensor,
+    labels: Tensor,
+    temperature: float = 4.0,
+    target_weight: float = 1.0,
+    non_target_weight: float = 8.0,
+    sample_weight: Tensor | None = None,
+) -> Tensor:
     """Soft targets, with the true class and the others compared apart.
 
     Formula: with `p` and `q` the softened distributions of teacher and student, `y`

@@ -3,9 +3,10 @@
 from keras import ops
 
 from keras_dskd.ops.checks import as_floats, check_rows
+from keras_dskd.types import Tensor
 
 
-def effective_rank(rows):
+def effective_rank(rows: Tensor) -> Tensor:
     """Smooth rank of the rows: the exponential of the entropy of singular values.
 
     Formula:
@@ -43,7 +44,7 @@ def effective_rank(rows):
     return ops.where(is_finite, ops.exp(-ops.sum(p * ops.log(p))), float("nan"))
 
 
-def centered_effective_rank(rows):
+def centered_effective_rank(rows: Tensor) -> Tensor:
     """`effective_rank` of the rows with their mean taken off.
 
     Args:

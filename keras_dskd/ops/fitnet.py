@@ -5,11 +5,16 @@ from keras import ops
 from keras_dskd.ops.checks import as_floats, check_paired_rows, check_same_width
 from keras_dskd.ops.rows import standardize
 from keras_dskd.ops.samples import count_rows, mean_of_rows
+from keras_dskd.types import Replicas, Tensor
 
 
 def standardized_distance(
-    teacher_rows, student_rows, epsilon=1e-5, mask=None, replicas=None
-):
+    teacher_rows: Tensor,
+    student_rows: Tensor,
+    epsilon: float = 1e-5,
+    mask: Tensor | None = None,
+    replicas: Replicas | None = None,
+) -> Tensor:
     """Mean squared difference between features, each channel standardised.
 
     Formula: with `z` the rows standardised per channel,

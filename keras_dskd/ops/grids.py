@@ -4,9 +4,10 @@ from keras import ops
 
 from keras_dskd.ops.checks import as_floats
 from keras_dskd.ops.rows import channel_axis
+from keras_dskd.types import Tensor
 
 
-def channels_last(feature, name="feature"):
+def channels_last(feature: Tensor, name: str = "feature") -> Tensor:
     """A feature map as float32 with its channels on the last axis.
 
     Args:
@@ -29,7 +30,7 @@ def channels_last(feature, name="feature"):
     return ops.moveaxis(feature, channel_axis(len(shape)), -1)
 
 
-def on_one_grid(teacher_map, student_map):
+def on_one_grid(teacher_map: Tensor, student_map: Tensor) -> tuple[Tensor, Tensor]:
     """Both feature maps with the same positions.
 
     The finer one is averaged over blocks of its positions, along each axis for
@@ -61,7 +62,7 @@ def on_one_grid(teacher_map, student_map):
     return _block_means(teacher_map, coarse), _block_means(student_map, coarse)
 
 
-def mask_of_positions(mask, feature):
+def mask_of_positions(mask: Tensor | None, feature: Tensor) -> Tensor | None:
     """A mask of samples `(n,)` as one of the positions of a channels-last feature."""
     if mask is None:
         return None
@@ -70,7 +71,7 @@ def mask_of_positions(mask, feature):
     return ops.reshape(ops.logical_and(there, mask), (-1,))
 
 
-def _block_means(feature, coarse):
+def _block_means(feature: Tensor, coarse: tuple[int, ...]) -> Tensor:
     fine = tuple(feature.shape)[1:-1]
     if fine == coarse:
         return feature

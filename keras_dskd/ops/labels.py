@@ -2,8 +2,10 @@
 
 from keras import ops
 
+from keras_dskd.types import Nested, Tensor
 
-def class_numbers(labels, rank=1):
+
+def class_numbers(labels: Nested, rank: int = 1) -> Tensor:
     """The number of the class of each sample.
 
     Args:

@@ -5,9 +5,12 @@ from keras import ops
 from keras_dskd.ops.checks import as_floats, check_paired_rows
 from keras_dskd.ops.rows import normalize
 from keras_dskd.ops.samples import keep_rows
+from keras_dskd.types import Tensor
 
 
-def relational_distance(teacher_rows, student_rows, mask=None):
+def relational_distance(
+    teacher_rows: Tensor, student_rows: Tensor, mask: Tensor | None = None
+) -> Tensor:
     """How differently two models place samples far from one another.
 
     Formula: with `d` the distances between rows, divided by their mean, and `h` the
@@ -44,7 +47,9 @@ def relational_distance(teacher_rows, student_rows, mask=None):
     return _mean(_huber(teacher - student), pairs)
 
 
-def relational_angle(teacher_rows, student_rows, mask=None):
+def relational_angle(
+    teacher_rows: Tensor, student_rows: Tensor, mask: Tensor | None = None
+) -> Tensor:
     """How differently two models see the angles that three samples form.
 
     Formula: with `a_ijk` the cosine of the angle at row j between rows i and k, and
@@ -89,14 +94,14 @@ def relational_angle(teacher_rows, student_rows, mask=None):
     return _mean(_huber(teacher - student), triplets)
 
 
-def _checked(teacher_rows, student_rows):
+def _checked(teacher_rows: Tensor, student_rows: Tensor) -> tuple[Tensor, Tensor]:
     teacher_rows = as_floats(teacher_rows, "teacher_rows")
     student_rows = as_floats(student_rows, "student_rows")
     check_paired_rows(teacher_rows, student_rows)
     return teacher_rows, student_rows
 
 
-def _distinct_pairs(rows, mask):
+def _distinct_pairs(rows: Tensor, mask: Tensor | None) -> Tensor:
     there = ops.ones_like(rows[:, 0])
     if mask is not None:
         there = ops.cast(mask, "float32")
@@ -105,7 +110,7 @@ def _distinct_pairs(rows, mask):
     return distinct * there[:, None] * there[None, :]
 
 
-def _relative_distances(rows, pairs):
+def _relative_distances(rows: Tensor, pairs: Tensor) -> Tensor:
     rows = _less_their_scale(rows)
     differences = rows[:, None, :] - rows[None, :, :]  # (n, n, c)
     squares = ops.sum(ops.square(differences), axis=-1)
@@ -116,7 +121,7 @@ def _relative_distances(rows, pairs):
     return distances / ops.where(ops.equal(mean, 0.0), 1.0, mean)
 
 
-def _cosines(rows):
+def _cosines(rows: Tensor) -> Tensor:
     rows = _less_their_scale(rows)
     differences = rows[None, :, :] - rows[:, None, :]  # (n, n, c): from j to i
     shape = ops.shape(differences)
@@ -124,16 +129,16 @@ def _cosines(rows):
     return ops.matmul(units, ops.transpose(units, (0, 2, 1)))  # (n, n, n)
 
 
-def _less_their_scale(rows):
+def _less_their_scale(rows: Tensor) -> Tensor:
     # Which changes neither relative distances nor angles; squares would overflow.
     largest = ops.max(ops.abs(rows))
     return rows / ops.stop_gradient(ops.where(ops.equal(largest, 0.0), 1.0, largest))
 
 
-def _huber(difference):
+def _huber(difference: Tensor) -> Tensor:
     size = ops.abs(difference)
     return ops.where(size <= 1.0, 0.5 * ops.square(difference), size - 0.5)
 
 
-def _mean(values, counted):
+def _mean(values: Tensor, counted: Tensor) -> Tensor:
     return ops.sum(values * counted) / ops.maximum(ops.sum(counted), 1.0)

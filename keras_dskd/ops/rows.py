@@ -11,10 +11,13 @@ from keras_dskd.ops.checks import (
 )
 from keras_dskd.ops.samples import keep_rows, mean_of_rows
 from keras_dskd.ops.sharing import shared
+from keras_dskd.types import Replicas, RowsKind, Tensor
 
 
 @shared
-def rows(feature, rows="pooled", data_format=None):
+def rows(
+    feature: Tensor, rows: RowsKind = "pooled", data_format: str | None = None
+) -> Tensor:
     """Turns a feature into float32 rows.
 
     Args:
@@ -61,7 +64,7 @@ def rows(feature, rows="pooled", data_format=None):
     if rows == "pooled":
         return ops.mean(feature, axis=tuple(range(1, rank - 1)))  # (n, c)
     if rows == "flattened":
-        size = 1
+        size: int | None = 1
         for length in feature.shape[1:]:
             size = None if None in (size, length) else size * length
         if size is None:
@@ -73,7 +76,7 @@ def rows(feature, rows="pooled", data_format=None):
     return ops.reshape(feature, (-1, feature.shape[-1]))  # (n * positions, c)
 
 
-def channel_axis(rank, data_format=None):
+def channel_axis(rank: int, data_format: str | None = None) -> int:
     """Which axis of a feature map of that rank holds the channels. See `rows`."""
     data_format = data_format or keras.config.image_data_format()
     if data_format not in ("channels_last", "channels_first"):
@@ -85,7 +88,12 @@ def channel_axis(rank, data_format=None):
 
 
 @shared
-def standardize(rows, epsilon=1e-5, mask=None, replicas=None):
+def standardize(
+    rows: Tensor,
+    epsilon: float = 1e-5,
+    mask: Tensor | None = None,
+    replicas: Replicas | None = None,
+) -> Tensor:
     """Standardises each channel over the rows.
 
     Formula:
@@ -126,11 +134,13 @@ def standardize(rows, epsilon=1e-5, mask=None, replicas=None):
     return centred * ops.rsqrt(variance + epsilon / scale / scale)
 
 
-def _largest(rows):
+def _largest(rows: Tensor) -> Tensor:
     return ops.max(rows, axis=0, keepdims=True, initial=1.0)
 
 
-def centre(rows, mask=None, replicas=None):
+def centre(
+    rows: Tensor, mask: Tensor | None = None, replicas: Replicas | None = None
+) -> Tensor:
     """Each channel less its mean over the rows; arguments as in `standardize`."""
     # The mean of equal numbers can miss them by a rounding, which would be taken for a
     # spread. Less one of them, a constant channel is exactly 0.
@@ -145,7 +155,7 @@ def centre(rows, mask=None, replicas=None):
 
 
 @shared
-def normalize(rows):
+def normalize(rows: Tensor) -> Tensor:
     """Scales each row to unit L2 length; a row of zeros stays zero.
 
     Args:

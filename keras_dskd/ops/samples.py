@@ -3,9 +3,10 @@
 from keras import ops
 
 from keras_dskd.ops.checks import as_floats
+from keras_dskd.types import Replicas, Tensor
 
 
-def keep_rows(values, mask):
+def keep_rows(values: Tensor, mask: Tensor | None) -> Tensor:
     """Sets to 0 what belongs to rows that are not there, even where it is NaN.
 
     Args:
@@ -30,7 +31,9 @@ def keep_rows(values, mask):
     return ops.where(ops.cast(mask, "bool"), values, ops.zeros_like(values))
 
 
-def count_rows(rows, mask=None, replicas=None):
+def count_rows(
+    rows: Tensor, mask: Tensor | None = None, replicas: Replicas | None = None
+) -> Tensor:
     """Number of rows, or of those that the mask keeps: a float32 scalar."""
     if mask is None:
         count = ops.cast(ops.shape(rows)[0], "float32")
@@ -39,7 +42,9 @@ def count_rows(rows, mask=None, replicas=None):
     return over(replicas, count)
 
 
-def mean_of_rows(rows, mask=None, replicas=None):
+def mean_of_rows(
+    rows: Tensor, mask: Tensor | None = None, replicas: Replicas | None = None
+) -> Tensor:
     """Mean over the rows that the mask keeps, `(1, c)`; 0 where it keeps none."""
     if mask is None and replicas is None:
         return ops.mean(rows, axis=0, keepdims=True)
@@ -51,7 +56,7 @@ def mean_of_rows(rows, mask=None, replicas=None):
     return total / ops.maximum(count, 1.0)
 
 
-def over(replicas, part):
+def over(replicas: Replicas | None, part: Tensor) -> Tensor:
     """The sum of the parts that replicas hold, on each of them.
 
     Args:
@@ -65,7 +70,7 @@ def over(replicas, part):
     return part if replicas is None else replicas.sum(part)
 
 
-def weighted_mean(values, sample_weight=None):
+def weighted_mean(values: Tensor, sample_weight: Tensor | None = None) -> Tensor:
     """Mean of values, each times its sample's weight.
 
     Formula:

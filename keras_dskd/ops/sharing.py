@@ -9,15 +9,21 @@ import functools
 import inspect
 import numbers
 import threading
+from collections.abc import Callable, Hashable, Iterator
+from typing import ParamSpec
 
 import keras
 from keras import ops
+
+from keras_dskd.types import Tensor
+
+Given = ParamSpec("Given")
 
 _here = threading.local()
 
 
 @contextlib.contextmanager
-def sharing():
+def sharing() -> Iterator[None]:
     """A context in which functions marked as `shared` run once for equal arguments.
 
     On torch, that is; elsewhere it does nothing. Within another one it adds nothing:
@@ -33,7 +39,7 @@ def sharing():
         _here.made = None
 
 
-def shared(function):
+def shared(function: Callable[Given, Tensor]) -> Callable[Given, Tensor]:
     """Decorator of a pure function whose result a `sharing` context keeps.
 
     Tensors are equal if they are one object, plain arguments if they are equal. What
@@ -43,7 +49,7 @@ def shared(function):
     signature = inspect.signature(function)
 
     @functools.wraps(function)
-    def once(*args, **kwargs):
+    def once(*args: Given.args, **kwargs: Given.kwargs) -> Tensor:
         made = getattr(_here, "made", None)
         if made is None:
             return function(*args, **kwargs)
@@ -62,16 +68,16 @@ def shared(function):
 
 
 @shared
-def detached(tensor):
+def detached(tensor: Tensor) -> Tensor:
     """The tensor, through which no gradient flows. An array passes: it has none."""
     return ops.stop_gradient(tensor) if ops.is_tensor(tensor) else tensor
 
 
-def _has_gradient(value):
+def _has_gradient(value: object) -> bool:
     return getattr(value, "requires_grad", False)
 
 
-def _key(argument):
+def _key(argument: object) -> tuple[type, Hashable] | int:
     if argument is None or isinstance(argument, (str, numbers.Number)):
         return type(argument), argument
     return id(argument)

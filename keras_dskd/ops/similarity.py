@@ -5,9 +5,12 @@ from keras import ops
 from keras_dskd.ops.checks import as_floats, check_paired_rows
 from keras_dskd.ops.rows import centre, normalize
 from keras_dskd.ops.samples import count_rows, keep_rows
+from keras_dskd.types import Tensor
 
 
-def similarity_preserving(teacher_rows, student_rows, mask=None):
+def similarity_preserving(
+    teacher_rows: Tensor, student_rows: Tensor, mask: Tensor | None = None
+) -> Tensor:
     """Squared distance between the similarities of samples in two models.
 
     Formula: with `G` the products of all pairs of rows, `x xᵀ (n, n)`, each of its rows
@@ -44,7 +47,9 @@ def similarity_preserving(teacher_rows, student_rows, mask=None):
     return ops.where(count >= 2, squares / ops.square(ops.maximum(count, 1.0)), 0.0)
 
 
-def centered_kernel_alignment(teacher_rows, student_rows, mask=None):
+def centered_kernel_alignment(
+    teacher_rows: Tensor, student_rows: Tensor, mask: Tensor | None = None
+) -> Tensor:
     """Similarity of two representations, whatever their widths, scales and rotations.
 
     Formula: with `x` centred per channel and `K = x xᵀ (n, n)`,
@@ -82,14 +87,14 @@ def centered_kernel_alignment(teacher_rows, student_rows, mask=None):
     return ops.sum(teacher * student)
 
 
-def _checked(teacher_rows, student_rows):
+def _checked(teacher_rows: Tensor, student_rows: Tensor) -> tuple[Tensor, Tensor]:
     teacher_rows = as_floats(teacher_rows, "teacher_rows")
     student_rows = as_floats(student_rows, "student_rows")
     check_paired_rows(teacher_rows, student_rows)
     return teacher_rows, student_rows
 
 
-def _products(rows):
+def _products(rows: Tensor) -> Tensor:
     # Unit length takes out any scale, and products of large features would overflow.
     largest = ops.max(ops.abs(rows))
     rows = rows / ops.stop_gradient(ops.where(ops.equal(largest, 0.0), 1.0, largest))

@@ -4,12 +4,18 @@ from keras import ops
 
 from keras_dskd.ops.checks import as_floats, check_temperature
 from keras_dskd.ops.samples import weighted_mean
+from keras_dskd.types import Tensor
 
 #: Beyond, rounding would show in the third digit.
 MAX_TEMPERATURE = 1000
 
 
-def soft_targets(teacher_logits, student_logits, temperature=4.0, sample_weight=None):
+def soft_targets(
+    teacher_logits: Tensor,
+    student_logits: Tensor,
+    temperature: float = 4.0,
+    sample_weight: Tensor | None = None,
+) -> Tensor:
     """Divergence of the student's softened class distribution from the teacher's.
 
     Formula:
@@ -50,7 +56,7 @@ def soft_targets(teacher_logits, student_logits, temperature=4.0, sample_weight=
     return temperature**2 * weighted_mean(divergence, sample_weight)
 
 
-def relative_entropy(teacher, student):
+def relative_entropy(teacher: Tensor, student: Tensor) -> Tensor:
     """`KL(p || q)` over the last axis, from log-probabilities `(..., classes)`."""
     # Σ p (d + exp(-d) - 1) is Σ p d, since p and q both sum to 1, and where the
     # temperature makes d small it loses nothing to rounding.
@@ -66,7 +72,7 @@ def relative_entropy(teacher, student):
     )
 
 
-def check_divergence_temperature(temperature):
+def check_divergence_temperature(temperature: float) -> None:
     """Raises `ValueError` unless float32 shows differences at that temperature."""
     check_temperature(temperature)
     if temperature > MAX_TEMPERATURE:
@@ -76,7 +82,7 @@ def check_divergence_temperature(temperature):
         )
 
 
-def check_logits(teacher_logits, student_logits):
+def check_logits(teacher_logits: Tensor, student_logits: Tensor) -> None:
     """Raises `ValueError` unless both hold logits over the same classes."""
     shapes = tuple(teacher_logits.shape), tuple(student_logits.shape)
     received = f"teacher_logits.shape={shapes[0]}, student_logits.shape={shapes[1]}"

@@ -1,10 +1,14 @@
 """How evenly rows spread over the unit sphere."""
 
+from collections.abc import Callable
+from typing import Any, NoReturn
+
 from keras import ops
 
 from keras_dskd.ops.checks import as_floats, check_rows, check_temperature
 from keras_dskd.ops.rows import normalize
 from keras_dskd.ops.samples import over
+from keras_dskd.types import Replicas, Tensor
 
 # What bounds the memory: a block is of so many pairs of rows, for a processor's cache,
 # but of no fewer rows than make a product worth its while.
@@ -15,7 +19,9 @@ ROWS_AT_LEAST = 128
 _PLAIN_BELOW = 15.0
 
 
-def spatial_uniformity(rows, temperature=2.0, replicas=None):
+def spatial_uniformity(
+    rows: Tensor, temperature: float = 2.0, replicas: Replicas | None = None
+) -> Tensor:
     """Logarithm of the mean Gaussian potential between rows on the unit sphere.
 
     Formula:
@@ -55,10 +61,10 @@ def spatial_uniformity(rows, temperature=2.0, replicas=None):
     temperature = float(temperature)
 
     @ops.custom_gradient
-    def log_mean_potential(unit):
+    def log_mean_potential(unit: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
         value, gradient = _value_and_gradient(unit, temperature, replicas)
 
-        def backward(*args, upstream=None):
+        def backward(*args: Tensor, upstream: Tensor | None = None) -> Tensor:
             source = unit
             if upstream is None:
                 (upstream,) = args
@@ -72,10 +78,12 @@ def spatial_uniformity(rows, temperature=2.0, replicas=None):
 
 
 @ops.custom_gradient
-def _not_differentiable(source, gradient):
+def _not_differentiable(
+    source: Tensor, gradient: Tensor
+) -> tuple[Tensor, Callable[..., NoReturn]]:
     """The gradient, known to come from `source`, to say so if that is asked for."""
 
-    def refuse(*args, upstream=None):
+    def refuse(*args: Tensor, upstream: Tensor | None = None) -> NoReturn:
         raise NotImplementedError(
             "`spatial_uniformity` has a first derivative only. For second ones, write "
             "the formula in its docstring with `keras.ops`."
@@ -84,7 +92,9 @@ def _not_differentiable(source, gradient):
     return gradient, refuse
 
 
-def _value_and_gradient(unit, temperature, replicas=None):
+def _value_and_gradient(
+    unit: Tensor, temperature: float, replicas: Replicas | None = None
+) -> tuple[Tensor, Tensor]:
     """Value and gradient with respect to `unit`, `(n, c)`, in one pass.
 
     With `E_ij = exp(-t ||u_i - u_j||²)` for i ≠ j and `S` the sum of all, the gradient
@@ -107,7 +117,7 @@ def _value_and_gradient(unit, temperature, replicas=None):
     summed = ops.concatenate([unit, ones], axis=1)
     everyone = ops.arange(n, dtype="int32")[None, :]
 
-    def of_block(index):
+    def of_block(index: Tensor) -> Tensor:
         if replicas is not None:  # One without rows begins where all rows end.
             index = ops.minimum(index + start, n - 1)
         exponents = ops.matmul(ops.take(left, index, axis=0), right)  # (block, n)
@@ -142,11 +152,11 @@ def _value_and_gradient(unit, temperature, replicas=None):
     )
 
 
-def _length(rows):
+def _length(rows: Tensor) -> Any:
     return rows.shape[0] if rows.shape[0] is not None else ops.shape(rows)[0]
 
 
-def _over_blocks(function, n, others):
+def _over_blocks(function: Callable[[Tensor], Tensor], n: Any, others: Any) -> Tensor:
     """Applies a function of row indices to blocks of rows: `(n, ...)`.
 
     Args:

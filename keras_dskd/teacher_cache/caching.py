@@ -2,17 +2,21 @@
 
 import itertools
 import os
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_dskd import arrays
-from keras_dskd.model_features import dtype_policies
+from keras_dskd.model_features import FeatureModel, dtype_policies
 from keras_dskd.saving import fingerprint
 from keras_dskd.teacher_cache import feature_files, input_rows, shards
 from keras_dskd.teacher_cache import manifest as manifests
 from keras_dskd.teacher_cache.feature_files import size_text
 from keras_dskd.teacher_cache.storage import Storage
+from keras_dskd.types import Config, FilePath, Nested, Shard
 
 # What is in memory at once: features of so many bytes, or one batch.
 _CHUNK_BYTES = 2**26
@@ -20,15 +24,15 @@ _CHUNK_BATCHES = 64
 
 
 def cache(
-    model,
-    x,
-    path=None,
-    batch_size=32,
-    dtype=None,
-    verify=True,
-    verbose="auto",
-    shard=None,
-):
+    model: FeatureModel,
+    x: Nested,
+    path: FilePath | None = None,
+    batch_size: int = 32,
+    dtype: str | None = None,
+    verify: bool = True,
+    verbose: int | Literal["auto"] = "auto",
+    shard: Shard | None = None,
+) -> dict[str, Nested]:
     """Features of a teacher; see `Distiller.cache_teacher`.
 
     Args:
@@ -67,7 +71,9 @@ def cache(
     return run.in_memory(inputs) if path is None else run.on_disk(inputs, path, verify)
 
 
-def open_teacher_cache(path, verify=True, shard=None):
+def open_teacher_cache(
+    path: FilePath, verify: bool = True, shard: Shard | None = None
+) -> dict[str, Nested]:
     """Opens what `Distiller.cache_teacher` wrote, without distiller or teacher.
 
     Args:
@@ -97,8 +103,8 @@ def open_teacher_cache(path, verify=True, shard=None):
     return _open(path, manifest, verify)
 
 
-def _open(path, manifest, verify):
-    def mapped(entry):
+def _open(path: str, manifest: Config, verify: bool) -> dict[str, Nested]:
+    def mapped(entry: Config) -> NDArray[Any]:
         file = feature_files.FeatureFile(path, entry)
         file.check(manifest["finished_rows"], contents=verify)
         return file.mapped()
@@ -107,18 +113,24 @@ def _open(path, manifest, verify):
     return {name: features[name] for name in manifest["layers"]}
 
 
-def _is_finished(manifest):
+def _is_finished(manifest: Config) -> bool:
     return manifest["finished_rows"] == manifest["data"]["samples"]
 
 
 class _Run:
-    def __init__(self, model, batch_size, dtype, verbose):
+    def __init__(
+        self,
+        model: FeatureModel,
+        batch_size: int,
+        dtype: str | None,
+        verbose: int | Literal["auto"],
+    ) -> None:
         self.model = model
         self.batch_size = batch_size
         self.verbose = 1 if verbose == "auto" else verbose
         self.storage = Storage(dtype)
 
-    def all_at_once(self, x):
+    def all_at_once(self, x: Nested) -> dict[str, Nested]:
         features = self.storage.cast(
             self.model.predict(x, batch_size=self.batch_size, verbose=self.verbose),
             self.model.names,
@@ -126,10 +138,10 @@ class _Run:
         self._say_costs()
         return features
 
-    def in_memory(self, inputs):
-        cached = None
+    def in_memory(self, inputs: input_rows.Inputs) -> dict[str, Nested]:
+        cached: dict[str, Nested] = {}
         for start, features in self._chunks(inputs, 0):
-            if cached is None:
+            if not cached:
                 cached = keras.tree.map_structure(
                     lambda chunk: np.empty(
                         (inputs.samples, *chunk.shape[1:]), chunk.dtype
@@ -145,7 +157,9 @@ class _Run:
         self._say_costs()
         return cached
 
-    def on_disk(self, inputs, path, verify):
+    def on_disk(
+        self, inputs: input_rows.Inputs, path: FilePath, verify: bool
+    ) -> dict[str, Nested]:
         path = os.fspath(path)
         wanted = {
             "format": manifests.FORMAT,
@@ -173,7 +187,7 @@ class _Run:
             print(f'Teacher cache: "{path}", {inputs.samples:,} samples, finished.')
         return _open(path, manifest, verify)
 
-    def _write(self, inputs, path, manifest):
+    def _write(self, inputs: input_rows.Inputs, path: str, manifest: Config) -> None:
         writer = None
         self.storage.rounding = manifest["rounding"]
         try:
@@ -196,7 +210,9 @@ class _Run:
                 writer.close()
         self._say_costs()
 
-    def _chunks(self, inputs, start):
+    def _chunks(
+        self, inputs: input_rows.Inputs, start: int
+    ) -> Iterator[tuple[int, dict[str, Nested]]]:
         """The features from a row on, as `(row, features)`, some batches at once."""
         batch_size = inputs.batch_size or self.batch_size
         first, batches = start, 1
@@ -207,7 +223,7 @@ class _Run:
             x = inputs.rows(start, min(start + batches * batch_size, inputs.samples))
             # Not `predict_on_batch`, which would not share it out to devices.
             features = self.model.predict(x, batch_size=batch_size, verbose=0)
-            rows = arrays.row_count(keras.tree.flatten(x)[0])
+            rows = int(keras.tree.flatten(x)[0].shape[0])
             _check_rows(features, rows)
             yield start, self.storage.cast(features, self.model.names)
             start += rows
@@ -216,7 +232,7 @@ class _Run:
             batch_bytes = 4 * numbers * batch_size / rows
             batches = int(np.clip(_CHUNK_BYTES / batch_bytes, 1, _CHUNK_BATCHES))
 
-    def _say(self, what, size, samples, finished=0):
+    def _say(self, what: str, size: float, samples: int, finished: int = 0) -> None:
         if self.verbose:
             share = 100 * finished // samples
             done = f", {finished:,} of them finished ({share} %)" if finished else ""
@@ -225,7 +241,7 @@ class _Run:
                 f"{samples:,} samples{done}."
             )
 
-    def _say_costs(self):
+    def _say_costs(self) -> None:
         if self.verbose:
             for name in self.storage.rounding:
                 print(
@@ -234,22 +250,23 @@ class _Run:
                 )
 
 
-def _take_entries(manifest, features):
+def _take_entries(manifest: Config, features: dict[str, Nested]) -> None:
     """Puts the files of features into a new manifest, or compares them with its own."""
     samples = manifest["data"]["samples"]
     numbers = itertools.count()
-    entries = {
-        name: manifests.describe(
+
+    def entries_of(name: str) -> Nested:
+        return manifests.describe(
             features[name],
-            lambda array, name=name: feature_files.new_entry(
+            lambda array: feature_files.new_entry(
                 next(numbers), name, (samples, *array.shape[1:]), array.dtype
             ),
         )
-        for name in manifest["layers"]
-    }
+
+    entries = {name: entries_of(name) for name in manifest["layers"]}
     cached = manifest.setdefault("features", entries)
 
-    def bare(structures):
+    def bare(structures: Nested) -> Nested:
         return manifests.rebuild(
             {"dict": structures}, lambda entry: {**entry, "checksums": None}
         )
@@ -262,7 +279,7 @@ def _take_entries(manifest, features):
         )
 
 
-def _check_rows(features, rows):
+def _check_rows(features: dict[str, Nested], rows: int) -> None:
     for name, feature in features.items():
         for array in keras.tree.flatten(feature):
             if array.shape[:1] != (rows,):

@@ -1,11 +1,16 @@
 """Batches of arrays that need not fit into memory, in an order of their own."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_dskd.arrays import dense, row_count, sliceable
 from keras_dskd.teacher_cache.input_rows import check_batch_size
 from keras_dskd.teacher_cache.mapped import from_place, place_of
+from keras_dskd.types import Nested
 
 
 class CachedDataset(keras.utils.PyDataset):
@@ -60,15 +65,15 @@ class CachedDataset(keras.utils.PyDataset):
 
     def __init__(
         self,
-        x,
-        y=None,
-        sample_weight=None,
-        batch_size=32,
-        shuffle=True,
-        seed=None,
-        drop_remainder=False,
-        **kwargs,
-    ):
+        x: Nested,
+        y: Nested = None,
+        sample_weight: Nested = None,
+        batch_size: int = 32,
+        shuffle: bool = True,
+        seed: int | None = None,
+        drop_remainder: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_batch_size(batch_size)
         given = {"x": x, "y": y, "sample_weight": sample_weight}
@@ -93,36 +98,36 @@ class CachedDataset(keras.utils.PyDataset):
         self.epoch = 0
 
     @property
-    def epoch(self):
+    def epoch(self) -> int:
         """How often all batches were read. Assign it to go on from there."""
         return self._epoch
 
     @epoch.setter
-    def epoch(self, number):
+    def epoch(self, number: int) -> None:
         self._epoch = number
         self._order = self._order_of(number)
-        self._read = set()
+        self._read: set[int] = set()
 
-    def _order_of(self, epoch):
+    def _order_of(self, epoch: int) -> NDArray[Any] | None:
         if not self.shuffle:
             return None
         return np.random.default_rng([self.seed, epoch]).permutation(self.samples)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         # Worker processes open the files: a copy of a cache would fill their memory.
         arrays = keras.tree.map_structure(place_of, self.arrays)
         return {**self.__dict__, "arrays": arrays, "_order": None}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.arrays = keras.tree.map_structure(from_place, self.arrays)
         self._order = self._order_of(self.epoch)
 
-    def __len__(self):
+    def __len__(self) -> int:
         batches, rest = divmod(self.samples, self.batch_size)
         return batches + (rest > 0 and not self.drop_remainder)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[Nested, ...]:
         self._read.add(index)
         first = index * self.batch_size
         rows = np.arange(first, min(first + self.batch_size, self.samples))
@@ -135,24 +140,24 @@ class CachedDataset(keras.utils.PyDataset):
         )
         return tuple(batch[part] for part in ("x", "y", "sample_weight")[: len(batch)])
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         """Goes on to the next epoch's order, if all batches of this one were read."""
         # With `steps_per_epoch` Keras stops in the midst of the batches, and goes on.
         if self.use_multiprocessing or len(self._read) == len(self):
             self.epoch += 1
 
 
-def _common_length(arrays):
+def _common_length(arrays: dict[str, Nested]) -> int:
     lengths = {}
     for what, part in _parts(arrays):
         leaves = keras.tree.flatten(part)
-        counts = {row_count(array) for array in leaves}
+        counts = [row_count(array) for array in leaves]
         if None in counts:
             raise ValueError(
                 f"`{what}` must be arrays of one row a sample, such as "
                 f"`numpy.asarray(...)` of a list. Received: {type(leaves[0]).__name__}"
             )
-        lengths[what] = sorted(counts)
+        lengths[what] = sorted({count for count in counts if count is not None})
     if len(set().union(*lengths.values())) != 1:
         raise ValueError(
             f"All arrays must have the same number of rows. Received: {lengths}"
@@ -160,7 +165,7 @@ def _common_length(arrays):
     return next(iter(lengths.values()))[0]
 
 
-def _parts(arrays):
+def _parts(arrays: dict[str, Nested]) -> Iterator[tuple[str, Nested]]:
     """The arrays by what an error should call them."""
     for what, part in arrays.items():
         if what == "x" and isinstance(part, dict):

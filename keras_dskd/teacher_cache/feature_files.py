@@ -14,8 +14,11 @@ import re
 import shutil
 import time
 import zlib
+from collections.abc import Sequence
+from typing import IO, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_dskd.teacher_cache.manifest import (
     damaged,
@@ -23,6 +26,10 @@ from keras_dskd.teacher_cache.manifest import (
     rebuild,
     write_manifest,
 )
+from keras_dskd.types import Config
+
+# Checksums, and the bytes that they cover.
+_State: TypeAlias = tuple[list[int], int]
 
 _BLOCK = 2**24  # Bytes that one checksum covers.
 _CHECKPOINT_SECONDS = 5.0  # Work that a kill may cost; `fsync` takes milliseconds.
@@ -38,17 +45,21 @@ class CacheWriter:
         manifest: The manifest, with `finished_rows` to go on from.
     """
 
-    def __init__(self, path, manifest):
+    def __init__(self, path: str, manifest: Config) -> None:
         self.path = path
         self.manifest = manifest
         self.files = rebuild(
             {"dict": manifest["features"]}, lambda entry: FeatureFile(path, entry)
         )
         self._all = leaves(self.files)
-        self._done = manifest["finished_rows"], [], {}
+        self._done: tuple[int, list[_State], dict[str, Any]] = (
+            manifest["finished_rows"],
+            [],
+            {},
+        )
         self._last = time.monotonic()
 
-    def open(self):
+    def open(self) -> None:
         """Opens the files, to append after the rows that are finished.
 
         Raises:
@@ -66,7 +77,7 @@ class CacheWriter:
         for file in self._all:
             file.open(finished)
 
-    def append(self, arrays, **more):
+    def append(self, arrays: list[NDArray[Any]], **more: Any) -> None:
         """Appends rows.
 
         Args:
@@ -85,7 +96,7 @@ class CacheWriter:
         if is_finished or time.monotonic() - self._last >= _CHECKPOINT_SECONDS:
             self.checkpoint()
 
-    def checkpoint(self):
+    def checkpoint(self) -> None:
         """Counts the rows so far as finished, once they are on disk."""
         for file in self._all:
             file.flush()
@@ -96,7 +107,7 @@ class CacheWriter:
         write_manifest(self.path, self.manifest)
         self._last = time.monotonic()
 
-    def close(self):
+    def close(self) -> None:
         """Counts what has been appended, and closes the files."""
         with contextlib.ExitStack() as files:
             for file in self._all:
@@ -105,11 +116,11 @@ class CacheWriter:
                 self.checkpoint()
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Bytes of all files when they are finished."""
         return sum(file.size(self.manifest["data"]["samples"]) for file in self._all)
 
-    def _check_room(self):
+    def _check_room(self) -> None:
         needed = self.size - sum(file.size_on_disk() for file in self._all)
         free = shutil.disk_usage(self.path).free
         if needed > free:
@@ -131,7 +142,7 @@ class FeatureFile:
             and `checksums`.
     """
 
-    def __init__(self, path, entry):
+    def __init__(self, path: str, entry: Config) -> None:
         if os.path.basename(entry["file"]) != entry["file"]:
             raise ValueError(f"Expected the name of a file. Received: {entry['file']}")
         self.filepath = os.path.join(path, entry["file"])
@@ -139,19 +150,19 @@ class FeatureFile:
         self.row_bytes = np.dtype(entry["dtype"]).itemsize * int(
             np.prod(entry["shape"][1:], dtype="int64")
         )
-        self.state = [], 0  # Checksums, and the bytes that they cover.
-        self._file = None
+        self.state: _State = [], 0  # Checksums, and the bytes that they cover.
+        self._opened = contextlib.ExitStack()
 
-    def size(self, rows):
+    def size(self, rows: int) -> int:
         """Bytes of the file with that many rows."""
         return self.entry["header_bytes"] + rows * self.row_bytes
 
-    def size_on_disk(self):
+    def size_on_disk(self) -> int:
         """Bytes that the file has, 0 where there is none."""
         exists = os.path.exists(self.filepath)
         return os.path.getsize(self.filepath) if exists else 0
 
-    def check(self, rows, contents=True):
+    def check(self, rows: int, contents: bool = True) -> None:
         """Raises `ValueError` if the file does not hold that many rows undamaged."""
         size, expected = self.size_on_disk(), self.size(rows)
         is_whole = rows == self.entry["shape"][0]
@@ -172,7 +183,7 @@ class FeatureFile:
                         )
                     )
 
-    def mapped(self):
+    def mapped(self) -> NDArray[Any]:
         """The array, memory-mapped and read-only."""
         try:
             array = np.load(self.filepath, mmap_mode="r", allow_pickle=False)
@@ -187,25 +198,28 @@ class FeatureFile:
             raise ValueError(damaged(self.filepath, "Its header differs"))
         return array
 
-    def open(self, rows):
+    def open(self, rows: int) -> None:
         """Opens the file to append after that many rows, and drops what follows."""
         if rows:
-            self._file = open(self.filepath, "r+b")
+            self._open("r+b")
             self._file.truncate(self.size(rows))
             self._file.seek(0, os.SEEK_END)
             self.state = list(self.entry["checksums"]), self.size(rows)
             return
-        self._file = open(self.filepath, "wb")
+        self._open("wb")
         self.state = self._append_bytes(
             header(self.entry["shape"], self.entry["dtype"])
         )
 
-    def append(self, rows):
+    def _open(self, mode: str) -> None:
+        self._file: IO[bytes] = self._opened.enter_context(open(self.filepath, mode))
+
+    def append(self, rows: NDArray[Any]) -> _State:
         """Writes rows; returns the `state` with them."""
         rows = np.ascontiguousarray(rows, self.entry["dtype"])
-        return self._append_bytes(rows.reshape(-1).view("uint8"))
+        return self._append_bytes(rows.reshape(-1).view("uint8").data)
 
-    def _append_bytes(self, content):
+    def _append_bytes(self, content: bytes | memoryview) -> _State:
         content = memoryview(content)
         self._file.write(content)
         checksums, position = list(self.state[0]), self.state[1]
@@ -218,18 +232,19 @@ class FeatureFile:
             content = content[len(part) :]
         return checksums, position
 
-    def flush(self):
+    def flush(self) -> None:
         """Returns when what was written is on disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def close(self):
+    def close(self) -> None:
         """Closes the file."""
-        if self._file is not None:
-            self._file.close()
+        self._opened.close()
 
 
-def new_entry(number, name, shape, dtype):
+def new_entry(
+    number: int, name: str, shape: Sequence[int], dtype: str | np.dtype
+) -> Config:
     """What a manifest says of a new file.
 
     Args:
@@ -248,7 +263,7 @@ def new_entry(number, name, shape, dtype):
     }
 
 
-def header(shape, dtype):
+def header(shape: Sequence[int], dtype: str | np.dtype) -> bytes:
     """The first bytes of an `.npy` file."""
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(
@@ -262,7 +277,7 @@ def header(shape, dtype):
     return stream.getvalue()
 
 
-def size_text(size):
+def size_text(size: float) -> str:
     """Bytes as a person reads them."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:

@@ -2,19 +2,32 @@
 
 import concurrent.futures
 import hashlib
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_dskd.arrays import dense
 from keras_dskd.pairs import teacher_input
 from keras_dskd.teacher_cache.manifest import describe, leaves
+from keras_dskd.types import Config, Nested
 
 _DIGEST_ROWS = 16
 
 
-def check_batch_size(batch_size):
+class Inputs(Protocol):
+    """A data set's inputs, to be read by rows."""
+
+    @property
+    def samples(self) -> int: ...
+    @property
+    def batch_size(self) -> int | None: ...
+    def rows(self, start: int, stop: int) -> Nested: ...
+
+
+def check_batch_size(batch_size: object) -> None:
     """Raises `ValueError` unless it is a whole number above 0."""
     if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(
@@ -22,7 +35,7 @@ def check_batch_size(batch_size):
         )
 
 
-def by_rows(x):
+def by_rows(x: Nested) -> Inputs | None:
     """`x` as `Arrays` or `Batches`, or `None` where nobody can tell its rows."""
     if isinstance(x, keras.utils.PyDataset):
         try:
@@ -50,7 +63,7 @@ class Arrays:
 
     batch_size = None
 
-    def __init__(self, x):
+    def __init__(self, x: Nested) -> None:
         self.x = x
         lengths = sorted({int(array.shape[0]) for array in keras.tree.flatten(x)})
         if len(lengths) > 1 or not lengths[0]:
@@ -60,7 +73,7 @@ class Arrays:
             )
         self.samples = lengths[0]
 
-    def rows(self, start, stop):
+    def rows(self, start: int, stop: int) -> Nested:
         """The rows from `start` to before `stop`."""
         return keras.tree.map_structure(lambda array: array[start:stop], self.x)
 
@@ -79,7 +92,7 @@ class Batches:
         batch_size: That of the data set.
     """
 
-    def __init__(self, dataset):
+    def __init__(self, dataset: keras.utils.PyDataset) -> None:
         self.dataset = dataset
         count = dataset.num_batches
         if not count:
@@ -90,7 +103,7 @@ class Batches:
         self.samples = self.batch_size * (count - 1) + _length(last)
         self._check(count - 1, last)
 
-    def rows(self, start, stop):
+    def rows(self, start: int, stop: int) -> Nested:
         """The rows from `start` to before `stop`."""
         first = start // self.batch_size
         numbers = range(first, (stop - 1) // self.batch_size + 1)
@@ -105,13 +118,13 @@ class Batches:
             *batches,
         )
 
-    def _read(self, number):
+    def _read(self, number: int) -> Nested:
         batch = self.dataset[number]
         batch = tuple(batch) if isinstance(batch, list) else batch
         x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
         return keras.tree.map_structure(ops.convert_to_numpy, teacher_input(x))
 
-    def _check(self, number, batch):
+    def _check(self, number: int, batch: Nested) -> None:
         offset = number * self.batch_size
         expected = min(self.batch_size, self.samples - offset)
         if _length(batch) != expected or _row_shapes(batch) != self._row_shapes:
@@ -123,7 +136,7 @@ class Batches:
             )
 
 
-def identity(inputs):
+def identity(inputs: Inputs) -> Config:
     """What tells data sets apart, as plain data.
 
     The digest is SHA-256 over 16 rows, evenly spaced from the first to the last. A
@@ -146,7 +159,7 @@ def identity(inputs):
             else:
                 digest.update(np.ascontiguousarray(array).tobytes())
 
-    def described(array):
+    def described(array: NDArray[Any]) -> Config:
         shape = [inputs.samples, *array.shape[1:]]
         return {"shape": shape, "dtype": array.dtype.name}
 
@@ -157,9 +170,9 @@ def identity(inputs):
     }
 
 
-def _length(batch):
+def _length(batch: Nested) -> int:
     return len(leaves(batch)[0])
 
 
-def _row_shapes(batch):
+def _row_shapes(batch: Nested) -> list[tuple[int, ...]]:
     return [array.shape[1:] for array in leaves(batch)]

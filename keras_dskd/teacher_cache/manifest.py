@@ -5,8 +5,11 @@ import json
 import os
 import warnings
 import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from keras_dskd import files, locks
+from keras_dskd.types import Config, FilePath, Nested
 
 MANIFEST = "manifest.json"
 FORMAT = "keras_dskd teacher cache 2"
@@ -14,7 +17,7 @@ FORMAT = "keras_dskd teacher cache 2"
 _LOCK = ".lock"
 
 
-def read_manifest(path):
+def read_manifest(path: FilePath) -> Config | None:
     """The manifest in a folder, or `None` where a cache can begin.
 
     Raises:
@@ -56,7 +59,7 @@ def read_manifest(path):
     return manifest
 
 
-def read_same(path, wanted):
+def read_same(path: FilePath, wanted: Config) -> Config | None:
     """The manifest in a folder, or `None` where a cache can begin.
 
     Raises:
@@ -75,7 +78,7 @@ def read_same(path, wanted):
     return manifest
 
 
-def write_manifest(path, manifest):
+def write_manifest(path: FilePath, manifest: Config) -> None:
     """Puts a manifest in the place of the folder's older one."""
     content = {**manifest, "checksum": _checksum(manifest)}
     with files.replacing(os.path.join(path, MANIFEST)) as written:
@@ -84,7 +87,7 @@ def write_manifest(path, manifest):
 
 
 @contextlib.contextmanager
-def locked(path):
+def locked(path: FilePath) -> Iterator[None]:
     """A context in which no other process writes to the folder.
 
     Raises:
@@ -92,7 +95,7 @@ def locked(path):
     """
     os.makedirs(path, exist_ok=True)
     filepath = os.path.join(path, _LOCK)
-    held = contextlib.nullcontext()
+    held: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     try:
         held = locks.hold(filepath)
     except BlockingIOError as error:
@@ -114,7 +117,7 @@ def locked(path):
                 os.remove(filepath)
 
 
-def describe(structure, leaf):
+def describe(structure: Nested, leaf: Callable[[Any], Any]) -> Nested:
     """A structure of dicts, lists and tuples as plain data; `leaf` gives the rest."""
     if isinstance(structure, dict):
         return {"dict": {key: describe(item, leaf) for key, item in structure.items()}}
@@ -124,7 +127,7 @@ def describe(structure, leaf):
     return leaf(structure)
 
 
-def rebuild(description, leaf):
+def rebuild(description: Nested, leaf: Callable[[Any], Any]) -> Nested:
     """The structure that `describe` was given; `leaf` takes what it gave."""
     if "dict" in description:
         return {key: rebuild(item, leaf) for key, item in description["dict"].items()}
@@ -134,7 +137,7 @@ def rebuild(description, leaf):
     return leaf(description)
 
 
-def leaves(structure):
+def leaves(structure: Nested) -> list[Any]:
     """What a structure of dicts, lists and tuples holds, in an order of its own."""
     if isinstance(structure, dict):
         return [leaf for key in sorted(structure) for leaf in leaves(structure[key])]
@@ -143,7 +146,7 @@ def leaves(structure):
     return [structure]
 
 
-def damaged(filepath, how):
+def damaged(filepath: str, how: str) -> str:
     """What an error says of a damaged file."""
     return (
         f'The teacher cache is damaged: "{filepath}". {how}. Delete the folder '
@@ -151,14 +154,14 @@ def damaged(filepath, how):
     )
 
 
-def _checksum(manifest):
+def _checksum(manifest: Config) -> int:
     return zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
 
 
-def _differences(cached, wanted):
+def _differences(cached: Config, wanted: Config) -> Iterator[str]:
     """What a cache has otherwise than wanted, as texts."""
 
-    def differ(*keys):
+    def differ(*keys: str) -> str | None:
         one, other = cached, wanted
         for key in keys:
             one, other = one[key], other[key]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import mmap
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +14,10 @@ class Place:
     filename: str
     dtype: np.dtype
     offset: int
-    shape: tuple
+    shape: tuple[int, ...]
 
 
-def place_of(array):
+def place_of(array: Any) -> Any:
     """The `Place` of a memory-mapped array; any other array itself."""
     if not isinstance(array, np.memmap) or not array.flags.c_contiguous:
         return array
@@ -32,7 +33,7 @@ def place_of(array):
     return Place(str(whole.filename), array.dtype, offset, array.shape)
 
 
-def from_place(array):
+def from_place(array: Any) -> Any:
     """The array that `place_of` was given, read-only where it is on disk."""
     if not isinstance(array, Place):
         return array

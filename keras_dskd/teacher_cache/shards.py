@@ -4,12 +4,14 @@ import numbers
 import os
 import re
 
+from keras_dskd.teacher_cache.input_rows import Inputs
 from keras_dskd.teacher_cache.manifest import MANIFEST
+from keras_dskd.types import FilePath, Nested, Shard
 
 _NAME = re.compile(r"shard-(\d{5,})-of-(\d{5,})")
 
 
-def shard_rows(samples, shard):
+def shard_rows(samples: int, shard: Shard) -> slice:
     """Which rows of a data set are a process's own.
 
     Shards follow one another, and their sizes differ by one row at most: the smallest
@@ -52,7 +54,7 @@ def shard_rows(samples, shard):
     return slice(samples * index // count, samples * (index + 1) // count)
 
 
-def check_shard(shard):
+def check_shard(shard: Shard) -> Shard:
     """Raises `ValueError` unless it is `(index, count)`; gives both as `int`."""
     is_pair = isinstance(shard, (tuple, list)) and len(shard) == 2
     is_whole = is_pair and all(isinstance(part, numbers.Integral) for part in shard)
@@ -65,7 +67,7 @@ def check_shard(shard):
     return int(shard[0]), int(shard[1])
 
 
-def shard_path(path, shard):
+def shard_path(path: FilePath, shard: Shard | None) -> str:
     """The folder of a shard, within that of the cache.
 
     Args:
@@ -107,12 +109,12 @@ class Part:
         shard: `(index, count)`.
     """
 
-    def __init__(self, inputs, shard):
+    def __init__(self, inputs: Inputs, shard: Shard) -> None:
         own = shard_rows(inputs.samples, shard)
         self.inputs, self.first = inputs, own.start
         self.samples = own.stop - own.start
         self.batch_size = inputs.batch_size
 
-    def rows(self, start, stop):
+    def rows(self, start: int, stop: int) -> Nested:
         """The rows from `start` to before `stop`, counted from the shard's first."""
         return self.inputs.rows(self.first + start, self.first + stop)

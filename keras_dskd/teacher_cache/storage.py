@@ -1,7 +1,13 @@
 """The dtype that cached features are stored in, and what it costs."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import keras
 import numpy as np
+from numpy.typing import NDArray
+
+from keras_dskd.types import Nested
 
 _PART = 2**20
 
@@ -17,16 +23,18 @@ class Storage:
             finite numbers of the features that have been cast.
     """
 
-    def __init__(self, dtype):
+    def __init__(self, dtype: str | None) -> None:
         if dtype not in (None, "float16", "float32"):
             raise ValueError(
                 '`dtype` must be None (as the teacher computes), "float16" or '
                 f'"float32". Received: dtype={dtype!r}'
             )
         self.dtype = dtype
-        self.rounding = {}
+        self.rounding: dict[str, list[float]] = {}
 
-    def cast(self, features, names):
+    def cast(
+        self, features: dict[str, Nested], names: Iterable[str]
+    ) -> dict[str, Nested]:
         """The features by name.
 
         Raises:
@@ -40,12 +48,12 @@ class Storage:
             for name in names
         }
 
-    def relative_error(self, name):
+    def relative_error(self, name: str) -> float:
         """Root mean square of a feature's error, as a share of the feature's own."""
         error, squares = self.rounding[name]
         return (error / squares) ** 0.5 if squares else 0.0
 
-    def _cast(self, array, name):
+    def _cast(self, array: Any, name: str) -> NDArray[Any]:
         array = np.asarray(array)
         if array.dtype.kind == "V" or array.dtype.name == "bfloat16":
             array = array.astype("float32")  # Files of NumPy have no bfloat16.
@@ -59,7 +67,7 @@ class Storage:
             self._cast_part(given[part], kept[part], name)
         return stored
 
-    def _cast_part(self, given, kept, name):
+    def _cast_part(self, given: NDArray[Any], kept: NDArray[Any], name: str) -> None:
         with np.errstate(over="ignore"):
             kept[:] = given
         is_finite = np.isfinite(given)
@@ -67,10 +75,10 @@ class Storage:
         if not np.isfinite(kept[is_finite]).all():
             raise ValueError(
                 f'The output "{name}" of the teacher reaches '
-                f"{np.abs(finite).max():.4g}, and {self.dtype} ends at "
-                f'{np.finfo(self.dtype).max:.0f}. Use dtype="float32".'
+                f"{np.abs(finite).max():.4g}, and {kept.dtype} ends at "
+                f'{np.finfo(kept.dtype).max:.0f}. Use dtype="float32".'
             )
-        error, squares = self.rounding.get(name, (0.0, 0.0))
+        error, squares = self.rounding.get(name, [0.0, 0.0])
         self.rounding[name] = [
             error + float(np.square(finite - kept[is_finite]).sum()),
             squares + float(np.square(finite).sum()),
