@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from keras_dskd import replicas
-from keras_dskd.taps import layer_paths
+from keras_dskd.model_graph import layer_paths
 from keras_dskd.types import Nested, Tensor
 
 

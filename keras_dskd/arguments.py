@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import keras
 
 from keras_dskd import terms
-from keras_dskd.taps import OUTPUT, layer_paths
+from keras_dskd.model_graph import layer_paths
+from keras_dskd.taps import OUTPUT
 
 
 def check_models(teacher: keras.Model, student: keras.Model) -> None:

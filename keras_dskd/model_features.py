@@ -6,9 +6,16 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_dskd import kept_values
-from keras_dskd.ops.rows import channel_axis, rows
-from keras_dskd.taps import OUTPUT, Tap, capture, find_layer, layer_paths
+from keras_dskd import kept_values, pyramid
+from keras_dskd.model_graph import (
+    graph_layers,
+    has_graph,
+    layer_paths,
+    output_shape,
+    trunk,
+)
+from keras_dskd.ops.rows import rows
+from keras_dskd.taps import OUTPUT, Tap, capture, find_layer, find_output
 from keras_dskd.types import Nested, Shape
 
 
@@ -107,89 +114,50 @@ def output_activations(model: keras.Model, layer_name: str | None = None) -> set
     return found
 
 
-def graph_layers(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
-    """Layers of a Functional or Sequential model in order, as `(path, layer)`.
-
-    Nested models are entered; other layers are taken whole, since nothing tells
-    the order in which they call their own layers.
-
-    Raises:
-        ValueError: If the model has no graph to read, or is not built.
-    """
-    if not _has_graph(model):
-        raise ValueError(
-            f"{model.name!r} is a subclassed or unbuilt model, whose layers are in no "
-            "known order."
-        )
-    found = []
-    for layer in model.layers:
-        if _has_graph(layer):
-            found += [
-                (f"{layer.name}/{path}", inner) for path, inner in graph_layers(layer)
-            ]
-        else:
-            found.append((layer.name, layer))
-    return found
-
-
 def head_input(model: keras.Model) -> str:
-    """Path of the layer whose output the last `Dense` layer reads.
+    """Path of the layer whose output the head reads.
 
-    Dropout in between is passed over: what it drops is noise to a statistic.
+    The head is the last `Dense` layer, or a 1x1 convolution of a single position, which
+    is one by another name. Dropout before it is passed over: what it drops is noise to
+    a statistic.
 
     Raises:
         ValueError: If there is no such layer.
     """
-    dense = [
+    heads = [layer for _, layer in trunk(model) if _is_head(layer)] or [
+        # Several outputs have heads that are in no common trunk.
         layer
         for _, layer in graph_layers(model)
         if isinstance(layer, keras.layers.Dense)
     ]
-    if not dense:
+    if not heads:
         raise ValueError(f"{model.name!r} has no Dense layer to read the input of.")
     paths = {id(layer): "/".join(path) for path, layer in layer_paths(model)}
-    layer = dense[-1].input._keras_history.operation
+    layer = heads[-1].input._keras_history.operation
     while isinstance(layer, keras.layers.Dropout):
         layer = layer.input._keras_history.operation
     if id(layer) not in paths or isinstance(layer, keras.layers.InputLayer):
         raise ValueError(
-            f"The last Dense layer of {model.name!r}, {dense[-1].name!r}, does not "
+            f"The last Dense layer of {model.name!r}, {heads[-1].name!r}, does not "
             "read the output of a layer."
         )
     return paths[id(layer)]
 
 
 def stage_ends(model: keras.Model) -> list[str]:
-    """Paths of the last feature map of each size, in the order of the sizes.
+    """Names of the last feature map of each size, in the order of the sizes.
 
-    A stage is all layers whose feature maps have one size, and some have weights.
+    The levels of the one backbone that declares a pyramid, or else the paths of the
+    ends of the stages. See `keras_dskd.pyramid`.
 
     Raises:
         ValueError: If the model has no feature maps of known size.
     """
-    ends, have_weights = {}, set()
-    for path, layer in graph_layers(model):
-        shape = _shape(layer)
-        if shape is None or len(shape) < 3:
-            continue
-        lengths = list(shape[1:])
-        del lengths[channel_axis(len(shape)) - 1]
-        if None in lengths:
-            raise ValueError(
-                f"The feature maps of {model.name!r} have no known size "
-                f"({path!r}: {shape}), which would tell its stages."
-            )
-        size = tuple(lengths)
-        # A single position is a gate or a pooled feature, not a map.
-        if set(size) == {1} or isinstance(layer, keras.layers.Dropout):
-            continue
-        ends[size] = path
-        if layer.weights:
-            have_weights.add(size)
-    paths = [path for size, path in ends.items() if size in have_weights]
-    if not paths:
-        raise ValueError(f"{model.name!r} has no feature maps.")
-    return paths
+    backbones = pyramid.backbones(model)
+    if len(backbones) == 1:
+        path, backbone = backbones[0]
+        return ["/".join([*path, level]) for level in pyramid.levels(backbone)]
+    return [stage.path for stage in pyramid.stages(model)]
 
 
 def feature_shape(model: keras.Model, name: str) -> Shape:
@@ -198,8 +166,8 @@ def feature_shape(model: keras.Model, name: str) -> Shape:
     Raises:
         ValueError: If only a call on data could tell.
     """
-    layer = find_layer(model, name.partition("#")[0])
-    shape = _shape(layer)
+    layer, index = find_output(model, name.partition("#")[0])
+    shape = output_shape(layer, index)
     if shape is not None:
         return shape
     input_shape = (model.get_build_config() or {}).get("input_shape")
@@ -222,20 +190,14 @@ def dtype_policies(model: keras.Model) -> list[str]:
         {
             layer.dtype_policy.name
             for layer in layers
-            if not _has_graph(layer) and not isinstance(layer, keras.layers.InputLayer)
+            if not has_graph(layer) and not isinstance(layer, keras.layers.InputLayer)
         }
     )
 
 
-def _has_graph(layer: keras.layers.Layer) -> bool:
-    return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None))
-
-
-def _shape(layer: keras.layers.Layer) -> Shape | None:
-    """A layer's one output shape, or `None`."""
-    try:
-        output = layer.output
-    # A layer called never, or several times, or outside of a graph has none.
-    except (AttributeError, ValueError):
-        return None
-    return None if keras.tree.is_nested(output) else tuple(output.shape)
+def _is_head(layer: keras.Operation) -> bool:
+    if isinstance(layer, keras.layers.Dense):
+        return True
+    convolutions = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+    shape = output_shape(layer) if isinstance(layer, convolutions) else None
+    return shape is not None and pyramid.is_single_position(shape)

@@ -9,14 +9,13 @@ import contextlib
 import difflib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import keras
 
+from keras_dskd import pyramid
+from keras_dskd.model_graph import Names, layer_paths, operation_paths
 from keras_dskd.types import Nested
-
-#: The names on the way to a layer.
-Names: TypeAlias = tuple[str, ...]
 
 #: The key of a model's final output among its features.
 OUTPUT = "(output)"
@@ -30,7 +29,9 @@ class Tap:
         name: The layer's name where it is unique, or the end of its path that
             makes it unique (`"stage2/conv1"`), or its whole path
             (`"backbone/stage2/conv1"`). For a layer that is called more than once
-            in a forward pass, add the call, counted from 0: `"head#1"`.
+            in a forward pass, add the call, counted from 0: `"head#1"`. Where no
+            layer has the name, a level of a feature pyramid (`keras_dskd.pyramid`):
+            `"P3"`, or `"backbone/P3"` where several models have it.
 
     Raises:
         ValueError: If no layer or more than one has that name, or the layer's output
@@ -52,7 +53,7 @@ class Tap:
                 f'Received: "{name}"'
             )
         self.call = int(call) if call else None
-        self.layer = find_layer(model, path)
+        self.layer, self.output = find_output(model, path)
         _check_not_rematerialized(model, self.layer, name)
 
     def pick(self, outputs: list[Nested]) -> Nested:
@@ -74,7 +75,10 @@ class Tap:
                 f"{where} was called {len(outputs)} times in one forward pass. "
                 f'Received: "{self.name}", and calls are counted from 0.'
             )
-        return outputs[self.call or 0]
+        output = outputs[self.call or 0]
+        if self.output is None:
+            return output
+        return keras.tree.flatten(output)[self.output]
 
 
 def find_layer(model: keras.Model, path: str) -> keras.layers.Layer:
@@ -83,19 +87,52 @@ def find_layer(model: keras.Model, path: str) -> keras.layers.Layer:
     Raises:
         ValueError: If no layer or more than one fits.
     """
-    found = layer_paths(model)
+    return find_output(model, path)[0]
+
+
+def find_output(model: keras.Model, path: str) -> tuple[keras.Operation, int | None]:
+    """The layer of that name or path, and which of its outputs. See `Tap`.
+
+    Returns:
+        `(layer, index)`. The index is that among the layer's outputs, flattened, for a
+        pyramid level, and `None` for a layer by its own name: the output as it is.
+
+    Raises:
+        ValueError: If no layer or more than one fits.
+    """
+    layers, wanted = layer_paths(model), tuple(path.split("/"))
+    named = _named(model, path, layers) or _named(model, path, operation_paths(model))
+    if named:
+        return named[0], None
+    if pyramid.is_level(model, wanted[-1]):
+        holder = find_layer(model, "/".join(wanted[:-1])) if wanted[1:] else model
+        try:
+            return pyramid.find_level(holder, wanted[-1])
+        except ValueError as error:
+            raise ValueError(
+                f'Tap "{path}" in model "{model.name}": no layer has that name, and as '
+                f"a pyramid level it is not clear. {error}"
+            ) from error
+    raise ValueError(
+        f'Tap "{path}" not found in model "{model.name}". '
+        + _closest(path, [layer_path for layer_path, _ in layers])
+    )
+
+
+def _named(
+    model: keras.Model, path: str, found: Sequence[tuple[Names, keras.Operation]]
+) -> list[keras.Operation]:
+    """The one among the `(path, layer)` found that has the name, in a list, or none."""
     wanted = tuple(path.split("/"))
     exact = {id(layer): layer for layer_path, layer in found if layer_path == wanted}
     if len(exact) == 1:
-        return next(iter(exact.values()))
+        return list(exact.values())
     matches = {
         id(layer): (layer_path, layer)
         for layer_path, layer in reversed(found)
         if layer_path[-len(wanted) :] == wanted
     }
-    if len(matches) == 1:
-        return next(iter(matches.values()))[1]
-    if matches:
+    if len(matches) > 1:
         paths = sorted(
             f'"{"/".join(layer_path)}"' for layer_path, _ in matches.values()
         )
@@ -103,16 +140,13 @@ def find_layer(model: keras.Model, path: str) -> keras.layers.Layer:
             f'Tap "{path}" is ambiguous in model "{model.name}". Received a name of '
             f"{len(paths)} layers. Use a path: {', '.join(paths)}."
         )
-    raise ValueError(
-        f'Tap "{path}" not found in model "{model.name}". '
-        + _closest(path, [layer_path for layer_path, _ in found])
-    )
+    return [layer for _, layer in matches.values()]
 
 
 def _check_not_rematerialized(
-    model: keras.Model, layer: keras.layers.Layer, name: str
+    model: keras.Model, layer: keras.Operation, name: str
 ) -> None:
-    below = layer_paths(model)
+    below = [*layer_paths(model), *operation_paths(model)]
     paths = [path for path, found in below if found is layer]
     holders = [
         found
@@ -136,29 +170,6 @@ def _closest(path: str, layer_paths: list[Names]) -> str:
         return "Did you mean " + " or ".join(f'"{name}"' for name in close) + "?"
     more = ", ..." if len(whole) > 20 else ""
     return f"Its layers are: {', '.join(whole[:20])}{more}."
-
-
-def layer_paths(model: keras.layers.Layer) -> list[tuple[Names, keras.layers.Layer]]:
-    """Every layer below a model, as `(path, layer)`, in the model's order.
-
-    A layer that is reached in more than one way is listed each time.
-    """
-    paths = []
-
-    def walk(parent: keras.layers.Layer, prefix: Names, ancestors: set[int]) -> None:
-        children = (
-            parent.layers
-            if isinstance(parent, keras.Model)
-            else parent._flatten_layers(include_self=False, recursive=False)
-        )
-        for layer in children:
-            path = (*prefix, layer.name)
-            paths.append((path, layer))
-            if id(layer) not in ancestors:
-                walk(layer, path, {*ancestors, id(layer)})
-
-    walk(model, (), {id(model)})
-    return paths
 
 
 @contextlib.contextmanager

@@ -10,8 +10,9 @@ import keras
 from keras import ops
 
 from keras_dskd import sample_weights
+from keras_dskd.model_graph import layer_paths
 from keras_dskd.ops.sharing import sharing
-from keras_dskd.taps import OUTPUT, layer_paths
+from keras_dskd.taps import OUTPUT
 from keras_dskd.types import Nested, Role, Tensor
 
 
