@@ -87,12 +87,13 @@ def trunk(model: keras.Model) -> list[tuple[str, keras.Operation]]:
     # Two inputs go past one another. Sorting is stable: each still follows its inputs.
     calls = dict(sorted(calls.items(), key=lambda call: bool(call[1][1])))
     position = {call: index for index, call in enumerate(calls)}
-    last_reader = [0] * len(calls)
+    last_reader, of_maps = [0] * len(calls), set()
     for call, (_, inputs) in calls.items():
         for tensor in inputs:
-            # Only feature maps go past a feature map: a vector of facts does not.
-            if len(tensor.shape) > 2:
+            # Nothing goes past an image by a vector of facts that is given beside it.
+            if len(tensor.shape) > 2 or _call(tensor) in of_maps:
                 last_reader[position[_call(tensor)]] = position[call]
+                of_maps.add(call)
     found, farthest = [], 0
     for index, (operation, _) in enumerate(calls.values()):
         if farthest <= index:
