@@ -170,6 +170,9 @@ def feature_shape(model: keras.Model, name: str) -> Shape:
     shape = output_shape(layer, index)
     if shape is not None:
         return shape
+    if has_graph(model):
+        reading = FeatureModel(model, [name])
+        return tuple(reading.compute_output_spec(model.input)[name].shape)
     input_shape = (model.get_build_config() or {}).get("input_shape")
     if not isinstance(input_shape, (list, tuple)) or None in input_shape[1:]:
         raise ValueError(

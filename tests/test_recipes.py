@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from small_models import Composite
 
 import keras_dskd
 
@@ -148,6 +149,19 @@ def test_a_recipe_is_saved_and_goes_on(tmp_path):
     distiller.save(tmp_path / "distiller.keras")
     loaded = keras.saving.load_model(tmp_path / "distiller.keras")
     assert np.isfinite(fit(loaded)["channel_alignment_1"]).all()
+
+
+def test_a_layer_within_a_layer_gets_its_projector():
+    def holding(width, name):
+        x = inputs = keras.Input((16, 16, 1))
+        x = Composite(width, name="composite")(x)
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        return keras.Model(inputs, keras.layers.Dense(3)(x), name=name)
+
+    teacher, student = holding(4, "teacher"), holding(5, "student")
+    distiller = keras_dskd.recommended(teacher, student, "composite/widen")
+    (projector,) = distiller.projectors.values()
+    assert tuple(projector.weights[0].shape) == (5, 4)
 
 
 class Subclassed(keras.Model):
