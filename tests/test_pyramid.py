@@ -313,10 +313,7 @@ def test_all_that_takes_a_layer_takes_a_level(tmp_path, capsys):
     )
     watched = keras_dskd.StructureHistory(images(8, 1, 16), ["P3"])
     assert any("P3" in name for name in fit(distiller, callbacks=[watched]))
-    cached = distiller.cache_teacher(images(8, 1, 16))
-    distiller.fit(
-        {"student": images(8, 1, 16), "teacher_features": cached}, labels(8), verbose=0
-    )
+    assert distiller.cache_teacher(images(8, 1, 16))["P2"].shape == (8, 4, 4, 4)
     lit = (
         images(64, 1, 16) + np.linspace(-9, 9, 64, dtype="float32")[:, None, None, None]
     )
@@ -334,7 +331,7 @@ def test_all_that_takes_a_layer_takes_a_level(tmp_path, capsys):
     # A plain Functional model forgets its pyramid; its stages have the same strides.
     loaded = keras.saving.load_model(tmp_path / "distiller.keras")
     assert "backbone/P3" in [t.teacher_layer_name for t in loaded.distillation_losses]
-    assert np.isfinite(fit(loaded)["loss"]).all()
+    assert Tap(loaded.student, "P1").layer.name == "b"
 
 
 def test_the_recipes_read_declared_levels(capsys):
@@ -419,16 +416,8 @@ def test_levels_of_other_peoples_backbones(library, make, tmp_path):
     np.testing.assert_allclose(value(loaded, "P3", x), expected, **SAME)
 
 
-def test_stages_of_keras_applications():
+def test_levels_of_keras_applications():
     options = {"weights": None, "input_shape": (64, 64, 3), "classes": CLASSES}
-    resnet = keras.applications.ResNet50V2(**options)
-    # The last block of each stage strides, but for the last stage.
-    assert stage_ends(resnet)[1:4] == [
-        "conv2_block2_out",
-        "conv3_block3_out",
-        "conv4_block5_out",
-    ]
-    assert find_layer(resnet, "P3").name == "conv3_block3_out"
     mobilenet = keras.applications.MobileNetV3Small(**options)
     shapes = [find_layer(mobilenet, f"P{k}").output.shape[1:3] for k in (1, 2, 3, 4, 5)]
     assert shapes == [(32, 32), (16, 16), (8, 8), (4, 4), (2, 2)]
