@@ -61,6 +61,10 @@ class AugmentedPairs(keras.utils.PyDataset):
     Images come out as float arrays: floats keep their type, whole numbers become
     float32 and are not scaled. Layers run on the CPU.
 
+    A shift or a turn by parts of a pixel takes means of neighbours. That smooths the
+    noise of a weak modality while training, and not at run time: layers with
+    `interpolation="nearest"` move the pixels as they are.
+
     Raises:
         ValueError: If a layer cannot be shared, the modalities' sizes do not suit it,
             or a batch holds no images, cached features or labels by pixel.
