@@ -22,15 +22,15 @@ def test_the_table_of_the_page_is_what_the_script_prints(capsys):
     assert capsys.readouterr().out in PAGE.read_text()
 
 
-def test_each_line_is_of_another_architecture_or_backend():
+def test_each_architecture_of_the_table_was_tried_once_on_each_backend():
     records = [json.loads(line) for line in LINES.read_text().splitlines()]
     tried = [(r["library"], r["architecture"], r["backend"]) for r in records]
-    assert len(set(tried)) == len(tried)
-    assert set(tried) <= {
-        (architecture.library, architecture.name, backend)
-        for architecture in architectures.ARCHITECTURES
-        for backend in compatibility.BACKENDS
-    }
+    names = {(library, architecture) for library, architecture, _ in tried}
+    assert len(names) >= 10
+    assert names <= {(a.library, a.name) for a in architectures.ARCHITECTURES}
+    assert sorted(tried) == sorted(
+        (*name, backend) for name in names for backend in compatibility.BACKENDS
+    )
 
 
 def test_a_line_says_what_was_done_or_what_failed(tmp_path, capsys, monkeypatch):
