@@ -43,7 +43,8 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; }
 caption, figcaption { text-align: left; color: #555; }
-th, td { padding: .3rem .5rem; border-bottom: 1px solid #ccc; text-align: right; }
+th, td { padding: .3rem .35rem; border-bottom: 1px solid #ccc; text-align: right;
+  font-size: .85rem; }
 th[scope=row], thead th:nth-child(-n+2) { text-align: left; }
 thead th { vertical-align: bottom; } th[scope=row] { font-weight: normal; }
 td { font-variant-numeric: tabular-nums; white-space: nowrap; }
@@ -130,7 +131,7 @@ def _table(reports: Sequence[MeasuredReport]) -> str:
     )
     lines = "\n".join(line for report in reports for line in _lines(report))
     return f"""<div class="wide" role="region" aria-label="Numbers" tabindex="0"><table>
-<caption>One line a report and layer.</caption>
+<caption>One row for each report and layer.</caption>
 <thead><tr>{heads}</tr></thead>
 <tbody>
 {lines}

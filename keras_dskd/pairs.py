@@ -141,6 +141,8 @@ def check_input(
     """
     x = getattr(pair, role)
     model, other = (teacher, student) if role == "teacher" else (student, teacher)
+    if pair.teacher is pair.student:
+        _check_takes_structure(model, x)
     if fits(model, x) is not False:
         return
     expected = [tuple(spec.shape) for spec in model.inputs]
@@ -161,6 +163,21 @@ def check_input(
     raise ValueError(
         f"The input does not fit the {role} {model.name!r}. Expected shape: "
         f"{_one_or_all(expected)}. Received: x.shape={_one_or_all(received)}. {hint}"
+    )
+
+
+def _check_takes_structure(model: keras.Model, x: Nested) -> None:
+    """Raises `ValueError` where several inputs come to a model of one."""
+    takes = input_of(model)
+    if takes is None or keras.tree.is_nested(takes) or not keras.tree.is_nested(x):
+        return
+    if len(x) < 2 or (isinstance(x, dict) and takes.name in x):
+        return
+    what = f"the keys {sorted(x)}" if isinstance(x, dict) else f"{len(x)} of them"
+    raise ValueError(
+        f"{model.name!r} takes one input. Received: {what}. Training takes both "
+        'modalities as x={"teacher": ..., "student": ...}; evaluate and predict take '
+        "the student's."
     )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DEAD_SHARE = 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FeatureStructure:
     """Structure of one layer's features over a data set.
 
@@ -50,8 +50,17 @@ class FeatureStructure:
         """Number of channels."""
         return self.rows.shape[1]
 
+    def __repr__(self) -> str:
+        return (
+            f"<FeatureStructure of {len(self.rows)} samples, {self.channels} channels: "
+            f"mean_correlation={self.mean_correlation:.3f}, "
+            f"uniformity={self.uniformity:.3f}, "
+            f"effective_rank={self.effective_rank:.1f}, "
+            f"dead_channels={self.dead_channels}>"
+        )
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class StructureReport:
     """Structure of a model's features; see `structure_report`.
 
@@ -68,6 +77,9 @@ class StructureReport:
     accuracy: float | None
     labels: NDArray[Any] | None
     samples: int
+
+    def __repr__(self) -> str:
+        return structure_table([self])
 
     def summary(
         self, *others: "StructureReport", print_fn: Callable[[str], Any] = print

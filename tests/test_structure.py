@@ -175,3 +175,13 @@ def test_arrays_of_other_libraries_are_picked_by_rows(kind):
 def test_what_is_no_array_of_rows_is_refused(x):
     with pytest.raises(ValueError, match="Expected arrays with one row a sample"):
         structure.evenly_spaced(x, 10)
+
+
+def test_a_report_reads_as_its_table_and_a_feature_as_its_numbers():
+    report = keras_dskd.structure_report(model(), images(16), ["features"], verbose=0)
+    printed = []
+    report.summary(print_fn=printed.append)
+    assert [repr(report)] == printed
+    assert repr(report.layers["features"]).startswith(
+        "<FeatureStructure of 16 samples, "
+    )

@@ -424,3 +424,17 @@ def test_an_error_in_the_first_step_leaves_both_models_as_they_were():
     for one, other in zip(after, before, strict=True):
         np.testing.assert_array_equal(one, other)
     made.evaluate(rows(8, 4), labels(8), verbose=0)
+
+
+@pytest.mark.parametrize(
+    "x, received",
+    [
+        ({"strong": X["teacher"], "weak": X["student"]}, r"keys \['strong', 'weak'\]"),
+        ([X["teacher"], X["student"]], "2 of them"),
+    ],
+    ids=["dict of other keys", "list"],
+)
+def test_both_modalities_under_no_key_say_the_keys(x, received):
+    made = compiled()
+    with pytest.raises(ValueError, match=received + r'.*x=\{"teacher": \.\.\.'):
+        fit(made, x)
