@@ -21,47 +21,65 @@ def aligned(
     blocks=("block2", "block3"),
     loss=losses.ChannelAlignment,
     contrast=0.0,
+    attention=0.0,
     **options,
 ):
-    """Soft targets and a loss on each of some blocks; on the features a contrast.
+    """Soft targets and a loss on each of some blocks; a contrast; attention at first.
 
     Args:
         teacher: The teacher.
         student: The student.
-        steps: Training steps, which make no difference.
+        steps: Training steps, over which attention fades.
         weight: Weight of each aligned block in the total.
         blocks: Names of layers, the same in both models.
         loss: Class of the loss.
         contrast: Weight in the total of `ContrastiveDistillation` on `features`.
+        attention: Weight in the total, at the first step, of `AttentionTransfer` on
+            each block but the first. It falls linearly, to 0 at the last step.
         **options: Arguments of the loss.
 
     Returns:
         A `keras_dskd.Distiller`.
     """
-    terms = [losses.SoftTargets(4.0), *(loss(name, name, **options) for name in blocks)]
+    # A call's own name has the projector: attention reads the map as it is.
+    projected = {f"{name}#0": name for name in blocks}
+    terms = [
+        losses.SoftTargets(4.0),
+        *(loss(name, own, **options) for own, name in projected.items()),
+    ]
     weights = [0.5, *(weight for _ in blocks)]
-    names = list(blocks)
     if contrast:
         terms.append(losses.ContrastiveDistillation("features", "features"))
         weights.append(contrast)
-        names.append("features")
+        projected["features"] = "features"
+    # The distiller halves them.
+    weights = [2 * w for w in weights]
+    if attention:
+        fading = keras.optimizers.schedules.PolynomialDecay(2 * attention, steps, 0.0)
+        maps = [layer.name for layer in student.layers if layer.name[:5] == "block"]
+        for name in maps[1:]:
+            terms.append(losses.AttentionTransfer(name, name))
+            weights.append(fading)
     return keras_dskd.Distiller(
         teacher,
         student,
         terms,
-        distillation_loss_weights=[
-            2 * w for w in weights
-        ],  # The distiller halves them.
+        distillation_loss_weights=weights,
         student_loss_weight=0.5,
         projectors={
-            name: projector(
+            own: projector(
                 teacher.get_layer(name).output.shape[-1],
                 student.get_layer(name).output.shape,
                 pools=options.get("rows", "pooled") == "pooled",
             )
-            for name in names
+            for own, name in projected.items()
         },
     )
+
+
+def fading_attention(teacher, student, steps, weight):
+    """`recommended` and attention transfer, strong at first, that fades to nothing."""
+    return aligned(teacher, student, steps, attention=weight)
 
 
 def projector(width, shape, pools):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import baselines
 from baselines import TERMS, weighted
-from candidates import ALIGNED, aligned
+from candidates import ALIGNED, aligned, fading_attention
 
 from keras_dskd import losses
 
@@ -107,6 +107,10 @@ METHODS.update(
         )
         for name, options in _CANDIDATES.items()
     }
+)
+
+METHODS["fading_attention"] = Method(
+    fading_attention, "candidates", weight=30.0, reads_maps=True
 )
 
 GROUPS = ("methods", "controls", "baselines", "alone", "candidates")
