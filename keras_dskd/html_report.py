@@ -35,6 +35,17 @@ COLUMNS = {
     "percent. Higher is better. Empty without labels.",
 }
 
+#: Panel -> how to read it.
+PANELS = {
+    "Matrices": "|Correlation| of each channel with each. Off the diagonal dark is "
+    "independent, light tells the same; dead channels are grey.",
+    "Spheres": "Features scaled to unit length, in their three strongest directions, "
+    "seen along the first. Circles are 30, 60 and 90 degrees away from it; what lies "
+    "behind is pale. A number stands at the mean of its class.",
+    "Curves": "Eigenvalues of the correlation matrix, largest first. Those of "
+    "independent channels are all 1; the steeper, the fewer directions are used.",
+}
+
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
@@ -97,6 +108,10 @@ def html_report(reports: Sequence[MeasuredReport], title: str | None = None) -> 
         f"<dt>{escape(name)}</dt><dd>{escape(meaning)}</dd>"
         for name, meaning in COLUMNS.items()
     )
+    readings = "\n".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(reading)}</dd>"
+        for name, reading in PANELS.items()
+    )
     sections = "\n".join(_section(reports, row) for row in rows)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -115,6 +130,10 @@ def html_report(reports: Sequence[MeasuredReport], title: str | None = None) -> 
 <h2>What the numbers are</h2>
 <dl>
 {meanings}
+</dl>
+<h2>How to read the figures</h2>
+<dl>
+{readings}
 </dl>
 {sections}
 </main>

@@ -143,11 +143,11 @@ def check_pairs(
     )
     if result.looks_shuffled:
         warnings.warn(
-            f"Pairs look shuffled: teacher and student agree no better "
-            f"({result.agreement:.3f}) than in random pairs ({result.by_chance:.3f} on "
-            f"average; p = {p_value:.3f}, {result.samples} samples). Is row i of both "
-            "the same sample? With few samples, or modalities that share little, good "
-            "pairs can look so too.",
+            f"Pairs look shuffled: teacher and student agree ({result.agreement:.3f}) "
+            f"about as random pairs do ({result.by_chance:.3f} on average): p = "
+            f"{p_value:.3f}, above level={level}, of {result.samples} samples. Is row "
+            "i of both the same sample? With few samples, or modalities that share "
+            "little, good pairs can look so too.",
             stacklevel=2,
         )
     return result

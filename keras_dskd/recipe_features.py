@@ -124,7 +124,8 @@ class RecipeFeatures:
             except ValueError as error:
                 raise ValueError(
                     f"`{self.recipe}` cannot pick `{argument}` itself: {error} Name "
-                    f"the layers: {argument}=..."
+                    f'the layers: {argument}=("teacher\'s layer", "student\'s layer"), '
+                    "or a list of such pairs."
                 ) from error
         for role, names in picked.items():
             print(f"{self.recipe}: {argument} of the {role}: {', '.join(names)}")

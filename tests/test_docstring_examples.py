@@ -3,6 +3,7 @@
 import importlib
 from pathlib import Path
 
+import keras
 import pytest
 import snippet_names
 import snippets
@@ -21,6 +22,7 @@ EXAMPLES = {
 def test_the_example_runs_as_it_stands(example, tmp_path, monkeypatch):
     blocks = EXAMPLES[example]
     monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(0)
     module = importlib.import_module(example.partition(":")[0])
     with snippets.short_training():
         snippets.run(blocks, {**vars(module), **snippet_names.names_for(blocks)})

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import keras
 import pytest
 import snippet_names
 import snippets
@@ -13,8 +14,13 @@ PAGES = {
     if (found := snippets.of_page(path))
 }
 OPTIONAL = ("keras_cv", "keras_hub", "sklearn", "tensorboard")
-# Each of its processes has a batch of 256 rows.
-SAMPLES = {"examples/DISTRIBUTED.md": 512}
+SAMPLES = {
+    # Each of its processes has a batch of 256 rows.
+    "examples/DISTRIBUTED.md": 512,
+    # With few samples good pairs may look shuffled within their class.
+    "examples/docs/data.md": 256,
+    "examples/docs/debugging.md": 256,
+}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -25,6 +31,7 @@ def test_the_page_runs_as_it_stands(page, tmp_path, monkeypatch):
         if any(package in block.names() for block in blocks):
             pytest.importorskip(package, reason=f"{page} imports {package}")
     monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(0)
     samples = SAMPLES.get(page, snippet_names.SAMPLES)
     with snippets.short_training():
         snippet_names.make_files(blocks)

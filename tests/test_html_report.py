@@ -74,10 +74,10 @@ def test_numbers_are_those_of_to_dict(tmp_path):
     assert page.texts["td"][:2] == ["40 of 40", "5"]
 
 
-def test_every_number_is_explained(tmp_path):
+def test_every_number_and_panel_is_explained(tmp_path):
     page = document(tmp_path / "report.html", report())
     columns = page.texts["th"][2:9]
-    assert page.texts["dt"] == columns
+    assert page.texts["dt"] == [*columns, "Matrices", "Spheres", "Curves"]
     assert all(page.texts["dd"])
 
 

@@ -14,8 +14,8 @@ from keras_dskd.plotting.style import count_ticks, curve_style, new_figure, save
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: The sums that training minimises; their sum comes first.
-LOSSES = ("loss", "student_loss", "distillation_loss")
+#: The total and its parts, and the panel of each: their scales differ.
+LOSSES = {"loss": "loss", "distillation_loss": "loss", "student_loss": "student_loss"}
 #: What `StructureHistory` logs of each layer, as it is called in a title.
 STRUCTURE = {
     "off_diagonal_correlation": "mean |correlation| of channels",
@@ -43,10 +43,10 @@ def plot_history(
 ) -> Figure:
     """Draws what `fit` logged, a panel for each quantity, over epochs.
 
-    The first panel holds the total loss and its two parts, the student's own and the
-    distillation loss. Each term of the distillation follows in a panel of its own, as
-    their scales differ, and so do metrics; then what `StructureHistory` logged, a curve
-    a layer. Validation is dashed; of a distiller's losses it holds the student's own.
+    The first panel holds the total loss and the distillation loss, the second the
+    student's own loss, with validation. Each term of the distillation follows in a
+    panel of its own, as their scales differ, and so do metrics; then what
+    `StructureHistory` logged, a curve a layer. Validation is dashed.
 
     Args:
         history: What `fit` returned (of a `Distiller`, or of any Keras model), or a
@@ -138,8 +138,8 @@ def _panels(logs: Mapping[str, tuple[Any, Any]]) -> dict[str, list[Curve]]:
         if name in doubles:
             continue
         if base in LOSSES:
-            style = LOSSES.index(base)
-            curves = losses.setdefault("loss", [])
+            style = int(base == "distillation_loss")
+            curves = losses.setdefault(LOSSES[base], [])
         elif layer and measure in STRUCTURE:
             curves = structure.setdefault(STRUCTURE[measure], [])
             style, name = len(curves), layer
