@@ -187,7 +187,12 @@ def test_methods_of_a_seed_differ_in_what_they_are_alone(monkeypatch, tmp_path):
 def test_every_method_makes_a_model_to_compile():
     teacher = models.mlp((3,), 3, (8, 8, 6), "teacher")
     found = method_list.chosen(method_list.GROUPS, is_images=False)
-    left_out = {"attention_transfer", "attention_transfer_alone", "positions"}
+    left_out = {
+        "attention_transfer",
+        "attention_transfer_alone",
+        "fading_attention",
+        "positions",
+    }
     assert set(found) == set(method_list.METHODS) - left_out
     for name, method in found.items():
         student = models.mlp((2,), 3, (4, 4, 4), "student")
@@ -207,6 +212,26 @@ def test_methods_on_feature_maps_read_the_blocks(name):
     read = [(loss.teacher_layer_name, loss.student_layer_name) for loss in losses[1:]]
     blocks = ["block2", "block3"] if name == "attention_transfer" else ["block3"]
     assert read == [(block, block) for block in blocks]
+
+
+def test_attention_fades_from_its_weight_to_nothing():
+    teacher = models.cnn((16, 16, 3), 3, (8, 8, 6), "teacher")
+    student = models.cnn((16, 16, 1), 3, (4, 4, 4), "student")
+    name = "fading_attention@30"
+    (method,) = method_list.chosen([name], is_images=True).values()
+    made = method.make(teacher, student, 10)
+    read = [
+        (type(loss).__name__, loss.teacher_layer_name)
+        for loss in made.distillation_losses
+    ]
+    weights = made.distillation_loss_weights
+    assert read[3:] == [
+        ("AttentionTransfer", "block2"),
+        ("AttentionTransfer", "block3"),
+    ]
+    for weight in weights[3:]:  # Twice that of the total, where labels have half.
+        assert [float(weight(step)) for step in (0, 5, 10)] == [60.0, 30.0, 0.0]
+    assert list(weights[:3]) == [1.0, 8.0, 8.0]
 
 
 def test_a_weight_is_that_of_the_total():
