@@ -293,6 +293,73 @@ def test_the_figure_shows_the_tables_intervals():
     )
 
 
+def at_epochs(**more):
+    """Runs of which `recommended` is best at 6 epochs and all else at 3."""
+    found = some(split="validation", **more)
+    of_six = lower(0.1)
+    of_six["recommended"] = (0.9, 0.9, 0.9)
+    return found + some(of_six, split="validation", epochs=6, **more)
+
+
+def test_a_curve_says_where_each_method_is_best(tmp_path, capsys):
+    text = printed(capsys, written(tmp_path / "a.jsonl", at_epochs()[::-1]))
+    shown = text[text.index("### pairs, all rows (jax, Keras 3.15.1), accuracy, %") :]
+    assert "| method | 3 | 6 |" in shown
+    assert rows(shown, "teacher") == [["teacher", "96.00", "96.00"]]
+    assert rows(shown, "student") == [["student", "**55.00**", "45.00"]]
+    assert rows(shown, "recommended") == [["recommended", "65.00", "**90.00**"]]
+    # Of a likelihood the least is the best.
+    text = printed(capsys, tmp_path / "a.jsonl", "--metric", "nll")
+    shown = text[text.index("NLL by epochs") :]
+    assert rows(shown, "student") == [["student", "**1.450**", "1.550"]]
+
+
+def test_a_method_that_was_not_run_with_some_epochs_leaves_its_place_empty(
+    tmp_path, capsys
+):
+    made = [r for r in at_epochs() if (r["method"], r["epochs"]) != ("student", 3)]
+    text = printed(capsys, written(tmp_path / "a.jsonl", made))
+    assert ["student", "", "**45.00**"] in rows(text, "student")
+
+
+def test_methods_are_compared_at_epochs_of_their_own(tmp_path, capsys):
+    tests = [
+        *some(epochs=6),
+        *some(lower(0.2)),
+    ]
+    files = [
+        written(tmp_path / "validation.jsonl", at_epochs()),
+        written(tmp_path / "test.jsonl", tests),
+    ]
+    text = printed(capsys, *files, "--best-epochs")
+    assert (
+        "100 rows to train, 50 test rows, epochs by validation (student 3, "
+        "soft_targets 3, recommended 6), batches of 64"
+    ) in text
+    assert rows(text, "teacher")[0][:3] == ["teacher", "3", "96.00"]
+    assert rows(text, "student")[0][:3] == ["student", "3", "35.00"]
+    assert rows(text, "recommended")[0][:3] == ["recommended", "3", "65.00"]
+    # Differences 30, 31, 29.
+    assert rows(text, "recommended")[0][4] == "+30.00 [+27.52, +32.48]"
+
+
+def test_curves_are_drawn_a_panel_a_data_set(tmp_path, capsys):
+    made = [*at_epochs(), *at_epochs(data="others", limit=90)]
+    printed(capsys, written(tmp_path / "a.jsonl", made), "--plots", tmp_path)
+    assert (tmp_path / "epochs.png").read_bytes().startswith(b"\x89PNG")
+    of_epochs = method_tables.curves(comparisons.groups(made))
+    figure = method_plots.by_epochs(of_epochs, comparisons.METRICS["accuracy"])
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["pairs, all rows", "others, 90 rows"]
+    line = figure.axes[0].containers[-1]
+    assert line.get_label() == "recommended"
+    assert list(line.lines[0].get_ydata()) == pytest.approx([65, 90])
+    # Standard errors of 60, 71, 64 (5.568 / √3), and of 90, 90, 90.
+    (arms,) = line.lines[2]
+    lengths = [np.ptp(segment[:, 1]) / 2 for segment in arms.get_segments()]
+    np.testing.assert_allclose(lengths, [3.2146, 0], atol=1e-4)
+
+
 PAGE = (BENCHMARKS / "RESULTS.md").read_text()
 COMMAND = "python examples/benchmarks/method_tables.py examples/benchmarks/"
 

@@ -19,6 +19,7 @@ sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent)]
 methods = pytest.importorskip("methods")
 method_list = pytest.importorskip("method_list")
 models = pytest.importorskip("models")
+records = pytest.importorskip("records")
 runs = pytest.importorskip("runs")
 
 # A table and two of the cheapest methods: JAX compiles each run for seconds.
@@ -122,13 +123,77 @@ def test_another_setting_or_seed_is_another_run(finished):
         ("--limit", "90"),
         ("--on", "test"),
         ("--learning-rate", "0.001"),
+        ("--epochs", "2"),
+        ("--teacher-epochs", "2"),
         ("--data", "digits"),
         ("--data", "digits", "--degrade", "speckle:0.5"),
         ("--seeds", "2-3"),
     ):
         given = methods.parse([*JOB, *change])
-        missing = methods.plan(given, methods.settings_of(given), records)
+        missing = methods.plan(given, records)
         assert [names for *_, names in missing] == [["teacher", *NAMES]] * 2
+
+
+def test_each_number_of_epochs_is_a_run_and_all_have_one_teacher(tmp_path):
+    given = methods.parse([*JOB, "--epochs", "1", "3", "--teacher-epochs", "2"])
+    missing = methods.plan(given, methods.Records(tmp_path / "runs.jsonl"))
+    assert [(seed, settings.epochs) for *_, seed, settings, _ in missing] == [
+        (0, 1),
+        (0, 3),
+        (1, 1),
+        (1, 3),
+    ]
+    table = methods.data_sets.load("breast_cancer")
+    some = [
+        runs.SeedRuns(table, 0, settings, tmp_path)
+        for *_, settings, _ in [missing[0], missing[1]]
+    ]
+    assert some[0]._teacher_path() == some[1]._teacher_path()
+    given = methods.parse([*JOB, "--epochs", "1", "--teacher-epochs", "3"])
+    other = runs.SeedRuns(table, 0, methods.settings_of(given, 1), tmp_path)
+    assert other._teacher_path() != some[0]._teacher_path()
+
+
+def test_a_teacher_trains_for_its_epochs_and_a_student_for_its_own(
+    monkeypatch, tmp_path
+):
+    given = methods.parse([*JOB, "--teacher-epochs", "2"])
+    table = methods.data_sets.load("breast_cancer")
+    of_seed = runs.SeedRuns(table, 0, methods.settings_of(given, 3), tmp_path)
+    seen = []
+    monkeypatch.setattr(runs, "train", lambda *_, epochs, **__: seen.append(epochs))
+    monkeypatch.setattr(runs.SeedRuns, "_scores", lambda *_: {"accuracy": 0.0})
+    of_seed.run("soft_targets", method_list.METHODS["soft_targets"])
+    assert seen == [2, 3]
+
+
+def test_each_method_trains_for_its_best_epochs(tmp_path):
+    chosen = tmp_path / "chosen.jsonl"
+    shared = dict.fromkeys(records.RESULTS, 0.0)
+    shared |= {"data": "breast_cancer", "degrade": None, "limit": 100, "seed": 0}
+    shared |= {"split": "validation", "mix": 0.0, "network": "mlp"}
+    accuracies = {
+        ("label_smoothing", 5): 0.6,
+        ("label_smoothing", 10): 0.5,
+        ("reused_classifier", 5): 0.6,
+        ("reused_classifier", 10): 0.7,
+    }
+    lines = [
+        shared | {"method": method, "epochs": epochs, "accuracy": accuracy}
+        for (method, epochs), accuracy in accuracies.items()
+    ]
+    chosen.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    job = [*JOB, "--on", "test", "--best-epochs", str(chosen)]
+    missing = methods.plan(methods.parse(job), methods.Records(tmp_path / "runs.jsonl"))
+    found = [(seed, settings.epochs, names) for *_, seed, settings, names in missing]
+    assert found == [
+        (seed, epochs, ["teacher", name])
+        for seed in (0, 1)
+        for epochs, name in ((5, "label_smoothing"), (10, "reused_classifier"))
+    ]
+    job += ["--methods", "student", "label_smoothing"]
+    with pytest.raises(SystemExit, match="no line of breast_cancer .* for student"):
+        methods.plan(methods.parse(job), methods.Records(tmp_path / "runs.jsonl"))
 
 
 def test_methods_of_a_seed_differ_in_what_they_are_alone(monkeypatch, tmp_path):

@@ -60,6 +60,12 @@ class Group:
         return " ".join(filter(None, (self.about["data"], self.about["degrade"])))
 
     @property
+    def trained_on(self):
+        """The data, and how many rows of them at most."""
+        limit = self.about["limit"]
+        return f"{self.name}, {limit} rows" if limit else f"{self.name}, all rows"
+
+    @property
     def backend(self):
         """The backend, and the version of Keras."""
         return f"{self.about['backend']}, Keras {self.about['keras']}"

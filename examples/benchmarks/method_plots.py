@@ -172,6 +172,74 @@ def _line(axes, groups, method, baseline, metric, number):
     )
 
 
+def by_epochs(of_epochs, metric, columns=3):
+    """A metric against the number of epochs, a panel a data set, with standard errors.
+
+    Args:
+        of_epochs: Lists of `comparisons.Group`s that differ in epochs, ascending.
+        metric: A `comparisons.Metric`.
+        columns: Panels side by side.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    columns = min(columns, len(of_epochs))
+    rows = math.ceil(len(of_epochs) / columns)
+    figure = Figure(
+        figsize=(0.8 + 3.0 * columns, 0.7 + 2.6 * rows), layout="constrained"
+    )
+    grid = figure.subplots(rows, columns, squeeze=False)
+    methods = list(
+        dict.fromkeys(
+            name for groups in of_epochs for group in groups for name in group.students
+        )
+    )
+    named = {}
+    for axes, groups in zip(grid.flat, of_epochs, strict=False):
+        for number, method in enumerate(methods):
+            _curve(axes, groups, method, metric, number)
+        axes.set_xscale("log", base=2)
+        ticks = [group.about["epochs"] for group in groups]
+        axes.set_xticks(ticks, map(str, ticks))
+        axes.set_title(groups[0].trained_on, fontsize=9)
+        axes.set_xlabel("epochs", fontsize=8)
+        axes.set_ylabel(metric.label, fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.grid(color="0.92")
+        handles, labels = axes.get_legend_handles_labels()
+        named.update(zip(labels, handles, strict=True))
+    for axes in list(grid.flat)[len(of_epochs) :]:
+        axes.set_axis_off()
+    figure.legend(
+        named.values(), named, loc="outside upper center", ncols=5, fontsize=8
+    )
+    return figure
+
+
+def _curve(axes, groups, method, metric, number):
+    found = [
+        (group.about["epochs"], group.values(method, metric))
+        for group in groups
+        if method in group.runs
+    ]
+    colour, marker, line = LINE_STYLES[number % len(LINE_STYLES)]
+    axes.errorbar(
+        # Side by side, so that errors do not hide one another.
+        [epochs * 1.02 ** (number % 7 - 3) for epochs, _ in found],
+        [values.mean() for _, values in found],
+        yerr=[
+            values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+            for _, values in found
+        ],
+        color=colour,
+        marker=marker,
+        linestyle=line,
+        markersize=4,
+        linewidth=1.2,
+        label=method,
+    )
+
+
 def _arms(differences):
     """Lengths of both arms of intervals, `(2, n)`; none where there is no interval."""
     arms = [

@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from comparisons import BASELINES, METRICS, groups, overall, slope
+from epoch_choice import at_best_epochs
 from paired_statistics import holm
 from records import kept, of_methods, read
 
@@ -31,12 +32,20 @@ def main(argv=None):
     parser.add_argument(
         "--methods", nargs="+", help="only these, the baselines and the teacher"
     )
+    parser.add_argument(
+        "--best-epochs",
+        action="store_true",
+        help="of the runs on test rows those with the epochs that are best of the "
+        "method by the runs on validation rows, which are among the files",
+    )
     parser.add_argument("--metric", choices=list(METRICS), default="accuracy")
     parser.add_argument("--plots", type=Path, help="folder for the figures")
     arguments = parser.parse_args(argv)
     metric = METRICS[arguments.metric]
     records = kept(read(arguments.files), arguments.where)
     always = ("teacher", *BASELINES)
+    if arguments.best_epochs:
+        records = at_best_epochs(records)
     made = groups(of_methods(records, arguments.methods, always))
     for group in made:
         print(f"\n### {title(group)}\n")
@@ -46,6 +55,10 @@ def main(argv=None):
         if len(of_sets) > 1:
             print(f"\n### Over {len(of_sets)} data sets ({of_sets[0].backend})\n")
             over_sets(of_sets, metric)
+    for of_epochs in curves(made):
+        first = of_epochs[0]
+        print(f"\n### {first.trained_on} ({first.backend}), {metric.label} by epochs\n")
+        table(*curve(of_epochs, metric))
     for of_strengths in gaps(made):
         for baseline in BASELINES:
             print(f"\n### {_gap_title(of_strengths)}, difference to {baseline}\n")
@@ -60,8 +73,8 @@ def title(group):
     record = next(iter(next(iter(group.runs.values())).values()))
     return (
         f"{group.name} ({group.backend}): {record['train_samples']} rows to train, "
-        f"{record['scored_samples']} {about['split']} rows, {about['epochs']} epochs, "
-        f"batches of {about['batch_size']}"
+        f"{record['scored_samples']} {about['split']} rows, {_epochs(group)}, batches "
+        f"of {about['batch_size']}"
     )
 
 
@@ -195,12 +208,51 @@ def gap(of_strengths, baseline, metric):
     return header, rows
 
 
+def curves(made):
+    """Lists of two groups and more that differ in epochs alone, ascending."""
+    found = {}
+    for group in made:
+        if isinstance(group.about["epochs"], int):
+            about = {**group.about, "epochs": None}
+            found.setdefault(repr(about), []).append(group)
+    return [
+        sorted(of_epochs, key=lambda group: group.about["epochs"])
+        for of_epochs in found.values()
+        if len(of_epochs) > 1
+    ]
+
+
+def curve(of_epochs, metric):
+    """Header and rows: a metric at each number of epochs, the best one in bold."""
+    header = ["method", *(str(group.about["epochs"]) for group in of_epochs)]
+    rows = []
+    for method in dict.fromkeys(name for group in of_epochs for name in group.runs):
+        means = [
+            group.values(method, metric).mean() if method in group.runs else None
+            for group in of_epochs
+        ]
+        # Of equal ones the first, as `epoch_choice` does.
+        best = max(
+            (i for i, mean in enumerate(means) if mean is not None),
+            key=lambda i: metric.sign * means[i],
+        )
+        cells = ["" if mean is None else f"{mean:.{metric.digits}f}" for mean in means]
+        if method != "teacher":  # Whose epochs are not those of the columns.
+            cells[best] = f"**{cells[best]}**"
+        rows.append([method, *cells])
+    return header, rows
+
+
 def draw(made, metric, folder):
-    """Writes `intervals.png`, and `gap.png` where data were degraded."""
+    """Writes `intervals.png`, `gap.png` of degraded data, `epochs.png` of curves."""
     import method_plots
 
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {"intervals": method_plots.intervals(made, metric)}
+    figures = {}
+    if of_epochs := curves(made):  # Intervals at each number would be too many.
+        figures["epochs"] = method_plots.by_epochs(of_epochs, metric)
+    else:
+        figures["intervals"] = method_plots.intervals(made, metric)
     graded = [of_strengths for of_strengths in gaps(made) if len(of_strengths) > 1]
     if graded:
         figures["gap"] = method_plots.gaps(graded, metric)
@@ -229,6 +281,17 @@ def interval(difference, metric):
         return ""
     digits = metric.digits
     return f"[{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
+
+
+def _epochs(group):
+    epochs = group.about["epochs"]
+    if isinstance(epochs, int):
+        return f"{epochs} epochs"
+    return (
+        "epochs by validation ("
+        + ", ".join(f"{method} {epochs[method]}" for method in group.students)
+        + ")"
+    )
 
 
 def _gap_title(of_strengths):

@@ -11,14 +11,16 @@ on all of them and scores on the test rows. `method_tables.py` makes tables and 
 """
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
 import data_sets
 import keras
 import measuring
+from epoch_choice import best_epochs, trained_on
 from method_list import GROUPS, METHODS, chosen
-from records import Records
+from records import Records, read
 from run_settings import STEPS, Settings
 from runs import SeedRuns
 
@@ -67,7 +69,24 @@ def parse(argv):
     )
     parser.add_argument("--limit", type=positive, help="training rows at most")
     parser.add_argument(
-        "--epochs", type=positive, help=f"default: as many as make {STEPS} steps"
+        "--epochs",
+        type=positive,
+        nargs="+",
+        default=[None],
+        help=f"of the students, each in turn (default: as many as make {STEPS} steps)",
+    )
+    parser.add_argument(
+        "--best-epochs",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="instead: of each method those with which it was best on validation rows, "
+        "by these lines of `--on validation --epochs ...`",
+    )
+    parser.add_argument(
+        "--teacher-epochs",
+        type=positive,
+        help=f"default: as many as make {STEPS} steps",
     )
     parser.add_argument("--batch-size", type=positive, default=64)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
@@ -121,12 +140,13 @@ def share(text):
     return number
 
 
-def settings_of(arguments):
-    """What the arguments say of all trainings."""
+def settings_of(arguments, epochs=None):
+    """What the arguments say of all trainings of some number of epochs."""
     return Settings(
         split=arguments.on,
         limit=arguments.limit,
-        epochs=arguments.epochs,
+        epochs=epochs,
+        teacher_epochs=arguments.teacher_epochs,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
         teacher_widths=arguments.teacher_widths,
@@ -136,40 +156,60 @@ def settings_of(arguments):
     )
 
 
-def plan(arguments, settings, records):
-    """What is not done yet: `(source, degrade, seed, names)`, names of methods.
+def plan(arguments, records):
+    """What is not done yet: `(source, degrade, seed, settings, names of methods)`.
 
     What a user may have got wrong is found here, before the first training.
     """
     missing = []
-    for source in arguments.data:
-        for degrade in arguments.degrade:
-            data_set = data_sets.load(source, degrade)
-            methods = {"teacher": None}
-            methods.update(chosen(arguments.methods, data_set.is_images))
-            for seed in arguments.seeds:
-                of_seed = SeedRuns(data_set, seed, settings)
-                names = [
-                    name
-                    for name, method in methods.items()
-                    if of_seed.identity(name, method) not in records
-                ]
-                if names:
-                    missing.append((source, degrade, seed, names))
+    for source, degrade in itertools.product(arguments.data, arguments.degrade):
+        data_set = data_sets.load(source, degrade)
+        methods = chosen(arguments.methods, data_set.is_images)
+        by_epochs = methods_by_epochs(arguments, data_set, methods)
+        for seed, (epochs, names) in itertools.product(
+            arguments.seeds, by_epochs.items()
+        ):
+            settings = settings_of(arguments, epochs)
+            of_seed = SeedRuns(data_set, seed, settings)
+            names = [
+                name
+                for name in ("teacher", *names)
+                if of_seed.identity(name, methods.get(name)) not in records
+            ]
+            if names:
+                missing.append((source, degrade, seed, settings, names))
     return missing
+
+
+def methods_by_epochs(arguments, data_set, methods):
+    """Dict of epochs -> names of the methods to train so long."""
+    if arguments.best_epochs is None:
+        return dict.fromkeys(arguments.epochs, tuple(methods))
+    best = best_epochs(read(arguments.best_epochs))
+    identity = SeedRuns(data_set, 0, settings_of(arguments)).identity("any")
+    of_data = best.get(trained_on(identity), {})
+    missing = [name for name in methods if name not in of_data]
+    if missing:
+        raise SystemExit(
+            f"--best-epochs has no line of {data_set.name} with limit "
+            f"{arguments.limit} for {', '.join(missing)}."
+        )
+    found = {}
+    for name in methods:
+        found.setdefault(of_data[name], []).append(name)
+    return found
 
 
 def main(argv=None):
     """Does all runs that are not done yet."""
     arguments = parse(argv)
     measuring.move_to(arguments.backend)
-    settings = settings_of(arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
     records = Records(arguments.out / "runs.jsonl")
-    missing = plan(arguments, settings, records)
+    missing = plan(arguments, records)
     progress = Progress(sum(len(names) for *_, names in missing))
     loaded = None
-    for source, degrade, seed, names in missing:
+    for source, degrade, seed, settings, names in missing:
         if loaded != (source, degrade):
             data_set, loaded = data_sets.load(source, degrade), (source, degrade)
         of_seed = SeedRuns(data_set, seed, settings, arguments.out / "teachers")

@@ -21,7 +21,8 @@ class Settings:
     Attributes:
         split: Scored on `"validation"` or `"test"` rows; see `data_sets.split`.
         limit: Training rows at most, or `None` for all.
-        epochs: Of every training, the teacher's too. `None`: some `STEPS` steps.
+        epochs: Of every student's training. `None`: some `STEPS` steps.
+        teacher_epochs: Of the teacher's. `None`: some `STEPS` steps.
         batch_size: Samples a batch.
         learning_rate: The highest.
         teacher_widths: Of the teacher's blocks, or `None` for `WIDTHS`.
@@ -34,6 +35,7 @@ class Settings:
     split: str = "validation"
     limit: int | None = None
     epochs: int | None = None
+    teacher_epochs: int | None = None
     batch_size: int = 64
     learning_rate: float = 3e-3
     teacher_widths: tuple | None = None
@@ -61,7 +63,8 @@ class Settings:
         if not data_set.is_images:
             chosen["network"] = "mlp"
         of_steps = max(1, round(STEPS / (count // self.batch_size)))
-        chosen["epochs"] = self.epochs or of_steps
+        for name in ("epochs", "teacher_epochs"):
+            chosen[name] = chosen[name] or of_steps
         for role, widths in WIDTHS.items():
             given = chosen[f"{role}_widths"] or widths[data_set.is_images]
             chosen[f"{role}_widths"] = list(given)

@@ -85,7 +85,8 @@ class SeedRuns:
             loss = keras.losses.CategoricalCrossentropy(
                 from_logits=True, label_smoothing=method.label_smoothing
             )
-        self._train(model, x, y, loss, mix=self.settings["mix"])
+        epochs = self.settings["epochs"]
+        self._train(model, x, y, epochs, loss, mix=self.settings["mix"])
         scores = self._scores(name, student, data.weak_test)
         correct = self._teacher_accuracy
         if not method.is_teacher_trained:
@@ -113,7 +114,8 @@ class SeedRuns:
         if path.exists():
             return keras.saving.load_model(path)
         trained = self._network("teacher", _TEACHER)
-        self._train(trained, self.data.strong_train, self.data.y_train)
+        epochs = self.settings["teacher_epochs"]
+        self._train(trained, self.data.strong_train, self.data.y_train, epochs)
         # Without the optimizer's state, which would be two thirds of the file.
         teacher = self._network("teacher", _TEACHER)
         teacher.set_weights(trained.get_weights())
@@ -126,6 +128,7 @@ class SeedRuns:
     def _teacher_path(self):
         # The weak modality and the student are nothing to the teacher.
         identity = self.identity("teacher")
+        identity["epochs"] = identity.pop("teacher_epochs")
         for name in ("degrade", "student_widths", "mix"):
             del identity[name]
         for name in ("method", "weight", "keras_dskd"):
@@ -154,10 +157,11 @@ class SeedRuns:
                 rows[of_class] = rng.permutation(of_class)
         return rows
 
-    def _train(self, model, x, y, loss=None, mix=0.0):
-        names = ("epochs", "batch_size", "learning_rate")
-        options = {name: self.settings[name] for name in names}
-        train(model, x, y, seed=self.seed, loss=loss, mix=mix, **options)
+    def _train(self, model, x, y, epochs, loss=None, mix=0.0):
+        options = {
+            name: self.settings[name] for name in ("batch_size", "learning_rate")
+        }
+        train(model, x, y, seed=self.seed, epochs=epochs, loss=loss, mix=mix, **options)
 
     def _scores(self, name, model, x):
         logits = _logits(model, x)

@@ -1,0 +1,97 @@
+"""How long each method trains: chosen on validation rows, method by method.
+
+A method that only puts overfitting off would win where all train too long, and lose
+where all stop early. With epochs of its own each is at its best.
+"""
+
+from collections import defaultdict
+
+import numpy as np
+from records import key
+
+
+def best_epochs(records):
+    """The number of epochs with the best mean accuracy on validation rows.
+
+    Of equal ones the least is taken. The teacher, whose epochs are the same in all
+    runs, has no choice.
+
+    Args:
+        records: Records. Those of test rows are left aside.
+
+    Returns:
+        Dict of what is trained on, as `trained_on` says, -> dict of method -> epochs.
+
+    Raises:
+        SystemExit: If no record is of validation rows, or a method was not run with
+            the same seeds at all of its epochs.
+    """
+    accuracies = defaultdict(lambda: defaultdict(dict))
+    for record in records:
+        if record["split"] == "validation" and record["method"] != "teacher":
+            of_epochs = accuracies[trained_on(record), record["method"]]
+            of_epochs[record["epochs"]][record["seed"]] = record["accuracy"]
+    if not accuracies:
+        raise SystemExit(
+            "Epochs are chosen by runs on validation rows, and there are none. Make "
+            "them: methods.py --on validation --epochs 5 10 20"
+        )
+    best = defaultdict(dict)
+    for (learnt, method), of_epochs in accuracies.items():
+        if len({frozenset(of_seed) for of_seed in of_epochs.values()}) > 1:
+            raise SystemExit(
+                f"{learnt[0]}: {method} was run with other seeds at some numbers "
+                "of epochs than at others. Run the rest of them."
+            )
+        means = {
+            epochs: np.mean(list(of_seed.values()))
+            for epochs, of_seed in of_epochs.items()
+        }
+        best[learnt][method] = max(sorted(means), key=means.get)
+    return dict(best)
+
+
+def at_best_epochs(records):
+    """The records of test rows of which the epochs are the best of the method.
+
+    Args:
+        records: Records of validation and of test rows.
+
+    Returns:
+        New records, of which `epochs` is what `best_epochs` says of all methods: they
+        share it, and so are one table. Of a teacher one record a seed is left.
+
+    Raises:
+        SystemExit: As `best_epochs`, or if a method's best epochs were not run.
+    """
+    best = best_epochs(records)
+    tests = [
+        record
+        for record in records
+        if record["split"] == "test" and trained_on(record) in best
+    ]
+    kept = {}
+    for record in tests:
+        epochs, method = best[trained_on(record)], record["method"]
+        if method == "teacher" or record["epochs"] == epochs.get(method):
+            shared = {**record, "epochs": epochs}
+            kept.setdefault(key(shared), shared)
+    lost = {(trained_on(record), record["method"]) for record in tests} - {
+        (trained_on(record), record["method"]) for record in kept.values()
+    }
+    for learnt, method in sorted(lost, key=str):
+        raise SystemExit(
+            f"{learnt[0]}: {method} was not run on test rows with the epochs that "
+            f"are best on validation rows: {best[learnt].get(method, 'not run')}"
+        )
+    # Test rows were run epochs by epochs: in the order of the methods again.
+    return sorted(
+        kept.values(),
+        key=lambda record: ["teacher", *record["epochs"]].index(record["method"]),
+    )
+
+
+def trained_on(record):
+    """What a choice holds for: entries of a record that say what is learnt from."""
+    names = ("data", "degrade", "limit", "mix", "network")
+    return tuple(record.get(name) for name in names)
