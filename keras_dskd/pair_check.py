@@ -89,8 +89,8 @@ def check_pairs(
         A `PairCheck`.
 
     Raises:
-        ValueError: If there are fewer than 8 pairs, or their numbers differ, or the
-            features are not finite.
+        ValueError: If there are fewer than 8 pairs, or their numbers differ, or a
+            modality does not fit its model, or the features are not finite.
 
     Source:
         Székely, Rizzo and Bakirov 2007, "Measuring and testing dependence by
@@ -104,6 +104,9 @@ def check_pairs(
     x_teacher, x_student, *labels = structure.evenly_spaced(
         _samples(pairs.split(x), y), max_samples
     )
+    looked_at = pairs.Pair(x_teacher, x_student, None)
+    pairs.check_input("teacher", looked_at, teacher, student)
+    pairs.check_input("student", looked_at, teacher, student)
     distances = [
         _centred_distances(_rows(*read, batch_size, verbose))
         for read in (

@@ -145,8 +145,6 @@ def check_input(
         _check_takes_structure(model, x)
     if fits(model, x) is not False:
         return
-    expected = [tuple(spec.shape) for spec in model.inputs]
-    received = [tuple(array.shape) for array in keras.tree.flatten(x)]
     if not fits(other, x):
         hint = f'Pass the {role}\'s modality as x["{role}"].'
     elif pair.teacher is pair.student:
@@ -160,9 +158,21 @@ def check_input(
             f"It does fit the other model, {other.name!r}: are "
             '"teacher" and "student" swapped?'
         )
-    raise ValueError(
-        f"The input does not fit the {role} {model.name!r}. Expected shape: "
-        f"{_one_or_all(expected)}. Received: x.shape={_one_or_all(received)}. {hint}"
+    raise ValueError(f"{_misfit(role, model, x)} {hint}")
+
+
+def check_fits(model: keras.Model, x: Nested) -> None:
+    """Raises `ValueError` where an input's shape cannot be that of a single model."""
+    if fits(model, x) is False:
+        raise ValueError(_misfit("model", model, x))
+
+
+def _misfit(what: str, model: keras.Model, x: Nested) -> str:
+    expected = [tuple(spec.shape) for spec in model.inputs]
+    received = [tuple(array.shape) for array in keras.tree.flatten(x)]
+    return (
+        f"The input does not fit the {what} {model.name!r}. Expected shape: "
+        f"{_one_or_all(expected)}. Received: x.shape={_one_or_all(received)}."
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops as keras_ops
 from numpy.typing import NDArray
 
-from keras_dskd import arrays, ops
+from keras_dskd import arrays, ops, pairs
 from keras_dskd.model_features import FeatureModel
 from keras_dskd.structure_table import structure_table
 from keras_dskd.taps import OUTPUT
@@ -187,11 +187,13 @@ def structure_report(
         `.to_html()` writes both to a file.
 
     Raises:
-        ValueError: If a layer is not found, or labels do not fit the output.
+        ValueError: If a layer is not found, the input does not fit the model, or labels
+            do not fit the output.
     """
     layers = [layers] if isinstance(layers, str) else list(layers)
     if not layers:
         raise ValueError("`layers` must name at least one layer. Received: layers=[]")
+    pairs.check_fits(model, x)
     read = [*layers, OUTPUT] if y is not None else layers
     features = FeatureModel(model, read, pooled=layers).predict(
         x, batch_size=batch_size, verbose=verbose

@@ -43,6 +43,7 @@ BELOW = {
         "html_report",
         "model_features",
         "ops",
+        "pairs",
         "plotting",
         "structure_table",
         "taps",

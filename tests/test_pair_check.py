@@ -63,6 +63,17 @@ def test_good_pairs_pass_without_a_word(capsys):
     assert found.samples == N
 
 
+def test_a_modality_that_does_not_fit_its_model_is_refused_by_name():
+    swapped = {"teacher": X["student"], "student": X["teacher"]}
+    with pytest.raises(ValueError, match="^The input does not fit the teacher .* swap"):
+        check_pairs(*models(), swapped, verbose=0)
+    other = {**X, "student": rows(N, 5)}
+    with pytest.raises(
+        ValueError, match=r"the student .*\(None, 4\).*x.shape=\(96, 5\)"
+    ):
+        check_pairs(*models(), other, verbose=0)
+
+
 def test_the_models_and_the_pairings_have_bars(capsys):
     batch_size = -(-N // 2)
     check_pairs(*models(), X, permutations=199, batch_size=batch_size, verbose=2)

@@ -128,6 +128,16 @@ def test_an_unknown_layer_is_refused():
         keras_dskd.structure_report(model(), images(), "featres")
 
 
+@pytest.mark.parametrize("shape", [(40, 4, 4, 3), (40, 4)])
+def test_an_input_of_another_shape_is_refused_by_name(shape):
+    with pytest.raises(ValueError) as refused:
+        keras_dskd.structure_report(model(), np.zeros(shape, "float32"), "features")
+    assert str(refused.value) == (
+        "The input does not fit the model 'net'. Expected shape: (None, 4, 4, 1). "
+        f"Received: x.shape={shape}."
+    )
+
+
 def test_no_layers_are_refused():
     with pytest.raises(ValueError, match="at least one layer"):
         keras_dskd.structure_report(model(), images(), [])
