@@ -167,7 +167,7 @@ def test_a_teacher_trains_for_its_epochs_and_a_student_for_its_own(
     assert seen == [2, 3]
 
 
-def test_each_method_trains_for_its_best_epochs(tmp_path):
+def test_each_method_trains_for_its_best_epochs(tmp_path, capsys):
     chosen = tmp_path / "chosen.jsonl"
     shared = dict.fromkeys(records.RESULTS, 0.0)
     shared |= {"data": "breast_cancer", "degrade": None, "limit": 100, "seed": 0}
@@ -183,7 +183,8 @@ def test_each_method_trains_for_its_best_epochs(tmp_path):
         for (method, epochs), accuracy in accuracies.items()
     ]
     chosen.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    job = [*JOB, "--on", "test", "--best-epochs", str(chosen)]
+    without_epochs = [word for word in JOB if word not in ("--epochs", "1")]
+    job = [*without_epochs, "--on", "test", "--best-epochs", str(chosen)]
     missing = methods.plan(methods.parse(job), methods.Records(tmp_path / "runs.jsonl"))
     found = [(seed, settings.epochs, names) for *_, seed, settings, names in missing]
     assert found == [
@@ -191,6 +192,11 @@ def test_each_method_trains_for_its_best_epochs(tmp_path):
         for seed in (0, 1)
         for epochs, name in ((5, "label_smoothing"), (10, "reused_classifier"))
     ]
+    with pytest.raises(SystemExit):
+        methods.parse([*job, "--epochs", "7"])
+    assert "--epochs: not allowed with argument --best-epochs" in (
+        capsys.readouterr().err
+    )
     job += ["--methods", "student", "label_smoothing"]
     with pytest.raises(SystemExit, match="no line of breast_cancer .* for student"):
         methods.plan(methods.parse(job), methods.Records(tmp_path / "runs.jsonl"))

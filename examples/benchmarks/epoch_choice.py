@@ -79,7 +79,8 @@ def at_best_epochs(records):
     lost = {(trained_on(record), record["method"]) for record in tests} - {
         (trained_on(record), record["method"]) for record in kept.values()
     }
-    for learnt, method in sorted(lost, key=str):
+    if lost:
+        learnt, method = min(lost, key=str)
         raise SystemExit(
             f"{learnt[0]}: {method} was not run on test rows with the epochs that "
             f"are best on validation rows: {best[learnt].get(method, 'not run')}"

@@ -68,14 +68,15 @@ def parse(argv):
         f"{', '.join(data_sets.degradations.DEGRADATIONS)}, of strength 0 to 1",
     )
     parser.add_argument("--limit", type=positive, help="training rows at most")
-    parser.add_argument(
+    lengths = parser.add_mutually_exclusive_group()
+    lengths.add_argument(
         "--epochs",
         type=positive,
         nargs="+",
         default=[None],
         help=f"of the students, each in turn (default: as many as make {STEPS} steps)",
     )
-    parser.add_argument(
+    lengths.add_argument(
         "--best-epochs",
         type=Path,
         nargs="+",
