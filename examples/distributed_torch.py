@@ -20,7 +20,7 @@ from keras import ops
 from torch import distributed
 
 import keras_dskd
-from keras_dskd import replicas
+from keras_dskd.internal import replicas
 
 
 @keras.saving.register_keras_serializable(package="distributed_torch")

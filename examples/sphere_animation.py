@@ -25,7 +25,7 @@ from quickstart import load
 from training import train
 
 import keras_dskd
-from keras_dskd.plotting import draw_sphere, sphere_directions, sphere_points
+from keras_dskd.structure.figures import draw_sphere, sphere_directions, sphere_points
 
 BATCH_SIZE = 50
 FRAMES_A_SECOND = 8

@@ -13,16 +13,16 @@ distiller.student: a plain Keras model
 """
 
 from keras_dskd import callbacks, layers, losses, ops
-from keras_dskd.augmented_pairs import AugmentedPairs
 from keras_dskd.callbacks import StructureHistory
+from keras_dskd.data.augmentation import AugmentedPairs
+from keras_dskd.data.dataset import CachedDataset
+from keras_dskd.data.mixup import MixedPairs
 from keras_dskd.distiller import Distiller
-from keras_dskd.mixed_pairs import MixedPairs
-from keras_dskd.pair_check import check_pairs
-from keras_dskd.plotting import plot_history
+from keras_dskd.internal.version import __version__
 from keras_dskd.recipes import dskd, recommended
-from keras_dskd.structure import structure_report
-from keras_dskd.teacher_cache import CachedDataset, open_teacher_cache, shard_rows
-from keras_dskd.version import __version__
+from keras_dskd.structure import check_pairs, structure_report
+from keras_dskd.structure.figures import plot_history
+from keras_dskd.teacher_cache import open_teacher_cache, shard_rows
 
 __all__ = [
     "AugmentedPairs",

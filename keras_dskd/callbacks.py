@@ -8,10 +8,13 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dskd import ops, pairs, structure, terms
-from keras_dskd.model_features import FeatureModel
-from keras_dskd.taps import OUTPUT, Tap
-from keras_dskd.types import Nested
+from keras_dskd import ops
+from keras_dskd.data import pairs
+from keras_dskd.distiller import loss_interface
+from keras_dskd.features.feature_model import FeatureModel
+from keras_dskd.features.taps import OUTPUT, Tap
+from keras_dskd.internal.types import Nested
+from keras_dskd.structure import report
 
 #: Features are said to have collapsed below this effective rank about their mean ...
 COLLAPSED_RANK = 1.5
@@ -41,8 +44,9 @@ class StructureHistory(keras.callbacks.Callback):
     Args:
         x: Data to measure on, in the modality of the student (or paired, which is
             then what the student takes of it): arrays, at least two samples.
-        layers: Name or names of layers of the student. See `keras_dskd.taps.Tap`.
-            Defaults to those that the distiller's losses read.
+        layers: Name or names of layers of the student. See
+            `keras_dskd.features.taps.Tap`. Defaults to those that the distiller's
+            losses read.
         terminate_on_nan: Whether to stop training when a term of the loss or a weight
             is not finite, and to go back to the last good weights: of the model and
             of its optimizer, as they were when they were last copied.
@@ -83,7 +87,7 @@ class StructureHistory(keras.callbacks.Callback):
                 "`copy_every` must be a number of batches, at least 1. Received: "
                 f"copy_every={copy_every}"
             )
-        self.x = structure.evenly_spaced(pairs.split(x).student, max_samples)
+        self.x = report.evenly_spaced(pairs.split(x).student, max_samples)
         self.layers = [layers] if isinstance(layers, str) else layers
         self.terminate_on_nan = terminate_on_nan
         self.copy_every = copy_every
@@ -98,7 +102,11 @@ class StructureHistory(keras.callbacks.Callback):
         losses = getattr(model, "distillation_losses", [])
         names = self.layers
         if names is None:
-            names = [name for name in terms.keys(losses, "student") if name != OUTPUT]
+            names = [
+                name
+                for name in loss_interface.keys(losses, "student")
+                if name != OUTPUT
+            ]
         if not names:
             raise ValueError(
                 "StructureHistory has no layer to look at: no loss reads one by name. "
@@ -109,9 +117,9 @@ class StructureHistory(keras.callbacks.Callback):
         self._features = FeatureModel(student, names, pooled=names)
         self._read_by = {
             name: "teacher {!r}, student {!r}".format(
-                *(terms.key(loss, role) for role in ("teacher", "student"))
+                *(loss_interface.key(loss, role) for role in ("teacher", "student"))
             )
-            for name, loss in zip(terms.names(losses), losses, strict=True)
+            for name, loss in zip(loss_interface.names(losses), losses, strict=True)
         }
         self._warned.clear()
         if self.terminate_on_nan:
@@ -155,7 +163,7 @@ class StructureHistory(keras.callbacks.Callback):
         features = self._features.predict(self.x, batch_size=self.batch_size, verbose=0)
         for layer, rows in features.items():
             if np.isfinite(rows).all():
-                measured = structure.measure(rows)
+                measured = report.measure(rows)
                 self._check(layer, measured)
             else:
                 measured = None
@@ -172,7 +180,7 @@ class StructureHistory(keras.callbacks.Callback):
                 if logs is not None:
                     logs[f"{layer}/{key}"] = getattr(measured, attribute, np.nan)
 
-    def _check(self, layer: str, measured: structure.FeatureStructure) -> None:
+    def _check(self, layer: str, measured: report.FeatureStructure) -> None:
         if measured.dead_channels:
             self._warn(
                 (layer, "dead"),

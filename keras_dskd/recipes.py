@@ -4,16 +4,15 @@ from typing import Literal
 
 import keras
 
-from keras_dskd.distiller import Distiller
+from keras_dskd.distiller.distiller import Distiller
+from keras_dskd.features.choosing import RecipeFeatures, output_activations
+from keras_dskd.internal.types import Feature, Weight
 from keras_dskd.losses import (
     ChannelAlignment,
     ChannelIndependence,
     SoftTargets,
     SpatialUniformity,
 )
-from keras_dskd.model_features import output_activations
-from keras_dskd.recipe_features import RecipeFeatures
-from keras_dskd.types import Feature, Weight
 
 # The weights below are those of the total. `Distiller` multiplies distillation terms
 # by 1 - student_loss_weight.

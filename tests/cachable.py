@@ -8,7 +8,7 @@ import keras
 from small_models import cnn, images
 
 import keras_dskd
-from keras_dskd.teacher_cache import caching, feature_files
+from keras_dskd.teacher_cache import cache, feature_files
 
 N, BATCH = 37, 4
 X = images(N, 3, seed=1)
@@ -57,7 +57,7 @@ if __name__ == "__main__":
     point, folder = sys.argv[1:]
     # A checkpoint after every second batch.
     feature_files._CHECKPOINT_SECONDS = 0.0
-    caching._CHUNK_BATCHES = 2
+    cache._CHUNK_BATCHES = 2
     owner, name, call = POINTS[point]
     setattr(owner, name, kill_at(getattr(owner, name), call))
     distiller().cache_teacher(X, folder, BATCH, verbose=0)

@@ -4,7 +4,8 @@ from unittest import mock
 
 import keras
 
-from keras_dskd import added_losses, replicas
+from keras_dskd.distiller import added_losses
+from keras_dskd.internal import replicas
 
 
 def test_one_list_within_another_leaves_it_in_place():

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from keras_dskd import files, locks
+from keras_dskd.internal import files, locks
 
 fcntl = pytest.importorskip("fcntl", reason="fcntl is not on Windows")
 

@@ -12,7 +12,7 @@ import pytest
 from small_models import crossentropy, labels, mlp, rows, standing_still
 
 import keras_dskd
-from keras_dskd.model_features import FeatureModel
+from keras_dskd.features.feature_model import FeatureModel
 
 N, BATCH = 12, 4
 TEACHER, STUDENT = rows(N, 6, seed=1), rows(N, 4, seed=2)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_models import Subclassed, mlp, rows
 
-from keras_dskd import pairs
+from keras_dskd.data import pairs
 
 
 def test_a_paired_dict_is_split_by_modality():

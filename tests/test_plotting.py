@@ -10,7 +10,11 @@ import pytest
 from test_structure import images, model
 
 import keras_dskd
-from keras_dskd.plotting import plot_structure, sphere_directions, sphere_points
+from keras_dskd.structure.figures import (
+    plot_structure,
+    sphere_directions,
+    sphere_points,
+)
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
 

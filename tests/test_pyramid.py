@@ -9,9 +9,10 @@ from keras import layers, ops
 from small_models import CLASSES, Subclassed, crossentropy, images, labels
 
 import keras_dskd
-from keras_dskd import pyramid
-from keras_dskd.model_features import FeatureModel, head_input, stage_ends
-from keras_dskd.taps import Tap, find_layer
+from keras_dskd.features import pyramid
+from keras_dskd.features.choosing import head_input, stage_ends
+from keras_dskd.features.feature_model import FeatureModel
+from keras_dskd.features.taps import Tap, find_layer
 
 # The same operations in another program: equal but for the order of float32 sums.
 SAME = {"rtol": 1e-5, "atol": 1e-6}

@@ -9,7 +9,7 @@ from keras import ops
 from small_models import crossentropy, labels, mlp, numbers, rows, standing_still
 
 import keras_dskd
-from keras_dskd import sample_weights
+from keras_dskd.distiller import loss_values
 
 FeatureDistillation = keras.distillation.FeatureDistillation
 LogitsDistillation = keras.distillation.LogitsDistillation
@@ -285,7 +285,7 @@ def test_weights_come_in_one_dimension_or_as_a_column(columns):
     weight = np.reshape(WEIGHT, (N, *columns))
     mean = ops.convert_to_numpy(
         keras_dskd.ops.weighted_mean(
-            values.astype("float32"), sample_weights.of_terms(weight, None)
+            values.astype("float32"), loss_values.of_terms(weight, None)
         )
     )
     assert mean == pytest.approx((WEIGHT * values).mean(), **CLOSE)
@@ -306,9 +306,9 @@ def test_weights_of_time_steps_weigh_what_has_them_and_by_their_mean_what_has_no
 def test_weights_of_each_output_are_said_not_to_reach_the_terms():
     outputs = {"a": WEIGHT, "b": WEIGHT + 1.0}
     with pytest.warns(UserWarning, match="holds 2 arrays, one an output"):
-        assert sample_weights.of_terms(outputs, None) is None
+        assert loss_values.of_terms(outputs, None) is None
     same = {"a": WEIGHT, "b": WEIGHT}
-    assert sample_weights.of_terms(same, None) is not None
+    assert loss_values.of_terms(same, None) is not None
 
 
 # Losses of a user's

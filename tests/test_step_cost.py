@@ -6,7 +6,7 @@ import pytest
 from small_models import cnn, crossentropy, images, labels, mlp, rows
 
 import keras_dskd
-from keras_dskd.model_features import FeatureModel
+from keras_dskd.features.feature_model import FeatureModel
 
 DSKD = (
     keras_dskd.losses.SoftTargets(),

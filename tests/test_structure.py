@@ -6,7 +6,7 @@ import pytest
 import reference
 
 import keras_dskd
-from keras_dskd import structure
+from keras_dskd.structure import report
 
 
 def model():
@@ -176,7 +176,7 @@ def test_arrays_of_other_libraries_are_picked_by_rows(kind):
         given = pytest.importorskip("pandas", reason="pandas").DataFrame(x)
     else:
         given = keras.ops.convert_to_tensor(x)
-    picked = structure.evenly_spaced({"a": given, "b": x}, 10)
+    picked = report.evenly_spaced({"a": given, "b": x}, 10)
     np.testing.assert_array_equal(picked["a"], picked["b"])
     assert picked["b"].shape == (10, 16)
 
@@ -184,7 +184,7 @@ def test_arrays_of_other_libraries_are_picked_by_rows(kind):
 @pytest.mark.parametrize("x", [[0.0, 1.0], "images", None, {"a": np.float32(1)}])
 def test_what_is_no_array_of_rows_is_refused(x):
     with pytest.raises(ValueError, match="Expected arrays with one row a sample"):
-        structure.evenly_spaced(x, 10)
+        report.evenly_spaced(x, 10)
 
 
 def test_a_report_reads_as_its_table_and_a_feature_as_its_numbers():

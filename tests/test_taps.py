@@ -9,9 +9,10 @@ import pytest
 from keras import ops
 from small_models import Composite, Subclassed, mlp, rows
 
-from keras_dskd.model_features import FeatureModel, output_activations
-from keras_dskd.model_graph import layer_paths
-from keras_dskd.taps import OUTPUT, Tap, capture, find_layer
+from keras_dskd.features.choosing import output_activations
+from keras_dskd.features.feature_model import FeatureModel
+from keras_dskd.features.layer_graph import layer_paths
+from keras_dskd.features.taps import OUTPUT, Tap, capture, find_layer
 
 # A layer's output is compared with the same operations in another program: equal but
 # for the order in which float32 sums are taken.

@@ -31,8 +31,8 @@ from small_models import (
 )
 
 import keras_dskd
-from keras_dskd.model_features import FeatureModel
-from keras_dskd.teacher_cache import caching, feature_files
+from keras_dskd.features.feature_model import FeatureModel
+from keras_dskd.teacher_cache import cache, feature_files
 from keras_dskd.teacher_cache import manifest as manifests
 
 STUDENT = images(N, 1, seed=2)
@@ -104,7 +104,7 @@ def stopped(made, folder, monkeypatch, after=2, **kwargs):
 
     with monkeypatch.context() as patch:
         patch.setattr(keras.Model, "predict", failing)
-        patch.setattr(caching, "_CHUNK_BATCHES", 2)
+        patch.setattr(cache, "_CHUNK_BATCHES", 2)
         with pytest.raises(RuntimeError, match="Stopped"):
             made.cache_teacher(kwargs.pop("x", X), folder, verbose=0, **kwargs)
 
@@ -144,8 +144,8 @@ def test_training_on_a_cache_is_training_with_the_teacher(tmp_path):
         return made.fit(x, Y, batch_size=8, epochs=3, verbose=0).history
 
     expected = fit(teacher=X)
-    for cache in ({}, {"path": tmp_path / "cache"}):
-        received = fit(cache=cache)
+    for kept in ({}, {"path": tmp_path / "cache"}):
+        received = fit(cache=kept)
         for name, values in expected.items():
             # float32 through fifteen steps.
             assert received[name] == pytest.approx(values, rel=1e-5, abs=1e-6), name
@@ -473,7 +473,7 @@ def test_a_disk_that_filled_up_is_gone_on_from(finished, tmp_path, monkeypatch):
         return append(file, array)
 
     with monkeypatch.context() as patch:
-        patch.setattr(caching, "_CHUNK_BATCHES", 2)
+        patch.setattr(cache, "_CHUNK_BATCHES", 2)
         patch.setattr(feature_files.FeatureFile, "append", filling_up)
         with pytest.raises(OSError, match="No space left"):
             made.cache_teacher(X, folder, BATCH, verbose=0)
@@ -843,7 +843,7 @@ def test_no_samples_and_unequal_numbers_are_refused():
     with pytest.raises(ValueError, match=r"at least one. Received: \[0\]"):
         made.cache_teacher(X[:0], verbose=0)
     with pytest.raises(ValueError, match=r"same number.*Received: \[3, 4\]"):
-        caching.cache(FeatureModel(made.teacher, FEATURES), [X[:3], X[:4]])
+        cache.cache_features(FeatureModel(made.teacher, FEATURES), [X[:3], X[:4]])
 
 
 def test_it_says_what_it_does_and_can_be_silent(tmp_path, capsys):

@@ -7,7 +7,7 @@ from keras import ops
 from small_models import crossentropy, labels, mlp, rows, standing_still
 
 import keras_dskd
-from keras_dskd import weights
+from keras_dskd.distiller import loss_weights
 
 # Sums and quotients of a few float32 numbers.
 CLOSE = {"rel": 1e-5, "abs": 1e-7}
@@ -290,6 +290,6 @@ def test_a_step_of_training_is_counted_once_whatever_the_weight():
 
 def test_numbers_and_schedules_survive_plain_data():
     schedule = keras.optimizers.schedules.CosineDecay(0.5, 10)
-    assert weights.deserialize(weights.serialize(0.25)) == 0.25
-    again = weights.deserialize(weights.serialize(schedule))
+    assert loss_weights.deserialize(loss_weights.serialize(0.25)) == 0.25
+    again = loss_weights.deserialize(loss_weights.serialize(schedule))
     assert again.get_config() == schedule.get_config()

@@ -25,8 +25,8 @@ from architectures import ARCHITECTURES, CLASSES, build
 from keras import ops
 
 import keras_dskd
-from keras_dskd import pyramid
-from keras_dskd.taps import Tap, capture
+from keras_dskd.features import pyramid
+from keras_dskd.features.taps import Tap, capture
 
 #: What is done with each, in order.
 STEPS = ("build", "recommended", "fit", "evaluate", "save and load", "level")

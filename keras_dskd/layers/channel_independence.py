@@ -4,10 +4,10 @@ from typing import Any
 
 import keras
 
-from keras_dskd import ops, replicas
-from keras_dskd.ops.checks import check_epsilon
-from keras_dskd.types import Config, Shape, Tensor
-from keras_dskd.weights import check_number
+from keras_dskd import ops
+from keras_dskd.internal import replicas
+from keras_dskd.internal.types import Config, Shape, Tensor
+from keras_dskd.ops.checks import check_epsilon, check_number
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd_layers")

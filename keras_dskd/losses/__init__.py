@@ -7,10 +7,7 @@ from keras_dskd.losses.contrastive_distillation import ContrastiveDistillation
 from keras_dskd.losses.decoupled_distillation import DecoupledDistillation
 from keras_dskd.losses.fitnet import FitNet
 from keras_dskd.losses.relational_distillation import RelationalDistillation
-from keras_dskd.losses.similarity import (
-    CenteredKernelAlignment,
-    SimilarityPreserving,
-)
+from keras_dskd.losses.similarity import CenteredKernelAlignment, SimilarityPreserving
 from keras_dskd.losses.soft_targets import SoftTargets
 from keras_dskd.losses.spatial_uniformity import SpatialUniformity
 

@@ -5,9 +5,9 @@ from typing import Any
 import keras
 
 from keras_dskd import ops
-from keras_dskd.losses.of_layers import OfLayers
+from keras_dskd.internal.types import Tensor
+from keras_dskd.losses.base import OfLayers
 from keras_dskd.ops.sharing import detached
-from keras_dskd.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")

@@ -4,11 +4,12 @@ from typing import Any
 
 import keras
 
-from keras_dskd import ops, replicas
-from keras_dskd.losses.of_layers import OfLayers
+from keras_dskd import ops
+from keras_dskd.internal import replicas
+from keras_dskd.internal.types import Config, RowsKind, Tensor
+from keras_dskd.losses.base import OfLayers
 from keras_dskd.losses.paired_rows import paired_rows
 from keras_dskd.ops.checks import check_epsilon, check_rows_kind
-from keras_dskd.types import Config, RowsKind, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")

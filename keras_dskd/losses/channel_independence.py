@@ -4,11 +4,12 @@ from typing import Any, Literal
 
 import keras
 
-from keras_dskd import ops, replicas
-from keras_dskd.losses.of_layers import OfLayers
+from keras_dskd import ops
+from keras_dskd.internal import replicas
+from keras_dskd.internal.types import Config, Tensor
+from keras_dskd.losses.base import OfLayers
 from keras_dskd.ops.checks import check_epsilon, check_weight
 from keras_dskd.ops.sharing import detached, sharing
-from keras_dskd.types import Config, Tensor
 
 TARGETS = ("teacher", "self")
 

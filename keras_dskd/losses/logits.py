@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_dskd.model_features import output_activations
-from keras_dskd.types import Tensor
+from keras_dskd.features.choosing import output_activations
+from keras_dskd.internal.types import Tensor
 
 
 def as_logits(outputs: Tensor, are_logits: bool) -> Tensor:

@@ -5,10 +5,11 @@ from typing import Any
 
 import keras
 
-from keras_dskd import ops, replicas
+from keras_dskd import ops
+from keras_dskd.internal import replicas
+from keras_dskd.internal.types import RowsKind, Tensor
 from keras_dskd.ops.grids import channels_last, mask_of_positions, on_one_grid
 from keras_dskd.ops.sharing import detached
-from keras_dskd.types import RowsKind, Tensor
 
 
 def whole_batch(*parts: Tensor | None) -> Sequence[Any]:

@@ -5,11 +5,11 @@ from typing import Any
 import keras
 
 from keras_dskd import ops
-from keras_dskd.losses.of_layers import OfLayers
+from keras_dskd.internal.types import Config, RowsKind, Tensor
+from keras_dskd.losses.base import OfLayers
 from keras_dskd.losses.paired_rows import paired_rows, whole_batch
 from keras_dskd.ops.checks import check_rows_kind
 from keras_dskd.ops.samples import count_rows
-from keras_dskd.types import Config, RowsKind, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")

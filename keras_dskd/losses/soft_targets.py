@@ -5,10 +5,10 @@ from typing import Any
 import keras
 
 from keras_dskd import ops
+from keras_dskd.internal.types import Config, Nested, Tensor
+from keras_dskd.losses.base import OfLayers
 from keras_dskd.losses.logits import as_logits, check_gives_logits
-from keras_dskd.losses.of_layers import OfLayers
 from keras_dskd.ops.soft_targets import check_divergence_temperature
-from keras_dskd.types import Config, Nested, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")

@@ -12,16 +12,10 @@ from keras_dskd.ops.contrastive_distillation import contrastive_distillation
 from keras_dskd.ops.decoupled_distillation import decoupled_distillation
 from keras_dskd.ops.effective_rank import centered_effective_rank, effective_rank
 from keras_dskd.ops.fitnet import standardized_distance
-from keras_dskd.ops.relational_distillation import (
-    relational_angle,
-    relational_distance,
-)
+from keras_dskd.ops.relational_distillation import relational_angle, relational_distance
 from keras_dskd.ops.rows import normalize, rows, standardize
 from keras_dskd.ops.samples import weighted_mean
-from keras_dskd.ops.similarity import (
-    centered_kernel_alignment,
-    similarity_preserving,
-)
+from keras_dskd.ops.similarity import centered_kernel_alignment, similarity_preserving
 from keras_dskd.ops.soft_targets import soft_targets
 from keras_dskd.ops.spatial_uniformity import spatial_uniformity
 

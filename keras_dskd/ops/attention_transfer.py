@@ -2,10 +2,10 @@
 
 from keras import ops
 
+from keras_dskd.internal.types import Tensor
 from keras_dskd.ops.grids import channels_last, on_one_grid
 from keras_dskd.ops.rows import normalize
 from keras_dskd.ops.samples import weighted_mean
-from keras_dskd.types import Tensor
 
 
 def attention_transfer(

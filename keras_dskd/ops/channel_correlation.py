@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_dskd.internal.types import Replicas, Tensor
 from keras_dskd.ops.checks import (
     as_floats,
     check_paired_rows,
@@ -11,7 +12,6 @@ from keras_dskd.ops.checks import (
 from keras_dskd.ops.rows import standardize
 from keras_dskd.ops.samples import count_rows, mean_of_rows, over
 from keras_dskd.ops.sharing import shared
-from keras_dskd.types import Replicas, Tensor
 
 
 def channel_correlation(rows: Tensor, epsilon: float = 1e-5) -> Tensor:

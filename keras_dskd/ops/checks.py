@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_dskd.types import Nested, Replicas, Tensor
+from keras_dskd.internal.types import Nested, Replicas, Tensor
 
 ROWS = ("pooled", "flattened", "positions")
 
@@ -146,4 +146,29 @@ def check_same_width(teacher_rows: Tensor, student_rows: Tensor) -> None:
             f"{student_rows.shape[-1]} student channels. Give the student's feature "
             "a projector: Distiller(..., projectors={student_layer_name: "
             f"keras.layers.Dense({teacher_rows.shape[-1]})}})."
+        )
+
+
+def check_layer_name(name: object) -> None:
+    """Raises `ValueError` unless it is the name of a layer or `None`."""
+    if name is not None and not isinstance(name, str):
+        raise ValueError(
+            "A layer is given by its name or path, or None for the final output. "
+            f"Received: {name!r} of type {type(name).__name__}"
+        )
+
+
+def check_number(name: str, weight: object, most: float = math.inf) -> None:
+    """Raises `ValueError` unless `weight` is a number in [0, most]."""
+    value = -1.0
+    try:
+        if isinstance(weight, numbers.Real) and not isinstance(weight, bool):
+            value = float(weight)
+    except OverflowError:
+        value = math.inf
+    # What float32 cannot hold would be infinite in the step.
+    if not 0 <= value <= min(most, 3e38):
+        limit = f"between 0 and {most}" if math.isfinite(most) else ">= 0"
+        raise ValueError(
+            f"`{name}` must be a number {limit}. Received: {name}={weight!r}"
         )

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_dskd.internal.types import Tensor
 from keras_dskd.ops.checks import (
     as_floats,
     check_paired_rows,
@@ -11,7 +12,6 @@ from keras_dskd.ops.checks import (
 from keras_dskd.ops.labels import class_numbers
 from keras_dskd.ops.rows import normalize
 from keras_dskd.ops.samples import keep_rows, weighted_mean
-from keras_dskd.types import Tensor
 
 # Less than any logit, and still a number: exp gives 0, and no gradient.
 _NEVER = -1e30

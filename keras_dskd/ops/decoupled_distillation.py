@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_dskd.internal.types import Tensor
 from keras_dskd.ops.checks import as_floats
 from keras_dskd.ops.labels import class_numbers
 from keras_dskd.ops.samples import weighted_mean
@@ -10,7 +11,6 @@ from keras_dskd.ops.soft_targets import (
     check_logits,
     relative_entropy,
 )
-from keras_dskd.types import Tensor
 
 # Less than any logit, and still a number: exp gives 0, and no gradient.
 _NEVER = -1e30

@@ -2,8 +2,8 @@
 
 from keras import ops
 
+from keras_dskd.internal.types import Tensor
 from keras_dskd.ops.checks import as_floats, check_rows
-from keras_dskd.types import Tensor
 
 
 def effective_rank(rows: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 from keras import ops
 
+from keras_dskd.internal.types import Replicas, Tensor
 from keras_dskd.ops.checks import as_floats, check_paired_rows, check_same_width
 from keras_dskd.ops.rows import standardize
 from keras_dskd.ops.samples import count_rows, mean_of_rows
-from keras_dskd.types import Replicas, Tensor
 
 
 def standardized_distance(

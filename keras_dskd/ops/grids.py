@@ -2,9 +2,9 @@
 
 from keras import ops
 
+from keras_dskd.internal.types import Tensor
 from keras_dskd.ops.checks import as_floats
 from keras_dskd.ops.rows import channel_axis
-from keras_dskd.types import Tensor
 
 
 def channels_last(feature: Tensor, name: str = "feature") -> Tensor:

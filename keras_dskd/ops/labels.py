@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_dskd.types import Nested, Tensor
+from keras_dskd.internal.types import Nested, Tensor
 
 
 def class_numbers(labels: Nested, rank: int = 1) -> Tensor:

@@ -2,10 +2,10 @@
 
 from keras import ops
 
+from keras_dskd.internal.types import Tensor
 from keras_dskd.ops.checks import as_floats, check_paired_rows
 from keras_dskd.ops.rows import normalize
 from keras_dskd.ops.samples import keep_rows
-from keras_dskd.types import Tensor
 
 
 def relational_distance(

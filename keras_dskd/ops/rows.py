@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_dskd.internal.types import Replicas, RowsKind, Tensor
 from keras_dskd.ops.checks import (
     as_floats,
     check_epsilon,
@@ -11,7 +12,6 @@ from keras_dskd.ops.checks import (
 )
 from keras_dskd.ops.samples import keep_rows, mean_of_rows
 from keras_dskd.ops.sharing import shared
-from keras_dskd.types import Replicas, RowsKind, Tensor
 
 
 @shared

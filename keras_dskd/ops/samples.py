@@ -2,8 +2,8 @@
 
 from keras import ops
 
+from keras_dskd.internal.types import Replicas, Tensor
 from keras_dskd.ops.checks import as_floats
-from keras_dskd.types import Replicas, Tensor
 
 
 def keep_rows(values: Tensor, mask: Tensor | None) -> Tensor:
@@ -61,7 +61,7 @@ def over(replicas: Replicas | None, part: Tensor) -> Tensor:
 
     Args:
         replicas: What sums and gathers over the replicas of a step, as
-            `keras_dskd.replicas.current` gives it, or `None`: there are no others.
+            `internal.replicas.current` gives it, or `None`: there are no others.
         part: Tensor, of the same shape on all.
 
     Returns:

@@ -15,7 +15,7 @@ from typing import ParamSpec
 import keras
 from keras import ops
 
-from keras_dskd.types import Tensor
+from keras_dskd.internal.types import Tensor
 
 Given = ParamSpec("Given")
 

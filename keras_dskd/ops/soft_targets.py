@@ -2,9 +2,9 @@
 
 from keras import ops
 
+from keras_dskd.internal.types import Tensor
 from keras_dskd.ops.checks import as_floats, check_temperature
 from keras_dskd.ops.samples import weighted_mean
-from keras_dskd.types import Tensor
 
 #: Beyond, rounding would show in the third digit.
 MAX_TEMPERATURE = 1000

@@ -5,10 +5,10 @@ from typing import Any, NoReturn
 
 from keras import ops
 
+from keras_dskd.internal.types import Replicas, Tensor
 from keras_dskd.ops.checks import as_floats, check_rows, check_temperature
 from keras_dskd.ops.rows import normalize
 from keras_dskd.ops.samples import over
-from keras_dskd.types import Replicas, Tensor
 
 # What bounds the memory: a block is of so many pairs of rows, for a processor's cache,
 # but of no fewer rows than make a product worth its while.

@@ -20,13 +20,8 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dskd.teacher_cache.manifest import (
-    damaged,
-    leaves,
-    rebuild,
-    write_manifest,
-)
-from keras_dskd.types import Config
+from keras_dskd.internal.types import Config
+from keras_dskd.teacher_cache.manifest import damaged, leaves, rebuild, write_manifest
 
 # Checksums, and the bytes that they cover.
 _State: TypeAlias = tuple[list[int], int]

@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from keras_dskd import files, locks
-from keras_dskd.types import Config, FilePath, Nested
+from keras_dskd.internal import files, locks
+from keras_dskd.internal.types import Config, FilePath, Nested
 
 MANIFEST = "manifest.json"
 FORMAT = "keras_dskd teacher cache 2"

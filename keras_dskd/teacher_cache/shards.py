@@ -4,9 +4,9 @@ import numbers
 import os
 import re
 
-from keras_dskd.teacher_cache.input_rows import Inputs
+from keras_dskd.internal.types import FilePath, Nested, Shard
+from keras_dskd.teacher_cache.inputs import Inputs
 from keras_dskd.teacher_cache.manifest import MANIFEST
-from keras_dskd.types import FilePath, Nested, Shard
 
 _NAME = re.compile(r"shard-(\d{5,})-of-(\d{5,})")
 

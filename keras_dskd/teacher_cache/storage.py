@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dskd.types import Nested
+from keras_dskd.internal.types import Nested
 
 _PART = 2**20
 

@@ -6,7 +6,7 @@ from unittest import mock
 
 from keras import ops
 
-from keras_dskd import replicas
+from keras_dskd.internal import replicas
 
 # The package's functions have the names of their modules.
 channel_correlation = importlib.import_module("keras_dskd.ops.channel_correlation")

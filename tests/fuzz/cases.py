@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import keras_dskd
 from fuzz import nets
 from fuzz.verdict import Refused
-from keras_dskd import terms
+from keras_dskd.distiller import loss_interface
 
 KINDS = st.sampled_from(nets.KINDS)
 OUTPUTS = st.sampled_from(["one", "one", "one", *nets.OUTPUTS])
@@ -182,7 +182,10 @@ class Case:
             "distillation_loss": distilled,
             "loss": share * own + (1 - share) * distilled,
         }
-        return {**numbers, **dict(zip(terms.names(self.terms()), values, strict=True))}
+        return {
+            **numbers,
+            **dict(zip(loss_interface.names(self.terms()), values, strict=True)),
+        }
 
     def _of_samples(self, rows):
         return [

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from fuzz.fuzzing import fuzzed
 from fuzz.verdict import Refused, Wrong, answer
-from keras_dskd import arguments, pairs, weights
+from keras_dskd.data import pairs
+from keras_dskd.distiller import arguments, loss_weights
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -215,7 +216,7 @@ def test_check_number(weight, most):
         if (not isinstance(weight, int) or weight < 10**300)
         else False
     )
-    answer(lambda: weights.check_number("w", weight, most), is_valid)
+    answer(lambda: loss_weights.check_number("w", weight, most), is_valid)
 
 
 def linear(step):
@@ -263,7 +264,7 @@ def test_weights_of_terms(given, broken, count, kind, step, seed):
         both = both[0]
     elif kind == "one":
         is_valid = count == 1 and not any(both[0] is bad for bad in BROKEN)
-    checked = answer(lambda: weights.check_weights(passed, count), is_valid)
+    checked = answer(lambda: loss_weights.check_weights(passed, count), is_valid)
     assert len(checked) == count
     values = np.random.default_rng(seed).normal(size=count).astype("float32")
     total = answer(lambda: weighted_sum(checked, values, step), valid=True)
@@ -272,7 +273,7 @@ def test_weights_of_terms(given, broken, count, kind, step, seed):
 
 
 def weighted_sum(loss_weights, values, step):
-    term_weights = weights.TermWeights(0.5, loss_weights)
+    term_weights = loss_weights.TermWeights(0.5, loss_weights)
     for _ in range(step):
         term_weights.advance()
     tensors = [keras.ops.convert_to_tensor(value) for value in values]

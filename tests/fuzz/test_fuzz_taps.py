@@ -10,9 +10,9 @@ from fuzz import fuzzing
 from fuzz.fuzzing import fuzzed
 from fuzz.graphs import Graph
 from fuzz.verdict import answer
-from keras_dskd.model_features import FeatureModel
-from keras_dskd.model_graph import layer_paths
-from keras_dskd.taps import OUTPUT, Tap, capture, find_layer
+from keras_dskd.features.feature_model import FeatureModel
+from keras_dskd.features.layer_graph import layer_paths
+from keras_dskd.features.taps import OUTPUT, Tap, capture, find_layer
 
 # Dozens of layers in float32, against float64, as a share of the largest entry: each
 # entry is a sum of terms of that size.

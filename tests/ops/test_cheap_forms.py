@@ -10,7 +10,7 @@ import reference
 from gradients import value, value_and_gradient
 
 from keras_dskd import ops
-from keras_dskd.model_features import ShapesOnly
+from keras_dskd.features.feature_model import ShapesOnly
 
 uniformity = importlib.import_module("keras_dskd.ops.spatial_uniformity")
 

@@ -1,0 +1,1 @@
+"""FEED: batches of paired inputs, data sets of them, mixup and augmentation."""

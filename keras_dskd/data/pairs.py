@@ -1,0 +1,230 @@
+"""One batch, two modalities: what the teacher sees and what the student sees."""
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from keras_dskd.internal.types import Nested, Role, Shape, Tensor
+
+KEYS = ("teacher", "student", "teacher_features", "teacher_mask")
+
+
+class Pair(NamedTuple):
+    """One batch split by modality; what the batch does not hold is `None`."""
+
+    teacher: Any
+    student: Any
+    teacher_features: Any
+    teacher_mask: Any = None
+
+
+def is_pair(x: Nested) -> bool:
+    """Whether `x` is a dict that holds the modalities apart."""
+    return isinstance(x, dict) and any(key in x for key in KEYS)
+
+
+def split(x: Nested) -> Pair:
+    """Splits an input by modality.
+
+    Args:
+        x: `{"teacher": ..., "student": ...}`, where each value is any structure
+            that its model takes; `"teacher_features"` may stand in place of
+            `"teacher"`, and `"teacher_mask"` beside them. Anything else goes to both
+            models as it is.
+
+    Returns:
+        A `Pair`.
+
+    Raises:
+        ValueError: If a paired dict lacks the student's input or has unknown keys.
+    """
+    if not is_pair(x):
+        return Pair(teacher=x, student=x, teacher_features=None)
+    unknown = sorted(str(key) for key in x if key not in KEYS)
+    if unknown:
+        raise ValueError(
+            f"A paired input has the keys {KEYS}. Received unknown keys: {unknown}"
+        )
+    if "student" not in x:
+        raise ValueError(
+            'A paired input needs the key "student". Received keys: '
+            f"{sorted(x)}. The student's modality is all that is used at run time."
+        )
+    return Pair(*(x.get(key) for key in KEYS))
+
+
+def teacher_input(x: Nested) -> Nested:
+    """What the teacher takes of an input, paired or not.
+
+    Raises:
+        ValueError: If a paired input lacks it.
+    """
+    pair = split(x)
+    if pair.teacher is None:
+        raise ValueError(
+            f'The teacher\'s modality is missing: x["teacher"]. Received: {sorted(x)}'
+        )
+    return pair.teacher
+
+
+def teacher_mask(pair: Pair) -> Tensor | None:
+    """Which samples have a teacher: a bool tensor `(n,)`, or `None` for all.
+
+    Raises:
+        ValueError: If the mask holds anything but one number a sample.
+    """
+    mask = pair.teacher_mask
+    if mask is None:
+        return None
+    shapes = [tuple(getattr(leaf, "shape", ())) for leaf in keras.tree.flatten(mask)]
+    if (
+        len(shapes) != 1
+        or len(shapes[0]) not in (1, 2)
+        or shapes[0][1:]
+        not in (
+            (),
+            (1,),
+        )
+    ):
+        raise ValueError(
+            'x["teacher_mask"] is an array of shape (n,), true for samples that have '
+            f"the teacher's modality. Received: shape {shapes}"
+        )
+    mask = ops.reshape(ops.cast(keras.tree.flatten(mask)[0], "bool"), (-1,))
+    samples = keras.tree.flatten(pair.student)[0].shape[0]
+    if None not in (mask.shape[0], samples) and mask.shape[0] != samples:
+        raise ValueError(
+            f'x["teacher_mask"] holds {mask.shape[0]} samples, and x["student"] '
+            f"{samples}."
+        )
+    return mask
+
+
+def check_cached_rows(pair: Pair) -> None:
+    """Raises `ValueError` where cached features are surely of other samples."""
+    samples = keras.tree.flatten(pair.student)[0].shape[0]
+    for name, feature in pair.teacher_features.items():
+        for array in keras.tree.flatten(feature):
+            if None not in (array.shape[0], samples) and array.shape[0] != samples:
+                raise ValueError(
+                    f'x["teacher_features"][{name!r}] holds {array.shape[0]} samples, '
+                    f'and x["student"] {samples}. Each row is one sample\'s.'
+                )
+
+
+def holds_teacher(x: Nested, teacher: keras.Model) -> bool:
+    """Whether an input surely holds what the teacher takes."""
+    if is_pair(x):
+        return x.get("teacher") is not None
+    return fits(teacher, x) is True
+
+
+def input_of(model: keras.Model) -> Nested:
+    """A model's input as `KerasTensor`s in the structure it takes, or `None`."""
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        return None
+    return inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
+def check_input(
+    role: Role, pair: Pair, teacher: keras.Model, student: keras.Model
+) -> None:
+    """Raises `ValueError` where an input's shape cannot be its model's.
+
+    Args:
+        role: `"teacher"` or `"student"`: whose input to check.
+        pair: A `Pair`.
+        teacher: The teacher.
+        student: The student.
+    """
+    x = getattr(pair, role)
+    model, other = (teacher, student) if role == "teacher" else (student, teacher)
+    if pair.teacher is pair.student:
+        _check_takes_structure(model, x)
+    if fits(model, x) is not False:
+        return
+    if not fits(other, x):
+        hint = f'Pass the {role}\'s modality as x["{role}"].'
+    elif pair.teacher is pair.student:
+        hint = (
+            f"It is the modality of {other.name!r} alone. Training takes both, "
+            'x={"teacher": ..., "student": ...}; evaluate and predict take the '
+            "student's."
+        )
+    else:
+        hint = (
+            f"It does fit the other model, {other.name!r}: are "
+            '"teacher" and "student" swapped?'
+        )
+    raise ValueError(f"{_misfit(role, model, x)} {hint}")
+
+
+def check_fits(model: keras.Model, x: Nested) -> None:
+    """Raises `ValueError` where an input's shape cannot be that of a single model."""
+    if fits(model, x) is False:
+        raise ValueError(_misfit("model", model, x))
+
+
+def _misfit(what: str, model: keras.Model, x: Nested) -> str:
+    expected = [tuple(spec.shape) for spec in model.inputs]
+    received = [tuple(array.shape) for array in keras.tree.flatten(x)]
+    return (
+        f"The input does not fit the {what} {model.name!r}. Expected shape: "
+        f"{_one_or_all(expected)}. Received: x.shape={_one_or_all(received)}."
+    )
+
+
+def _check_takes_structure(model: keras.Model, x: Nested) -> None:
+    """Raises `ValueError` where several inputs come to a model of one."""
+    takes = input_of(model)
+    if takes is None or keras.tree.is_nested(takes) or not keras.tree.is_nested(x):
+        return
+    if len(x) < 2 or (isinstance(x, dict) and takes.name in x):
+        return
+    what = f"the keys {sorted(x)}" if isinstance(x, dict) else f"{len(x)} of them"
+    raise ValueError(
+        f"{model.name!r} takes one input. Received: {what}. Training takes both "
+        'modalities as x={"teacher": ..., "student": ...}; evaluate and predict take '
+        "the student's."
+    )
+
+
+def _one_or_all(shapes: list[Shape]) -> Shape | list[Shape]:
+    return shapes[0] if len(shapes) == 1 else shapes
+
+
+def fits(model: keras.Model, x: Nested) -> bool | None:
+    """Whether an input's shape is the model's; `None` where only a call can tell."""
+    specs = getattr(model, "inputs", None)
+    arrays = keras.tree.flatten(x)
+    if not specs or len(specs) != len(arrays):
+        return None
+    if keras.tree.is_nested(x) != keras.tree.is_nested(input_of(model)) or isinstance(
+        x, dict
+    ) != isinstance(input_of(model), dict):
+        return None  # Keras goes by the structure, and by the names of the inputs.
+    if not all(hasattr(array, "shape") for array in arrays):
+        return None  # A data set, whose batches only a call will see.
+    return all(
+        # The batch axis is the data's own affair.
+        _takes(tuple(spec.shape)[1:], tuple(array.shape)[1:]) and len(array.shape) >= 1
+        for spec, array in zip(specs, arrays, strict=True)
+    )
+
+
+def _takes(expected: Shape, shape: Shape) -> bool:
+    """Whether an input takes a sample of a shape; Keras adds a last axis of 1."""
+    return (
+        _is_same(expected, shape)
+        or (shape[-1:] == (1,) and _is_same(expected, shape[:-1]))
+        or (expected[-1:] == (1,) and _is_same(expected[:-1], shape))
+    )
+
+
+def _is_same(expected: Shape, shape: Shape) -> bool:
+    return len(expected) == len(shape) and all(
+        None in lengths or lengths[0] == lengths[1]
+        for lengths in zip(expected, shape, strict=True)
+    )

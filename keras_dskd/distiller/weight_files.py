@@ -1,0 +1,83 @@
+"""Keras's files of a distiller: what they hold, and a student that can load them."""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import h5py  # Keras's own way to store weights.
+
+from keras_dskd.internal.types import Config
+
+_WEIGHTS = "model.weights.h5"  # In a `.keras` file.
+
+
+def let_student_load(filepath: str) -> None:
+    """Lets the plain student read a distiller's file: its parts are at the root too.
+
+    They are links within the file, which take no space.
+    """
+    if filepath.endswith(".weights.h5"):
+        _link_student(filepath)
+        return
+    folder = os.path.dirname(filepath)
+    linked = os.path.join(folder, "linked.zip")
+    with zipfile.ZipFile(filepath) as archive, zipfile.ZipFile(linked, "w") as copy:
+        weights = archive.extract(_WEIGHTS, folder)
+        _link_student(weights)
+        for item in archive.infolist():
+            if item.filename == _WEIGHTS:
+                copy.write(weights, _WEIGHTS)
+            else:
+                copy.writestr(item, archive.read(item))
+    os.replace(linked, filepath)
+
+
+def _link_student(filepath: str) -> None:
+    with h5py.File(filepath, "r+") as file:
+        for name in file["student"]:
+            if name == "vars" and name in file:
+                del file[name]  # The distiller itself has no variables.
+            if name not in file:
+                file[name] = file["student"][name]
+
+
+def holds_teacher(filepath: object) -> bool:
+    """Whether a file surely lacks no teacher: one that `save` wrote without it does."""
+    path = os.fspath(filepath) if isinstance(filepath, (str, os.PathLike)) else ""
+    if path.endswith(".weights.h5") and os.path.isfile(path):
+        with h5py.File(path) as file:
+            return "teacher" in file or "student" not in file
+    if path.endswith(".keras") and os.path.isfile(path):
+        with zipfile.ZipFile(path) as archive, archive.open(_WEIGHTS) as weights:
+            with h5py.File(weights) as file:
+                return "teacher" in file or "student" not in file
+    return True
+
+
+def check_no_lambda(config: Config) -> None:
+    """Raises `ValueError` where a config could not be loaded in Keras's safe mode."""
+    found = list(_lambdas(config, ()))
+    if found:
+        raise ValueError(
+            "A file with a lambda cannot be loaded safely (`safe_mode=True`). Found "
+            f"in: {found}. Write a function with the decorator "
+            "`keras.saving.register_keras_serializable` in its place. (A teacher's is "
+            "left out with include_teacher=False, and `save_weights` needs no code.)"
+        )
+
+
+def _lambdas(config: Any, path: tuple[str, ...]) -> Iterator[str]:
+    if isinstance(config, dict):
+        if config.get("class_name") == "__lambda__":
+            yield "/".join(path)
+            return
+        inner = config.get("config")
+        name = inner.get("name") if isinstance(inner, dict) else None
+        for key, value in config.items():
+            step = name if key == "config" and name else key
+            step = () if step in ("config", "layers") else (str(step),)
+            yield from _lambdas(value, (*path, *step))
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            yield from _lambdas(value, path)

@@ -1,0 +1,1 @@
+"""READ: find a layer, capture its output, choose layers."""

@@ -1,0 +1,225 @@
+"""The layers that a recipe reads: as the user names them, or picked and printed."""
+
+from collections.abc import Callable
+
+import keras
+
+from keras_dskd.features import pyramid
+from keras_dskd.features.feature_model import feature_shape
+from keras_dskd.features.layer_graph import (
+    graph_layers,
+    layer_paths,
+    output_shape,
+    trunk,
+)
+from keras_dskd.features.taps import find_layer
+from keras_dskd.internal.types import Feature, FeaturePair, Role
+from keras_dskd.ops.rows import channel_axis
+
+
+class RecipeFeatures:
+    """The features of one recipe: as the user names them, or picked and printed.
+
+    A feature is a pair of layer names (teacher's, student's); where a recipe does
+    not read the teacher's, that name is `None`.
+    """
+
+    def __init__(self, recipe: str, teacher: keras.Model, student: keras.Model) -> None:
+        self.recipe = recipe
+        self.models = {"teacher": teacher, "student": student}
+
+    def output(self, named: Feature | None, reads_teacher: bool) -> FeaturePair:
+        """The deep feature."""
+        if named is not None:
+            return self._pair(named, reads_teacher)
+        return self._pick("output_features", lambda m: [head_input(m)], reads_teacher)[
+            0
+        ]
+
+    def intermediate(
+        self, named: Feature | list[Feature] | None, count: int, reads_teacher: bool
+    ) -> list[FeaturePair]:
+        """The intermediate features: those named, or `count` from the middle."""
+        if named is not None:
+            named = named if isinstance(named, list) else [named]
+            if not named:
+                raise ValueError(
+                    "`intermediate_features` must name at least one feature. "
+                    "Received: intermediate_features=[]"
+                )
+            return [self._pair(feature, reads_teacher) for feature in named]
+
+        def middle(model: keras.Model) -> list[str]:
+            ends = stage_ends(model)
+            if len(ends) < count:
+                raise ValueError(
+                    f"{model.name!r} has {len(ends)} stage of feature maps, and "
+                    f"{count} are needed."
+                )
+            first = (len(ends) - 1) // 2
+            return ends[first : first + count]
+
+        return self._pick("intermediate_features", middle, reads_teacher)
+
+    def width(self, role: Role, feature: FeaturePair) -> int | None:
+        """Number of channels of a feature."""
+        model, name = self.models[role], feature[role == "student"] or ""
+        find_layer(model, name.partition("#")[0])
+        try:
+            shape = feature_shape(model, name)
+        except ValueError as error:
+            raise ValueError(
+                f"`{self.recipe}` needs the width of the {role}'s feature {name!r} "
+                f"for its projector. {error} Build a `Distiller` with projectors of "
+                "your own."
+            ) from error
+        return shape[channel_axis(len(shape))]
+
+    def projectors(self, features: list[FeaturePair]) -> dict[str, keras.layers.Layer]:
+        """A linear projector a feature, from the student's width to the teacher's."""
+        projectors = {}
+        for feature in features:
+            if feature[1] in projectors:
+                raise ValueError(
+                    f"`{self.recipe}` takes each layer of the student once. Received "
+                    f"{feature[1]!r} more than once."
+                )
+            projectors[feature[1]] = self._projector(feature)
+        return projectors
+
+    def _projector(self, feature: FeaturePair) -> keras.layers.Layer:
+        dense = keras.layers.Dense(self.width("teacher", feature))
+        try:
+            rank = len(feature_shape(self.models["student"], feature[1]))
+        except ValueError:
+            return dense  # A mean and a linear map commute: the same, but slower.
+        pooling = {
+            3: keras.layers.GlobalAveragePooling1D,
+            4: keras.layers.GlobalAveragePooling2D,
+            5: keras.layers.GlobalAveragePooling3D,
+        }
+        # GlobalAveragePooling1D goes by the image format, where rows do not.
+        options = {"data_format": "channels_last"} if rank == 3 else {}
+        if rank not in pooling:
+            return dense
+        return keras.Sequential([pooling[rank](**options), dense])
+
+    def _pair(self, named: Feature, reads_teacher: bool) -> FeaturePair:
+        names = (named, named) if isinstance(named, str) else tuple(named)
+        if len(names) != 2 or not all(isinstance(name, str) for name in names):
+            raise ValueError(
+                "A feature is a layer name for both models, or a pair (teacher's, "
+                f"student's). Received: {named!r}"
+            )
+        for model, name in zip(self.models.values(), names, strict=True):
+            if reads_teacher or model is self.models["student"]:
+                find_layer(model, name.partition("#")[0])
+        return names if reads_teacher else (None, names[1])
+
+    def _pick(
+        self,
+        argument: str,
+        pick: Callable[[keras.Model], list[str]],
+        reads_teacher: bool,
+    ) -> list[FeaturePair]:
+        picked = {}
+        for role, model in self.models.items():
+            if role == "teacher" and not reads_teacher:
+                continue
+            try:
+                picked[role] = pick(model)
+            except ValueError as error:
+                raise ValueError(
+                    f"`{self.recipe}` cannot pick `{argument}` itself: {error} Name "
+                    f'the layers: {argument}=("teacher\'s layer", "student\'s layer"), '
+                    "or a list of such pairs."
+                ) from error
+        for role, names in picked.items():
+            print(f"{self.recipe}: {argument} of the {role}: {', '.join(names)}")
+        absent = [None] * len(picked["student"])
+        return list(zip(picked.get("teacher", absent), picked["student"], strict=True))
+
+
+def output_activations(model: keras.Model, layer_name: str | None = None) -> set[str]:
+    """Names of the activations that outputs have gone through, where they are known.
+
+    Args:
+        model: A `keras.Model`.
+        layer_name: A layer's name, as of a `Tap`; `None` for the final outputs.
+
+    Returns:
+        A set of strings such as `{"softmax"}`. Empty for a subclassed model, whose
+        outputs nothing ties to a layer.
+    """
+    if layer_name:
+        makers = [find_layer(model, layer_name.partition("#")[0])]
+    elif isinstance(model, keras.Sequential) and model.layers:
+        makers = [model.layers[-1]]
+    elif getattr(model, "inputs", None):
+        makers = [output._keras_history.operation for output in model.outputs]
+    else:
+        return set()
+    found = set()
+    for maker in makers:
+        if isinstance(maker, keras.Model):
+            found |= output_activations(maker)
+        elif type(maker).__name__ in ("Softmax", "Sigmoid"):
+            found.add(type(maker).__name__.lower())  # The layers and `keras.ops`.
+        else:
+            name = getattr(getattr(maker, "activation", None), "__name__", None)
+            found |= {name} if name else set()
+    return found
+
+
+def head_input(model: keras.Model) -> str:
+    """Path of the layer whose output the head reads.
+
+    The head is the last `Dense` layer, or a 1x1 convolution of a single position, which
+    is one by another name. Dropout before it is passed over: what it drops is noise to
+    a statistic.
+
+    Raises:
+        ValueError: If there is no such layer.
+    """
+    heads = [layer for _, layer in trunk(model) if _is_head(layer)] or [
+        # Several outputs have heads that are in no common trunk.
+        layer
+        for _, layer in graph_layers(model)
+        if isinstance(layer, keras.layers.Dense)
+    ]
+    if not heads:
+        raise ValueError(f"{model.name!r} has no Dense layer to read the input of.")
+    paths = {id(layer): "/".join(path) for path, layer in layer_paths(model)}
+    layer = heads[-1].input._keras_history.operation
+    while isinstance(layer, keras.layers.Dropout):
+        layer = layer.input._keras_history.operation
+    if id(layer) not in paths or isinstance(layer, keras.layers.InputLayer):
+        raise ValueError(
+            f"The last Dense layer of {model.name!r}, {heads[-1].name!r}, does not "
+            "read the output of a layer."
+        )
+    return paths[id(layer)]
+
+
+def stage_ends(model: keras.Model) -> list[str]:
+    """Names of the last feature map of each size, in the order of the sizes.
+
+    The levels of the one backbone that declares a pyramid, or else the paths of the
+    ends of the stages. See `keras_dskd.features.pyramid`.
+
+    Raises:
+        ValueError: If the model has no feature maps of known size.
+    """
+    backbones = pyramid.backbones(model)
+    if len(backbones) == 1:
+        path, backbone = backbones[0]
+        return ["/".join([*path, level]) for level in pyramid.levels(backbone)]
+    return [stage.path for stage in pyramid.stages(model)]
+
+
+def _is_head(layer: keras.Operation) -> bool:
+    if isinstance(layer, keras.layers.Dense):
+        return True
+    convolutions = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+    shape = output_shape(layer) if isinstance(layer, convolutions) else None
+    return shape is not None and pyramid.is_single_position(shape)

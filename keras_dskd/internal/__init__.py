@@ -1,0 +1,1 @@
+"""GROUND: devices, Keras's private names, files and types."""

@@ -1,0 +1,227 @@
+"""What differs between backends and devices; the only module that imports one."""
+
+import contextlib
+import functools
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_dskd.internal.types import Replicas, Tensor
+
+
+def no_gradients() -> contextlib.AbstractContextManager[None]:
+    """A context in which torch records nothing for the backward pass.
+
+    TensorFlow and JAX drop what a `stop_gradient` makes unreachable when they
+    compile, so that nothing need be done for them. torch would keep every
+    activation of the teacher alive.
+    """
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.no_grad()
+    return contextlib.nullcontext()
+
+
+def current() -> Replicas | None:
+    """What sums and gathers over the replicas that share this step.
+
+    Returns:
+        `None` if there are no others: on one device, and under `keras.distribution`,
+        where a step is written for the whole batch and JAX divides it. Otherwise an
+        object with
+
+        - `count`, the number of replicas;
+        - `sum(tensor)`, the sum of all replicas' tensors of one shape, on each;
+        - `gather(rows)`, all replicas' rows `(n_r, ...)` below one another;
+        - `start(rows)`, where a replica's own begin in them.
+
+        Numbers of rows may differ between replicas. All replicas must ask for the same
+        in the same order. Gradients flow back to all parts: that of a sum is the sum of
+        all replicas' gradients of it. So a mean over replicas of what each makes of
+        sums and gathers has the gradient of what is written.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()
+        # There is none while the trainer builds a model, from shapes.
+        if context is not None and context.num_replicas_in_sync > 1:
+            return _tensorflow_replicas()
+    if backend == "torch":
+        from torch import distributed
+
+        if distributed.is_available() and distributed.is_initialized():
+            return _torch_replicas() if distributed.get_world_size() > 1 else None
+    return None
+
+
+@functools.cache
+def _tensorflow_replicas() -> Replicas:
+    import tensorflow as tf
+
+    class Replicas:
+        @property
+        def count(self) -> int:
+            return self._context().num_replicas_in_sync
+
+        def sum(self, tensor: Tensor) -> Tensor:
+            return self._context().all_reduce(tf.distribute.ReduceOp.SUM, tensor)
+
+        def gather(self, rows: Tensor) -> Tensor:
+            # A worker's own batch is on no device yet, which it takes.
+            numbers = tf.identity(_as_numbers(rows))
+            gathered = self._context().all_gather(numbers, axis=0)
+            gathered.set_shape([None, *rows.shape[1:]])
+            return ops.cast(gathered, rows.dtype)
+
+        def start(self, rows: Tensor) -> Any:
+            sizes = self._context().all_gather(tf.shape(rows)[:1], axis=0)
+            return tf.reduce_sum(sizes[: self._context().replica_id_in_sync_group])
+
+        def _context(self) -> Any:
+            return tf.distribute.get_replica_context()
+
+    return Replicas()
+
+
+@functools.cache
+def _torch_replicas() -> Replicas:
+    import torch
+    from torch import distributed
+
+    def total(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.detach().clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(tensor)
+        return tensor
+
+    class Sum(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, tensor: torch.Tensor) -> torch.Tensor:
+            return total(tensor)
+
+        @staticmethod
+        def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
+            return total(gradient)
+
+    class Gather(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, rows: torch.Tensor, sizes: list[int]) -> torch.Tensor:
+            context.sizes = sizes
+            padded = rows.new_zeros((max(sizes), *rows.shape[1:]))
+            padded[: len(rows)] = rows
+            parts = [torch.empty_like(padded) for _ in sizes]
+            distributed.all_gather(parts, padded)
+            return torch.cat(
+                [part[:size] for part, size in zip(parts, sizes, strict=True)]
+            )
+
+        @staticmethod
+        def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+            rank = distributed.get_rank()
+            return total(gradient).split(context.sizes)[rank], None
+
+    class Replicas:
+        @property
+        def count(self) -> int:
+            return distributed.get_world_size()
+
+        def sum(self, tensor: Any) -> Any:
+            # While shapes are worked out there are no values to send.
+            return tensor if tensor.is_meta else Sum.apply(tensor)
+
+        def gather(self, rows: Any) -> Any:
+            if rows.is_meta:
+                return torch.cat([rows] * self.count)
+            numbers = _as_numbers(rows).contiguous()
+            return ops.cast(Gather.apply(numbers, self._sizes(rows)), rows.dtype)
+
+        def start(self, rows: Any) -> Any:
+            if rows.is_meta:
+                return 0
+            return sum(self._sizes(rows)[: distributed.get_rank()])
+
+        def _sizes(self, rows: Any) -> list[int]:
+            sizes = torch.zeros(self.count, dtype=torch.int64, device=rows.device)
+            sizes[distributed.get_rank()] = len(rows)
+            return total(sizes).tolist()
+
+    return Replicas()
+
+
+def _as_numbers(tensor: Tensor) -> Any:
+    # Engines do not all send bools.
+    is_bool = keras.backend.standardize_dtype(tensor.dtype) == "bool"
+    return ops.cast(tensor, "int32") if is_bool else tensor
+
+
+def means(values: list[Tensor], samples: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Means over all samples, out of each replica's means over its own.
+
+    Formula: with `n_r` the samples of replica r,
+
+    ```
+    Σ_r n_r v_r / Σ_r n_r
+    ```
+
+    A value that is of all replicas' samples already stays what it is.
+
+    Args:
+        values: List of float32 scalars.
+        samples: Number of samples of this replica.
+
+    Returns:
+        List of float32 scalars, equal on all replicas, and the number of samples of
+        all of them.
+    """
+    replicas = current()
+    if replicas is None:
+        return values, samples
+    count = ops.cast(samples, "float32")
+    # A mean over no samples is no number. (The last batch of `tf.data` may be so small
+    # that a replica gets none.)
+    parts = [
+        ops.where(count > 0, count * ops.cast(value, "float32"), 0.0)
+        for value in values
+    ]
+    *sums, samples = ops.unstack(replicas.sum(ops.stack([*parts, count])))
+    return [total / samples for total in sums], samples
+
+
+def gradient_share(loss: Tensor) -> Tensor:
+    """A replica's part of a loss that all know, for the engine that joins gradients.
+
+    `tf.distribute` sums the gradients of all replicas, torch's data parallelism takes
+    their mean.
+    """
+    return loss / _summed_replicas()
+
+
+def without_keras_share(loss: Tensor) -> Tensor:
+    """Takes back the share that Keras makes of a replica's mean loss."""
+    return loss * _summed_replicas()
+
+
+def _summed_replicas() -> int:
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.distribute.get_strategy().num_replicas_in_sync
+    return 1
+
+
+def check_fit() -> None:
+    """Raises `RuntimeError` in a process of several, on torch: `fit` would go astray.
+
+    Keras's trainer for torch does not join the gradients of processes.
+    """
+    replicas = current() if keras.backend.backend() == "torch" else None
+    if replicas is not None:
+        raise RuntimeError(
+            f"`fit` trains one process, and this is one of {replicas.count} in "
+            "`torch.distributed`: their gradients would not be joined. Write the loop "
+            "with `torch.nn.parallel.DistributedDataParallel`, as "
+            "examples/distributed_torch.py does."
+        )

@@ -1,0 +1,158 @@
+"""The figure of `plot_history`: what `fit` logged, a panel for each quantity."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_dskd.structure.figures.style import (
+    count_ticks,
+    curve_style,
+    new_figure,
+    saved,
+    short,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: The total and its parts, and the panel of each: their scales differ.
+LOSSES = {"loss": "loss", "distillation_loss": "loss", "student_loss": "student_loss"}
+#: What `StructureHistory` logs of each layer, as it is called in a title.
+STRUCTURE = {
+    "off_diagonal_correlation": "mean |correlation| of channels",
+    "uniformity": "uniformity (lower: more even)",
+    "effective_rank": "effective rank",
+}
+COLUMNS = 3
+
+
+class Curve(NamedTuple):
+    """One curve of a panel: values over epochs, counted from 1."""
+
+    label: str
+    epochs: NDArray[Any]
+    values: NDArray[Any]
+    style: int
+    is_validation: bool = False
+
+
+def plot_history(
+    history: Any,
+    path: str | os.PathLike[str] | None = None,
+    title: str | None = None,
+    validation_freq: int = 1,
+) -> Figure:
+    """Draws what `fit` logged, a panel for each quantity, over epochs.
+
+    The first panel holds the total loss and the distillation loss, the second the
+    student's own loss, with validation. Each term of the distillation follows in a
+    panel of its own, as their scales differ, and so do metrics; then what
+    `StructureHistory` logged, a curve a layer. Validation is dashed.
+
+    Args:
+        history: What `fit` returned (of a `Distiller`, or of any Keras model), or a
+            dict of name -> values, one an epoch.
+        path: File to save the figure to.
+        title: Title of the figure.
+        validation_freq: What `fit` was given: every so many epochs were validated.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        TypeError: If `history` is neither.
+        ValueError: If it holds no epoch, or a name has another number of values than
+            there are epochs.
+
+    Example:
+    ```python
+    pairs = {"teacher": optical, "student": radar}
+    validation = radar_val, labels_val
+    history = distiller.fit(pairs, labels, epochs=20, validation_data=validation)
+    keras_dskd.plot_history(history, path="history.png")
+    ```
+    """
+    panels = _panels(_curves(history, validation_freq))
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(2.9 * columns + 0.3, 2.4 * rows + (0.4 if title else 0.0))
+    for index, (name, curves) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        for curve in curves:
+            style = curve_style(curve.style, len(curve.epochs))
+            style["linestyle"] = "--" if curve.is_validation else "-"
+            if curve.is_validation:
+                style["markerfacecolor"] = "white"
+            axes.plot(curve.epochs, curve.values, label=short(curve.label), **style)
+        axes.set_title(short(name, 36), fontsize=10)
+        axes.set_xlabel("epoch", fontsize=9)
+        axes.tick_params(labelsize=8)
+        count_ticks(axes.xaxis)
+        axes.grid(alpha=0.3)
+        if len(curves) > 1 or name != curves[0].label:
+            axes.legend(fontsize=8)
+    if title:
+        figure.suptitle(title)
+    return saved(figure, path)
+
+
+def _curves(history: Any, validation_freq: int) -> dict[str, tuple[Any, Any]]:
+    """Name -> epochs and values of each entry."""
+    logs = getattr(history, "history", history)
+    if not isinstance(logs, Mapping):
+        raise TypeError(
+            "Expected what `fit` returned, or a dict of name -> values. Received: "
+            f"{type(history).__name__}"
+        )
+    count = max((len(values) for values in logs.values()), default=0)
+    if not count:
+        raise ValueError("`history` holds no epoch: nothing was trained.")
+    # A training that went on from a backup counts from there.
+    epochs = np.array(getattr(history, "epoch", range(count))) + 1
+    validated = epochs[epochs % validation_freq == 0]
+    curves = {}
+    for name, values in logs.items():
+        at = validated if name.startswith("val_") else epochs
+        if np.shape(values) != at.shape:
+            raise ValueError(
+                f"Expected {len(at)} numbers for {name!r}, of {len(epochs)} epochs and "
+                f"validation_freq={validation_freq}. Received: shape {np.shape(values)}"
+            )
+        curves[name] = at, np.asarray(values, "float64")
+    return curves
+
+
+def _panels(logs: Mapping[str, tuple[Any, Any]]) -> dict[str, list[Curve]]:
+    """Title -> curves: losses first, the structure of layers last."""
+    # A distiller's total has two names, and is the student's own loss in validation.
+    doubles = {"total_loss", "val_total_loss"} if "student_loss" in logs else set()
+    if "val_student_loss" in logs:
+        doubles.add("val_loss")
+    losses: dict[str, list[Curve]] = {}
+    others: dict[str, list[Curve]] = {}
+    structure: dict[str, list[Curve]] = {}
+    for name, (epochs, values) in logs.items():
+        base = name.removeprefix("val_")
+        is_validation = base != name
+        layer, _, measure = base.rpartition("/")
+        if name in doubles:
+            continue
+        if base in LOSSES:
+            style = int(base == "distillation_loss")
+            curves = losses.setdefault(LOSSES[base], [])
+        elif layer and measure in STRUCTURE:
+            curves = structure.setdefault(STRUCTURE[measure], [])
+            style, name = len(curves), layer
+        else:
+            curves = others.setdefault(base, [])
+            style = 0
+        curves.append(Curve(name, epochs, values, style, is_validation))
+    for curves in losses.values():
+        curves.sort(key=lambda curve: (curve.style, curve.is_validation))
+    return {**losses, **others, **structure}

@@ -1,0 +1,170 @@
+"""The inputs of a teacher by rows, where it is known up front how many there are."""
+
+import concurrent.futures
+import hashlib
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from keras_dskd.data.arrays import dense
+from keras_dskd.data.pairs import teacher_input
+from keras_dskd.internal.types import Config, Nested
+from keras_dskd.teacher_cache.manifest import describe, leaves
+
+_DIGEST_ROWS = 16
+
+
+class Inputs(Protocol):
+    """A data set's inputs, to be read by rows."""
+
+    @property
+    def samples(self) -> int: ...
+    @property
+    def batch_size(self) -> int | None: ...
+    def rows(self, start: int, stop: int) -> Nested: ...
+
+
+def by_rows(x: Nested) -> Inputs | None:
+    """`x` as `Arrays` or `Batches`, or `None` where nobody can tell its rows."""
+    if isinstance(x, keras.utils.PyDataset):
+        try:
+            return None if x.num_batches is None else Batches(x)
+        except NotImplementedError:  # A data set without a length.
+            return None
+    arrays = keras.tree.flatten(x)
+    is_sliced = all(
+        hasattr(array, "__getitem__") and len(getattr(array, "shape", ())) > 0
+        for array in arrays
+    )
+    return Arrays(x) if arrays and is_sliced else None
+
+
+class Arrays:
+    """Any structure of arrays: NumPy's, memory-mapped ones, tensors, data frames.
+
+    Args:
+        x: The structure.
+
+    Attributes:
+        samples: The number of rows.
+        batch_size: `None`: as the user wants it.
+    """
+
+    batch_size = None
+
+    def __init__(self, x: Nested) -> None:
+        self.x = x
+        lengths = sorted({int(array.shape[0]) for array in keras.tree.flatten(x)})
+        if len(lengths) > 1 or not lengths[0]:
+            raise ValueError(
+                "The teacher's input is arrays of the same number of samples, at "
+                f"least one. Received: {lengths} samples."
+            )
+        self.samples = lengths[0]
+
+    def rows(self, start: int, stop: int) -> Nested:
+        """The rows from `start` to before `stop`."""
+        return keras.tree.map_structure(lambda array: array[start:stop], self.x)
+
+
+class Batches:
+    """A `PyDataset` in its order, or the teacher's half of one of pairs.
+
+    All batches but the last are of one size. The first and the last one are read to
+    count the rows.
+
+    Args:
+        dataset: The `keras.utils.PyDataset`. Its `workers` read as threads.
+
+    Attributes:
+        samples: The number of rows.
+        batch_size: That of the data set.
+    """
+
+    def __init__(self, dataset: keras.utils.PyDataset) -> None:
+        self.dataset = dataset
+        count = dataset.num_batches
+        if not count:
+            raise ValueError("The teacher's input is a PyDataset without batches.")
+        first, last = self._read(0), self._read(count - 1)
+        self._row_shapes = _row_shapes(first)
+        self.batch_size = _length(first)
+        self.samples = self.batch_size * (count - 1) + _length(last)
+        self._check(count - 1, last)
+
+    def rows(self, start: int, stop: int) -> Nested:
+        """The rows from `start` to before `stop`."""
+        first = start // self.batch_size
+        numbers = range(first, (stop - 1) // self.batch_size + 1)
+        workers = max(1, self.dataset.workers)
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            batches = list(pool.map(self._read, numbers))
+        for number, batch in zip(numbers, batches, strict=True):
+            self._check(number, batch)
+        offset = first * self.batch_size
+        return keras.tree.map_structure(
+            lambda *parts: np.concatenate(parts)[start - offset : stop - offset],
+            *batches,
+        )
+
+    def _read(self, number: int) -> Nested:
+        batch = self.dataset[number]
+        batch = tuple(batch) if isinstance(batch, list) else batch
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        return keras.tree.map_structure(ops.convert_to_numpy, teacher_input(x))
+
+    def _check(self, number: int, batch: Nested) -> None:
+        offset = number * self.batch_size
+        expected = min(self.batch_size, self.samples - offset)
+        if _length(batch) != expected or _row_shapes(batch) != self._row_shapes:
+            raise ValueError(
+                f"Batch {number} of the PyDataset has the shapes "
+                f"{[array.shape for array in leaves(batch)]}. Expected: {expected} "
+                f"rows of {self._row_shapes}. A cache on disk takes batches of one "
+                "size, but for a smaller last one; or leave out `path`."
+            )
+
+
+def identity(inputs: Inputs) -> Config:
+    """What tells data sets apart, as plain data.
+
+    The digest is SHA-256 over 16 rows, evenly spaced from the first to the last. A
+    data set in another order or of another scale has another one; one that differs in
+    a few rows alone may not.
+
+    Args:
+        inputs: `Arrays` or `Batches`.
+
+    Returns:
+        A dict of `samples`, `inputs` (structure, shapes, dtypes) and `digest`.
+    """
+    count = min(_DIGEST_ROWS, inputs.samples)
+    digest = hashlib.sha256()
+    for index in np.linspace(0, inputs.samples - 1, count).round().astype(int).tolist():
+        row = keras.tree.map_structure(dense, inputs.rows(index, index + 1))
+        for array in leaves(row):
+            if array.dtype == object:
+                digest.update(repr(array.tolist()).encode())
+            else:
+                digest.update(np.ascontiguousarray(array).tobytes())
+
+    def described(array: NDArray[Any]) -> Config:
+        shape = [inputs.samples, *array.shape[1:]]
+        return {"shape": shape, "dtype": array.dtype.name}
+
+    return {
+        "samples": inputs.samples,
+        "inputs": describe(row, described),
+        "digest": digest.hexdigest(),
+    }
+
+
+def _length(batch: Nested) -> int:
+    return len(leaves(batch)[0])
+
+
+def _row_shapes(batch: Nested) -> list[tuple[int, ...]]:
+    return [array.shape[1:] for array in leaves(batch)]
