@@ -204,13 +204,13 @@ class StructureHistory(keras.callbacks.Callback):
             self._warn(kind, message)
             return
         when, values = self._copied
-        for variable, value in zip(self._variables(), values, strict=True):
+        for variable, value in zip(self._watched_variables(), values, strict=True):
             variable.assign(value)
         self.model.stop_training = True
         self._warn(kind, f"{message} Training stops, with the weights from {when}.")
 
     def _copy_weights(self, when: str) -> None:
-        variables = self._variables()
+        variables = self._watched_variables()
         values = [keras.ops.convert_to_numpy(v).copy() for v in variables]
         bad = [
             variable.path
@@ -224,7 +224,7 @@ class StructureHistory(keras.callbacks.Callback):
         else:
             raise ValueError(f"Weights are not finite ({when}): {bad}.")
 
-    def _variables(self) -> list[keras.Variable]:
+    def _watched_variables(self) -> list[keras.Variable]:
         """All that training changes: not the teacher, and no metrics."""
         model = self.model
         left_out = {id(variable) for variable in model.metrics_variables}

@@ -89,6 +89,55 @@ def test_nothing_private_of_keras_is_imported():
         assert not any(name.startswith("keras.src") for name in imported(path))
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Instance(keras.Model):
+    """Has what Keras sets on a model when it is made and compiled."""
+
+
+def private_names_of_keras():
+    """Underscored names that Keras's classes and objects have."""
+    inputs = keras.Input((2,))
+    functional = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    subclassed = Instance()
+    for model in (functional, subclassed):
+        model.compile("sgd", "mse")
+    objects = [functional, subclassed, functional.layers[1], functional.optimizer]
+    objects += [inputs, functional.weights[0], keras.metrics.Mean()]
+    return {
+        name
+        for each in objects
+        for name in {*dir(each), *vars(each)}
+        if name.startswith("_") and not name.startswith("__")
+    } | {"_losses_override", "_jax_state", "_remat_mode", "_random_generator"}
+
+
+def private_attributes(path):
+    """Underscored attributes that a file reads, sets or defines on any object."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.ClassDef):
+            yield from (each.name for each in node.body if hasattr(each, "name"))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
+            "getattr",
+            "hasattr",
+            "setattr",
+            "delattr",
+        ):
+            yield from (a.value for a in node.args if isinstance(a, ast.Constant))
+
+
+def test_private_names_of_keras_stay_in_one_module():
+    of_keras = private_names_of_keras()
+    assert "_keras_history" in of_keras and "_flatten_layers" in of_keras
+    for path in PACKAGE.rglob("*.py"):
+        used = of_keras.intersection(private_attributes(path))
+        if path.relative_to(PACKAGE) != Path("internal", "keras_private.py"):
+            assert not used, path
+        else:
+            assert "_keras_history" in used
+
+
 def test_importing_the_package_imports_no_further_backend():
     code = (
         "import sys, keras; before = set(sys.modules); import keras_dskd; "
@@ -162,7 +211,11 @@ def public_functions():
                 for attribute, member in vars(base).items():
                     for part in ("fget", "fset", "__func__"):  # Properties and others.
                         member = getattr(member, part, None) or member
-                    if inspect.isfunction(member):
+                    is_written = (
+                        inspect.isfunction(member)
+                        and Path(inspect.unwrap(member).__code__.co_filename).exists()
+                    )  # (Dataclasses make theirs from strings.)
+                    if is_written:
                         yield f"{name}.{attribute}", member
 
 

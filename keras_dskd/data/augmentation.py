@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dskd.data.arrays import dense
+from keras_dskd.internal.keras_private import keras_cv_generator
 from keras_dskd.internal.types import Nested
 
 #: What Keras's layers ask of the sizes of the modalities, for a draw to mean the same.
@@ -177,7 +178,7 @@ def _by_keras(
 def _by_keras_cv(
     layer: keras.layers.Layer, images: list[NDArray[Any]], seed: int
 ) -> list[NDArray[Any]]:
-    generator = layer._random_generator
+    generator = keras_cv_generator(layer)
     state = generator.state.read_value()  # It may be TensorFlow's global generator.
     generator.reset_from_seed(seed)
     try:

@@ -33,7 +33,7 @@ from keras_dskd.distiller.saving import ResumableModel, teacher_of
 from keras_dskd.features.feature_model import FeatureModel, ShapesOnly
 from keras_dskd.features.layer_graph import parts
 from keras_dskd.features.taps import OUTPUT, Tap, capture
-from keras_dskd.internal import replicas, trainer_state
+from keras_dskd.internal import keras_private, replicas, trainer_state
 from keras_dskd.internal.types import (
     Config,
     FilePath,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class Distiller(ResumableModel):
+class Distiller(keras_private.ReplicaShapes, ResumableModel):
     """Trains a student on one modality with a teacher on another.
 
     Formula:
@@ -245,11 +245,11 @@ class Distiller(ResumableModel):
     @property
     def trainable(self) -> bool:
         """Whether the student's side is trained. The teacher never is."""
-        return self._trainable
+        return keras_private.trainable_flag(self)
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        self._trainable = bool(value)
+        keras_private.set_trainable_flag(self, bool(value))
         for layer in (self.student, *self._held_layers()):
             layer.trainable = value
 
@@ -275,13 +275,17 @@ class Distiller(ResumableModel):
         return _without(self.weights, self.trainable_weights)
 
     def _trained(self, kind: str) -> list[keras.Variable]:
-        if not self._trainable:
+        if not self.trainable:
             return []
         parts = [self.student, *self._held_layers()]
         others = [self.teacher, self._term_weights, self._seed_states]
         known = {id(part) for part in (*parts, *others)}
         is_plain = known.issuperset(map(id, self.layers))
-        if is_plain and not self._trainable_variables and not self._holds_of_teacher:
+        if (
+            is_plain
+            and not keras_private.has_own_trainable_variables(self)
+            and not self._holds_of_teacher
+        ):
             # The torch trainer asks in each step: what the teacher has is not walked.
             found = [variable for part in parts for variable in getattr(part, kind)]
             return list({id(variable): variable for variable in found}.values())
@@ -344,10 +348,10 @@ class Distiller(ResumableModel):
     def losses(self) -> list[Tensor]:
         """What the student's layers and regularisers add to its loss."""
         # The JAX trainer carries over what `call` collected.
-        carried_over = getattr(self, "_losses_override", None)
+        carried_over = keras_private.stateless_losses(self)
         kept_apart = getattr(self._handed_over, "added_losses", ())
         return carried_over or [
-            *self._get_own_losses(),
+            *keras_private.own_losses(self),
             *self.student.losses,
             *kept_apart,
         ]
@@ -469,16 +473,6 @@ class Distiller(ResumableModel):
             teacher_mask=mask,
             labels=y,
         )
-
-    def _maybe_symbolic_build(
-        self, iterator: Any = None, data_batch: Nested = None
-    ) -> None:
-        # The trainer for TensorFlow takes the mean of the replicas' batches, for its
-        # shapes. Of masks there is none.
-        if iterator is not None and self.distribute_strategy.num_replicas_in_sync > 1:
-            data_batch = trainer_state.first_batch(iterator, self.distribute_strategy)
-            iterator = None
-        super()._maybe_symbolic_build(iterator, data_batch)
 
     def make_train_function(self, force: bool = False) -> None:
         """Compiles the step; see `keras.Model.make_train_function`."""

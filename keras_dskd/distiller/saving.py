@@ -249,16 +249,16 @@ class Parts(collections.abc.Sequence[Any]):
     """
 
     def __init__(self, layers: Iterable[keras.layers.Layer]) -> None:
-        self._layers = tuple(layers)
+        self._parts = tuple(layers)
 
     def __getitem__(self, index: int | slice) -> Any:
-        return self._layers[index]
+        return self._parts[index]
 
     def __len__(self) -> int:
-        return len(self._layers)
+        return len(self._parts)
 
     def __repr__(self) -> str:
-        return repr(list(self._layers))
+        return repr(list(self._parts))
 
 
 class SeedStates(keras.layers.Layer):

@@ -13,6 +13,7 @@ from keras_dskd.features.layer_graph import (
     trunk,
 )
 from keras_dskd.features.taps import find_layer
+from keras_dskd.internal.keras_private import producer
 from keras_dskd.internal.types import Feature, FeaturePair, Role
 from keras_dskd.ops.rows import channel_axis
 
@@ -156,7 +157,7 @@ def output_activations(model: keras.Model, layer_name: str | None = None) -> set
     elif isinstance(model, keras.Sequential) and model.layers:
         makers = [model.layers[-1]]
     elif getattr(model, "inputs", None):
-        makers = [output._keras_history.operation for output in model.outputs]
+        makers = [producer(output) for output in model.outputs]
     else:
         return set()
     found = set()
@@ -190,9 +191,9 @@ def head_input(model: keras.Model) -> str:
     if not heads:
         raise ValueError(f"{model.name!r} has no Dense layer to read the input of.")
     paths = {id(layer): "/".join(path) for path, layer in layer_paths(model)}
-    layer = heads[-1].input._keras_history.operation
+    layer = producer(heads[-1].input)
     while isinstance(layer, keras.layers.Dropout):
-        layer = layer.input._keras_history.operation
+        layer = producer(layer.input)
     if id(layer) not in paths or isinstance(layer, keras.layers.InputLayer):
         raise ValueError(
             f"The last Dense layer of {model.name!r}, {heads[-1].name!r}, does not "

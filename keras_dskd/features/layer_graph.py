@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import keras
 
+from keras_dskd.internal.keras_private import call_inputs, origin, sublayers
 from keras_dskd.internal.types import Shape
 
 #: The names on the way to a layer.
@@ -22,9 +23,7 @@ def layer_paths(model: keras.layers.Layer) -> list[tuple[Names, keras.layers.Lay
 
     def walk(parent: keras.layers.Layer, prefix: Names, ancestors: set[int]) -> None:
         children = (
-            parent.layers
-            if isinstance(parent, keras.Model)
-            else parent._flatten_layers(include_self=False, recursive=False)
+            parent.layers if isinstance(parent, keras.Model) else sublayers(parent)
         )
         for layer in children:
             path = (*prefix, layer.name)
@@ -139,7 +138,7 @@ def _entered(
 
 def _call(tensor: keras.KerasTensor) -> _Call:
     """Which call of which operation made a tensor of a graph."""
-    operation, call, _ = tensor._keras_history
+    operation, call, _ = origin(tensor)
     return id(operation), call
 
 
@@ -155,8 +154,8 @@ def _calls(output: keras.KerasTensor) -> _Calls:
         call = _call(tensor)
         if call in calls:
             continue
-        operation, index, _ = tensor._keras_history
-        inputs = operation._inbound_nodes[index].input_tensors
+        operation, index, _ = origin(tensor)
+        inputs = call_inputs(operation, index)
         if inputs_are_done:
             calls[call] = (operation, inputs)
         else:

@@ -20,6 +20,7 @@ from keras_dskd.features.layer_graph import (
     output_shape,
     trunk,
 )
+from keras_dskd.internal.keras_private import origin
 from keras_dskd.internal.types import Shape
 from keras_dskd.ops.rows import channel_axis
 
@@ -137,7 +138,7 @@ def levels(model: keras.Model) -> Levels:
     """
     declared = declared_levels(model)
     if declared:
-        made_by = {name: tensor._keras_history for name, tensor in declared.items()}
+        made_by = {name: origin(tensor) for name, tensor in declared.items()}
         return {name: (made[0], made[2]) for name, made in made_by.items()}
     sizes = _input_sizes(model) if has_graph(model) else set()
     by_stride: dict[Size, Stage] = {}

@@ -15,6 +15,7 @@ import keras
 
 from keras_dskd.features import pyramid
 from keras_dskd.features.layer_graph import Names, layer_paths, operation_paths
+from keras_dskd.internal.keras_private import is_rematerialized
 from keras_dskd.internal.types import Nested
 
 #: The key of a model's final output among its features.
@@ -155,7 +156,7 @@ def _check_not_rematerialized(
         if any(whole[: len(path)] == path for whole in paths)
     ]
     for holder in (model, *holders):
-        if getattr(holder, "_remat_mode", None):
+        if is_rematerialized(holder):
             raise ValueError(
                 f'Tap "{name}" cannot be read: "{holder.name}" was made within a '
                 "keras.RematScope, whose layers keep no outputs. Make the tapped "

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_dskd.internal.types import Nested
+from keras_dskd.internal import keras_private
 
 
 def keeping_state(
@@ -45,7 +45,7 @@ def keeping_state(
                 for variable, value in zip(group, values, strict=True):
                     if not value.is_deleted():
                         variable.assign(value)
-            _forget_state(model)
+            keras_private.forget_jax_state(model)
             raise
 
     step.keeps_state = True  # type: ignore[attr-defined]  # A mark on a function.
@@ -73,13 +73,8 @@ def keeping_values(model: keras.Model) -> Iterator[None]:
     except BaseException:
         for variable, value in kept:
             variable.assign(value)
-        _forget_state(model)
+        keras_private.forget_jax_state(model)
         raise
-
-
-def _forget_state(model: keras.Model) -> None:
-    # The trainer would put an older one into the variables, or one that is deleted.
-    model._jax_state = None
 
 
 @contextlib.contextmanager
@@ -99,14 +94,6 @@ def waiting() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
     if came:
         handler(*came[0])
-
-
-def first_batch(epoch_iterator: Any, strategy: Any) -> Nested:
-    """The batch of one replica, out of what Keras's trainer for TensorFlow reads."""
-    for _, _, batches in epoch_iterator:
-        return keras.tree.map_structure(
-            lambda value: strategy.experimental_local_results(value)[0], next(batches)
-        )
 
 
 @contextlib.contextmanager

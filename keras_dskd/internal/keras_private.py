@@ -1,0 +1,126 @@
+"""Every private name of Keras that this package uses, once, with the reason.
+
+Public Keras has no equivalent for these. All were seen in Keras 3.12.0 and 3.15.1, the
+one of KerasCV in 0.9.0. When Keras releases a new version, check this file first: run
+`pytest tests/unit/features tests/fit` on each backend.
+"""
+
+from typing import Any
+
+import keras
+
+from keras_dskd.internal.types import Tensor
+
+
+def origin(tensor: keras.KerasTensor) -> tuple[keras.Operation, int, int]:
+    """Where a symbolic tensor comes from: `(operation, call, index)`.
+
+    `call` counts the operation's calls from 0 (`Operation.output` raises for a layer
+    that is called several times), `index` the outputs of that call.
+    """
+    operation, call, index = tensor._keras_history
+    return operation, call, index
+
+
+def producer(tensor: keras.KerasTensor) -> keras.Operation:
+    """The operation that made a symbolic tensor.
+
+    `KerasTensor` publishes its shape and dtype, but not where it comes from.
+    """
+    return origin(tensor)[0]
+
+
+def call_inputs(operation: keras.Operation, call: int) -> list[keras.KerasTensor]:
+    """The symbolic tensors that one call of an operation read.
+
+    `Operation.input` publishes them only for an operation that was called once.
+    """
+    return operation._inbound_nodes[call].input_tensors
+
+
+def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers that a layer tracks as its own, one level down.
+
+    `Model.layers` publishes them for models alone.
+    """
+    return layer._flatten_layers(include_self=False, recursive=False)
+
+
+def is_rematerialized(layer: keras.Operation) -> bool:
+    """Whether a layer was made within a `keras.RematScope`.
+
+    Rematerialized layers discard their outputs after the forward pass; Keras publishes
+    the scope, but not which layers it holds for.
+    """
+    return bool(getattr(layer, "_remat_mode", None))
+
+
+def keras_cv_generator(layer: keras.layers.Layer) -> Any:
+    """The `tf.random.Generator` that a layer of KerasCV draws from.
+
+    KerasCV's layers take no seed per call, so one draw for two images needs a reset.
+    """
+    return layer._random_generator
+
+
+def forget_jax_state(model: keras.Model) -> None:
+    """Drops the copy of the model's variables that the JAX trainer holds in an epoch.
+
+    Otherwise the trainer would write deleted or older values back to the variables.
+    """
+    model._jax_state = None
+
+
+def stateless_losses(model: keras.Model) -> list[Tensor] | None:
+    """The `add_loss` values that Keras passes to `compute_loss` in a stateless scope.
+
+    The JAX trainer collects them in `stateless_call`, and only `Layer.losses`, which
+    the distiller overrides, reads them back.
+    """
+    return getattr(model, "_losses_override", None)
+
+
+def own_losses(layer: keras.layers.Layer) -> list[Tensor]:
+    """The `add_loss` values of a layer itself, without those of the layers it holds."""
+    return layer._get_own_losses()
+
+
+def trainable_flag(model: keras.Model) -> bool:
+    """The model's own `trainable` flag, for a subclass that overrides the property."""
+    return model._trainable
+
+
+def set_trainable_flag(model: keras.Model, value: bool) -> None:
+    """Sets the model's own `trainable` flag alone.
+
+    Keras's setter passes the flag on to every layer and variable of the model.
+    """
+    model._trainable = value
+
+
+def has_own_trainable_variables(model: keras.Model) -> bool:
+    """Whether the model itself, apart from the layers it holds, has such variables."""
+    return bool(model._trainable_variables)
+
+
+class ReplicaShapes(keras.Model):
+    """A model that Keras's TensorFlow trainer builds from one replica's batch.
+
+    Before the first step the trainer calls `_maybe_symbolic_build`, and there reduces
+    the batches of all replicas to their mean to learn the shapes. Bool arrays, such as
+    masks, have no mean.
+    """
+
+    def _maybe_symbolic_build(
+        self, iterator: Any = None, data_batch: Any = None
+    ) -> None:
+        strategy = self.distribute_strategy
+        if iterator is not None and strategy.num_replicas_in_sync > 1:
+            for _, _, batches in iterator:
+                data_batch = keras.tree.map_structure(
+                    lambda value: strategy.experimental_local_results(value)[0],
+                    next(batches),
+                )
+                iterator = None
+                break
+        super()._maybe_symbolic_build(iterator, data_batch)
