@@ -13,6 +13,7 @@ from keras_dskd.data import pairs
 from keras_dskd.distiller import loss_interface
 from keras_dskd.features.feature_model import FeatureModel
 from keras_dskd.features.taps import OUTPUT, Tap
+from keras_dskd.internal.metric_names import TOTALS
 from keras_dskd.internal.types import Nested
 from keras_dskd.structure import report
 
@@ -20,9 +21,6 @@ from keras_dskd.structure import report
 COLLAPSED_RANK = 1.5
 #: ... or above this uniformity, where all of them point the same way.
 COLLAPSED_UNIFORMITY = -1e-3
-
-#: What a loss is called in the logs, beside its terms.
-TOTALS = ("loss", "student_loss", "distillation_loss", "total_loss")
 
 
 class StructureHistory(keras.callbacks.Callback):

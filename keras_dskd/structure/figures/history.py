@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_dskd.internal.metric_names import TOTALS
 from keras_dskd.structure.figures.style import (
     count_ticks,
     curve_style,
@@ -20,8 +21,9 @@ from keras_dskd.structure.figures.style import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: The total and its parts, and the panel of each: their scales differ.
-LOSSES = {"loss": "loss", "distillation_loss": "loss", "student_loss": "student_loss"}
+LOSS, STUDENT_LOSS, DISTILLATION_LOSS, TOTAL_LOSS = TOTALS
+#: Name of a loss -> title of its panel. The student's loss has its own scale.
+LOSSES = {LOSS: LOSS, DISTILLATION_LOSS: LOSS, STUDENT_LOSS: STUDENT_LOSS}
 #: What `StructureHistory` logs of each layer, as it is called in a title.
 STRUCTURE = {
     "off_diagonal_correlation": "mean |correlation| of channels",
@@ -130,10 +132,11 @@ def _curves(history: Any, validation_freq: int) -> dict[str, tuple[Any, Any]]:
 
 def _panels(logs: Mapping[str, tuple[Any, Any]]) -> dict[str, list[Curve]]:
     """Title -> curves: losses first, the structure of layers last."""
-    # A distiller's total has two names, and is the student's own loss in validation.
-    doubles = {"total_loss", "val_total_loss"} if "student_loss" in logs else set()
-    if "val_student_loss" in logs:
-        doubles.add("val_loss")
+    # A distiller logs its total under two names, and in validation the total equals
+    # the student's loss.
+    doubles = {TOTAL_LOSS, f"val_{TOTAL_LOSS}"} if STUDENT_LOSS in logs else set()
+    if f"val_{STUDENT_LOSS}" in logs:
+        doubles.add(f"val_{LOSS}")
     losses: dict[str, list[Curve]] = {}
     others: dict[str, list[Curve]] = {}
     structure: dict[str, list[Curve]] = {}
@@ -144,7 +147,7 @@ def _panels(logs: Mapping[str, tuple[Any, Any]]) -> dict[str, list[Curve]]:
         if name in doubles:
             continue
         if base in LOSSES:
-            style = int(base == "distillation_loss")
+            style = int(base == DISTILLATION_LOSS)
             curves = losses.setdefault(LOSSES[base], [])
         elif layer and measure in STRUCTURE:
             curves = structure.setdefault(STRUCTURE[measure], [])
