@@ -15,7 +15,7 @@ from keras_dskd.features.feature_model import FeatureModel
 from keras_dskd.features.taps import OUTPUT, Tap
 from keras_dskd.internal.metric_names import TOTALS
 from keras_dskd.internal.types import Nested
-from keras_dskd.structure import report
+from keras_dskd.structure import FeatureStructure, measurement
 
 #: Features are said to have collapsed below this effective rank about their mean ...
 COLLAPSED_RANK = 1.5
@@ -85,7 +85,7 @@ class StructureHistory(keras.callbacks.Callback):
                 "`copy_every` must be a number of batches, at least 1. Received: "
                 f"copy_every={copy_every}"
             )
-        self.x = report.evenly_spaced(pairs.split(x).student, max_samples)
+        self.x = measurement.evenly_spaced(pairs.split(x).student, max_samples)
         self.layers = [layers] if isinstance(layers, str) else layers
         self.terminate_on_nan = terminate_on_nan
         self.copy_every = copy_every
@@ -161,7 +161,7 @@ class StructureHistory(keras.callbacks.Callback):
         features = self._features.predict(self.x, batch_size=self.batch_size, verbose=0)
         for layer, rows in features.items():
             if np.isfinite(rows).all():
-                measured = report.measure(rows)
+                measured = measurement.measure(rows)
                 self._check(layer, measured)
             else:
                 measured = None
@@ -178,7 +178,7 @@ class StructureHistory(keras.callbacks.Callback):
                 if logs is not None:
                     logs[f"{layer}/{key}"] = getattr(measured, attribute, np.nan)
 
-    def _check(self, layer: str, measured: report.FeatureStructure) -> None:
+    def _check(self, layer: str, measured: FeatureStructure) -> None:
         if measured.dead_channels:
             self._warn(
                 (layer, "dead"),

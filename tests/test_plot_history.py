@@ -97,7 +97,7 @@ def test_curves_are_told_apart_without_colours():
 def test_what_is_no_history_is_refused():
     with pytest.raises(TypeError, match="Expected what `fit` returned.*list"):
         keras_dskd.plot_history([1.0])
-    with pytest.raises(ValueError, match="holds no epoch"):
+    with pytest.raises(ValueError, match="has no epochs"):
         keras_dskd.plot_history({})
 
 

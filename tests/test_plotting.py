@@ -67,12 +67,12 @@ def test_the_matrix_shown_is_the_absolute_correlation():
     np.testing.assert_allclose(shown, np.abs(before.layers["features"].correlation))
 
 
-def test_points_are_coloured_by_class():
+def test_points_are_colored_by_class():
     figure = report(layers=["features"], classes=2).plot()
     (sphere,) = panels(figure, "uniformity -")
     points = sphere.collections[-1].get_facecolors()
-    assert len({tuple(colour) for colour in points}) == 2
-    # Not by colour alone: each class is written where its points are.
+    assert len({tuple(color) for color in points}) == 2
+    # Not by color alone: each class is written where its points are.
     assert {"0", "1"} <= {text.get_text() for text in sphere.texts}
 
 
@@ -115,7 +115,7 @@ def test_dead_channels_are_grey_and_counted():
     kernel[..., 0] = 0
     net.get_layer("map").set_weights([kernel, bias])
     figure = keras_dskd.structure_report(net, x, "features").plot()
-    (matrix,) = panels(figure, "1 dead (grey)")
+    (matrix,) = panels(figure, "1 dead (gray)")
     shown = np.ma.getmaskarray(matrix.images[0].get_array())
     assert shown[0].all() and shown[:, 0].all() and not shown[1:, 1:].any()
 

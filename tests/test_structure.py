@@ -6,7 +6,7 @@ import pytest
 import reference
 
 import keras_dskd
-from keras_dskd.structure import report
+from keras_dskd.structure import measurement
 
 
 def model():
@@ -117,6 +117,26 @@ def test_summary_prints_a_line_a_layer(capsys):
     assert lines[2].endswith("%")
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_summary_fits_a_narrow_terminal(width, capsys, monkeypatch):
+    monkeypatch.setattr("keras_dskd.structure.report.terminal_width", lambda: width)
+    report = keras_dskd.structure_report(model(), images(), "features", verbose=0)
+    report.summary()
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    written = "".join("".join(lines).split())
+    for number in ("net", "5", f"{report.layers['features'].effective_rank:.1f}"):
+        assert number in written
+
+
+def test_a_name_in_brackets_is_printed_as_it_is(capsys):
+    report = keras_dskd.structure_report(
+        model(), images(), "features", name="[red] :star:", verbose=0
+    )
+    report.summary()
+    assert capsys.readouterr().out.splitlines()[2].startswith("[red] :star:  features")
+
+
 def test_to_dict_is_plain_data():
     report = keras_dskd.structure_report(model(), images(), "features")
     measured = report.to_dict()["layers"]["features"]
@@ -161,7 +181,7 @@ def test_a_single_column_has_no_accuracy():
 
 
 def test_features_that_are_not_finite_are_refused():
-    with pytest.raises(ValueError, match="must be finite. Received 5 values"):
+    with pytest.raises(ValueError, match="must be finite. Received 5 NaN or infinite"):
         x = images()
         x[0] = np.nan
         keras_dskd.structure_report(model(), x, "features")
@@ -176,7 +196,7 @@ def test_arrays_of_other_libraries_are_picked_by_rows(kind):
         given = pytest.importorskip("pandas", reason="pandas").DataFrame(x)
     else:
         given = keras.ops.convert_to_tensor(x)
-    picked = report.evenly_spaced({"a": given, "b": x}, 10)
+    picked = measurement.evenly_spaced({"a": given, "b": x}, 10)
     np.testing.assert_array_equal(picked["a"], picked["b"])
     assert picked["b"].shape == (10, 16)
 
@@ -184,7 +204,7 @@ def test_arrays_of_other_libraries_are_picked_by_rows(kind):
 @pytest.mark.parametrize("x", [[0.0, 1.0], "images", None, {"a": np.float32(1)}])
 def test_what_is_no_array_of_rows_is_refused(x):
     with pytest.raises(ValueError, match="Expected arrays with one row a sample"):
-        report.evenly_spaced(x, 10)
+        measurement.evenly_spaced(x, 10)
 
 
 def test_a_report_reads_as_its_table_and_a_feature_as_its_numbers():

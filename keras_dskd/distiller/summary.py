@@ -1,16 +1,16 @@
 """A distiller at a glance: its `repr`, and the tables of its `summary`."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import rich.console  # Keras's own way to print summaries.
 import rich.markup
-import rich.table
 from keras import ops
 
 from keras_dskd.distiller import loss_interface
+from keras_dskd.internal.tables import table
 
 
 def line(distiller: keras.Model) -> str:
@@ -72,10 +72,11 @@ def summary(  # noqa: D417 - a method of `Distiller`.
     if print_fn:
         console.begin_capture()
     console.print(f'[bold]Distiller: "{rich.markup.escape(self.name)}"[/]')
+    numbers = ["Param #", "Trained #"]
     console.print(
-        _table(["Part", "Layer (type)", "Param #", "Trained #"], _parts(self))
+        table(["Part", "Layer (type)", *numbers], _parts(self), right_aligned=numbers)
     )
-    console.print(_table(["Term", "Teacher", "Student", "Weight"], _terms(self)))
+    console.print(table(["Term", "Teacher", "Student", "Weight"], _terms(self)))
     console.print(
         f" total = {share:g} student_loss + {1 - share:g} Σ weight · term, "
         f"at step {int(_number(self._term_weights.step)):,}"
@@ -93,19 +94,6 @@ def summary(  # noqa: D417 - a method of `Distiller`.
         self.teacher.summary(**options)
     if expand_nested or show_trainable or layer_range:
         self.student.summary(**options, layer_range=layer_range)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> rich.table.Table:
-    table = rich.table.Table(show_lines=True)
-    for name in header:
-        table.add_column(
-            name,
-            justify="right" if name.endswith("#") else "left",
-            overflow="fold",
-        )
-    for row in rows:
-        table.add_row(*map(rich.markup.escape, row))
-    return table
 
 
 def _parts(distiller: keras.Model) -> Iterator[Sequence[str]]:

@@ -1,49 +1,56 @@
-"""Structure reports as one HTML file that needs nothing else."""
+"""Structure reports as one self-contained HTML page."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html import escape
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
 from keras_dskd.internal.version import __version__
 from keras_dskd.structure import figures
-from keras_dskd.structure.figures.reports import Feature, Report, layers_side_by_side
+from keras_dskd.structure.figures.reports import layers_side_by_side
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Column -> what it is, in a sentence or two.
+    from keras_dskd.structure.report import FeatureStructure, StructureReport
+
+#: Column -> its explanation on the page.
 COLUMNS = {
-    "samples": "Samples that the structure was measured on, of those in the data.",
-    "channels": "Width of the layer's features, pooled over positions.",
-    "mean |correlation|": "Mean of the absolute Pearson correlation over pairs of "
-    "different channels, from 0 to 1. Lower: channels are more independent.",
+    "samples": "Number of samples that the structure was measured on, of all samples "
+    "in the data.",
+    "channels": "Number of channels of the layer. Feature maps are averaged over their "
+    "positions.",
+    "mean |correlation|": "Mean absolute Pearson correlation between different "
+    "channels, from 0 to 1. Lower values: the channels are more independent.",
     "uniformity": "Natural logarithm of the mean of exp(-2 d²) over pairs of samples, "
-    "d being their distance on the unit sphere; 0 where all features point the same "
-    "way. Lower: features are spread more evenly.",
-    "effective rank": "Number of directions that features take up (RankMe), from 1 to "
-    "the smaller of samples and channels. Higher: more of the width is used.",
-    "dead channels": "Channels that do not vary over the samples. Lower is better.",
-    "accuracy": "Share of all samples whose most likely class is their label, in "
-    "percent. Higher is better. Empty without labels.",
+    "where d is the distance between their features after scaling to unit length. It "
+    "is 0 if all features point in the same direction. Lower values: the features are "
+    "spread more evenly.",
+    "effective rank": "Number of directions that the features use (RankMe), from 1 to "
+    "the number of channels or samples, whichever is smaller. Higher values: the "
+    "features use more of the available dimensions.",
+    "dead channels": "Number of channels that do not vary over the samples. Lower is "
+    "better.",
+    "accuracy": "Percentage of all samples that are classified correctly. Higher is "
+    "better. Empty without labels.",
 }
 
-#: Panel -> how to read it.
+#: Panel -> its explanation on the page.
 PANELS = {
-    "Matrices": "|Correlation| of each channel with each. Off the diagonal dark is "
-    "independent, light tells the same; dead channels are grey.",
-    "Spheres": "Features scaled to unit length, in their three strongest directions, "
-    "seen along the first. Circles are 30, 60 and 90 degrees away from it; what lies "
-    "behind is pale. A number stands at the mean of its class.",
-    "Curves": "Eigenvalues of the correlation matrix, largest first. Those of "
-    "independent channels are all 1; the steeper, the fewer directions are used.",
+    "Matrices": "Absolute correlation between each pair of channels. Off the diagonal, "
+    "dark means independent and light means redundant. Dead channels are gray.",
+    "Spheres": "Features scaled to unit length and projected to their three strongest "
+    "directions, seen along the first direction. Circles mark angles of 30, 60 and 90 "
+    "degrees to it; points behind the sphere are pale. Each class is labeled at the "
+    "mean of its points.",
+    "Curves": "Eigenvalues of the correlation matrix, largest first. For independent "
+    "channels they are all 1. A steep curve means that few directions are used.",
 }
 
 STYLE = """
@@ -70,32 +77,16 @@ footer { margin-top: 3rem; color: #555; }
 """
 
 
-class MeasuredReport(Report, Protocol):
-    """What is read of a report beside its figures; see `structure.StructureReport`."""
-
-    @property
-    def accuracy(self) -> float | None: ...
-    @property
-    def samples(self) -> int: ...
-
-
-class OneLayer(NamedTuple):
-    """The part of a report that one figure shows."""
-
-    name: str
-    layers: Mapping[str, Feature]
-    labels: NDArray[np.integer[Any]] | None
-
-
-def html_report(reports: Sequence[MeasuredReport], title: str | None = None) -> str:
-    """Reports side by side as an HTML document: numbers, what they mean, figures.
+def html_report(reports: Sequence[StructureReport], title: str | None = None) -> str:
+    """Lay out reports as an HTML page: the numbers, their meaning, and the figures.
 
     Args:
         reports: `StructureReport`s with the same number of layers.
-        title: Title of the document. Defaults to the reports' names.
+        title: Title of the page. Defaults to the reports' names.
 
     Returns:
-        The document. It holds its pictures, runs no script, and loads nothing.
+        The page's source. It is self-contained: the figures are embedded, and it runs
+        no scripts and loads no other files.
 
     Raises:
         ImportError: If matplotlib is not installed.
@@ -127,7 +118,7 @@ def html_report(reports: Sequence[MeasuredReport], title: str | None = None) -> 
 <main>
 <h1>{heading}</h1>
 {_table(reports)}
-<h2>What the numbers are</h2>
+<h2>What the numbers mean</h2>
 <dl>
 {meanings}
 </dl>
@@ -144,13 +135,13 @@ backend {keras.backend.backend()}.</footer>
 """
 
 
-def _table(reports: Sequence[MeasuredReport]) -> str:
+def _table(reports: Sequence[StructureReport]) -> str:
     heads = "".join(
         f'<th scope="col">{escape(name)}</th>' for name in ("report", "layer", *COLUMNS)
     )
     lines = "\n".join(line for report in reports for line in _lines(report))
     return f"""<div class="wide" role="region" aria-label="Numbers" tabindex="0"><table>
-<caption>One row for each report and layer.</caption>
+<caption>One row per report and layer.</caption>
 <thead><tr>{heads}</tr></thead>
 <tbody>
 {lines}
@@ -158,7 +149,7 @@ def _table(reports: Sequence[MeasuredReport]) -> str:
 </table></div>"""
 
 
-def _lines(report: MeasuredReport) -> Iterator[str]:
+def _lines(report: StructureReport) -> Iterator[str]:
     for layer, feature in report.layers.items():
         cells = [
             f"{len(feature.rows)} of {report.samples}",
@@ -176,32 +167,32 @@ def _lines(report: MeasuredReport) -> Iterator[str]:
 
 
 def _number(value: float, digits: str) -> str:
-    """A rounded number, and for programs all of it."""
+    """A rounded number, with the exact value in an attribute for programs."""
     return f'<data value="{value!r}">{value:{digits}}</data>'
 
 
 def _section(
-    reports: Sequence[MeasuredReport], row: Sequence[tuple[str, Feature]]
+    reports: Sequence[StructureReport], row: Sequence[tuple[str, FeatureStructure]]
 ) -> str:
     parts = [
-        OneLayer(report.name, {layer: feature}, report.labels)
+        replace(report, layers={layer: feature})
         for report, (layer, feature) in zip(reports, row, strict=True)
     ]
-    # Layers that are compared may have different names.
+    # The layers that are compared may have different names.
     layers = ", ".join(dict.fromkeys(layer for layer, _ in row))
     names = " and ".join(report.name for report in reports)
     drawn = [
         _figure(
             figures.plot_structure(parts),
             f"Layer {layers} of {names}: correlations between channels, features on "
-            "the unit sphere, and eigenvalues of the correlations.",
+            "the unit sphere, and eigenvalues of the correlation matrices.",
         )
     ]
     if len(parts) == 2:
         drawn.append(
             _figure(
                 figures.plot_correlation(*parts),
-                f"Layer {layers}: how correlations of {names} are distributed.",
+                f"Layer {layers} of {names}: distributions of channel correlations.",
             )
         )
     return "\n".join([f"<h2>Layer {escape(layers)}</h2>", *drawn])
@@ -211,7 +202,7 @@ def _figure(figure: Figure, what: str) -> str:
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=150)
     data = base64.b64encode(png.getvalue()).decode("ascii")
-    width = round(96 * figure.get_figwidth())  # As matplotlib means it, in CSS pixels.
+    width = round(96 * figure.get_figwidth())  # Inches to CSS pixels.
     return f"""<figure>
 <img src="data:image/png;base64,{data}" width="{width}" alt="{escape(what)}">
 <figcaption>{escape(what)}</figcaption>

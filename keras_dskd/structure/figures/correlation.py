@@ -8,25 +8,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_dskd.structure.figures import panels
-from keras_dskd.structure.figures.reports import Feature, Report, layers_side_by_side
-from keras_dskd.structure.figures.style import COLOURS, DASHES, new_figure, short
+from keras_dskd.structure.figures.reports import layers_side_by_side
+from keras_dskd.structure.figures.style import COLORS, DASHES, new_figure, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from keras_dskd.structure.report import FeatureStructure, StructureReport
+
 BINS = np.linspace(0, 1, 41)
 
 
-def plot_correlation(before: Report, after: Report) -> Figure:
-    """Draws correlations between channels in two reports, and what changed.
+def plot_correlation(before: StructureReport, after: StructureReport) -> Figure:
+    """Compare the correlations between channels in two reports.
 
-    A row of panels a layer: both matrices of |correlation| under one colour bar, and
-    how their values off the diagonal are distributed, with means and their difference.
+    The figure has one row of panels per layer: both matrices of |correlation|, and
+    the distributions of their off-diagonal values with the difference of the means.
 
     Args:
         before: A `StructureReport`.
-        after: Another, with the same number of layers.
+        after: Another report with the same number of layers.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -50,7 +52,7 @@ def plot_correlation(before: Report, after: Report) -> Figure:
             axes.set_title(f"{short(name)}\n{short(layer)}", fontsize=10)
             if column == 0:
                 axes.set_ylabel("channel", fontsize=9)
-        panels.add_colour_bar(axes, image)
+        panels.add_color_bar(axes, image)
         (_, first), (_, second) = features
         axes = figure.add_subplot(grid[row, 2])
         _draw_distributions(axes, names, [first, second])
@@ -64,10 +66,10 @@ def plot_correlation(before: Report, after: Report) -> Figure:
 
 
 def _draw_distributions(
-    axes: Axes, names: Sequence[str], features: Sequence[Feature]
+    axes: Axes, names: Sequence[str], features: Sequence[FeatureStructure]
 ) -> None:
-    for name, feature, colour, dashes in zip(
-        names, features, COLOURS[:2], DASHES[:2], strict=True
+    for name, feature, color, dashes in zip(
+        names, features, COLORS[:2], DASHES[:2], strict=True
     ):
         above = np.triu_indices(feature.channels, k=1)
         values = np.abs(feature.correlation[above])
@@ -75,16 +77,16 @@ def _draw_distributions(
         axes.stairs(
             counts / max(len(values), 1),
             BINS,
-            color=colour,
+            color=color,
             linestyle=dashes,
             linewidth=1.5,
             label=short(name),
         )
         axes.axvline(
-            feature.mean_correlation, color=colour, linestyle=dashes, linewidth=1
+            feature.mean_correlation, color=color, linestyle=dashes, linewidth=1
         )
     axes.set_xlim(0, 1)
     axes.set_xlabel("|correlation|", fontsize=9)
-    axes.set_ylabel("share of pairs of channels", fontsize=9)
+    axes.set_ylabel("share of channel pairs", fontsize=9)
     axes.tick_params(labelsize=8)
     axes.legend(fontsize=8, loc="upper right")

@@ -1,4 +1,4 @@
-"""The figure of `plot_history`: what `fit` logged, a panel for each quantity."""
+"""The figure of `plot_history`: what `fit` logged, one panel per quantity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_dskd.structure.figures.style import (
     count_ticks,
     curve_style,
     new_figure,
-    saved,
+    save_figure,
     short,
 )
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LOSS, STUDENT_LOSS, DISTILLATION_LOSS, TOTAL_LOSS = TOTALS
 #: Name of a loss -> title of its panel. The student's loss has its own scale.
 LOSSES = {LOSS: LOSS, DISTILLATION_LOSS: LOSS, STUDENT_LOSS: STUDENT_LOSS}
-#: What `StructureHistory` logs of each layer, as it is called in a title.
+#: Quantity that `StructureHistory` logs per layer -> title of its panel.
 STRUCTURE = {
     "off_diagonal_correlation": "mean |correlation| of channels",
     "uniformity": "uniformity (lower: more even)",
@@ -34,7 +34,7 @@ COLUMNS = 3
 
 
 class Curve(NamedTuple):
-    """One curve of a panel: values over epochs, counted from 1."""
+    """One curve of a panel. Epochs count from 1."""
 
     label: str
     epochs: NDArray[Any]
@@ -49,28 +49,28 @@ def plot_history(
     title: str | None = None,
     validation_freq: int = 1,
 ) -> Figure:
-    """Draws what `fit` logged, a panel for each quantity, over epochs.
+    """Draw what `fit` logged over the epochs, one panel per quantity.
 
-    The first panel holds the total loss and the distillation loss, the second the
-    student's own loss, with validation. Each term of the distillation follows in a
-    panel of its own, as their scales differ, and so do metrics; then what
-    `StructureHistory` logged, a curve a layer. Validation is dashed.
+    The first panel shows the total loss and the distillation loss, the second one the
+    student's loss. Then each distillation term and each metric has its own panel,
+    because their scales differ. The last panels show what `StructureHistory` logged,
+    with one curve per layer. Validation curves are dashed.
 
     Args:
-        history: What `fit` returned (of a `Distiller`, or of any Keras model), or a
-            dict of name -> values, one an epoch.
+        history: What `fit` returned, for a `Distiller` or any other Keras model; or a
+            dict that maps names to values, one value per epoch.
         path: File to save the figure to.
         title: Title of the figure.
-        validation_freq: What `fit` was given: every so many epochs were validated.
+        validation_freq: The `validation_freq` that was passed to `fit`.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
         ImportError: If matplotlib is not installed.
-        TypeError: If `history` is neither.
-        ValueError: If it holds no epoch, or a name has another number of values than
-            there are epochs.
+        TypeError: If `history` is neither what `fit` returned nor a dict.
+        ValueError: If `history` has no epochs, or the number of values of an entry
+            differs from the number of epochs.
 
     Example:
     ```python
@@ -101,21 +101,21 @@ def plot_history(
             axes.legend(fontsize=8)
     if title:
         figure.suptitle(title)
-    return saved(figure, path)
+    return save_figure(figure, path)
 
 
 def _curves(history: Any, validation_freq: int) -> dict[str, tuple[Any, Any]]:
-    """Name -> epochs and values of each entry."""
+    """Maps the name of each log to its epochs and values."""
     logs = getattr(history, "history", history)
     if not isinstance(logs, Mapping):
         raise TypeError(
-            "Expected what `fit` returned, or a dict of name -> values. Received: "
-            f"{type(history).__name__}"
+            "Expected what `fit` returned, or a dict that maps names to values. "
+            f"Received: {type(history).__name__}"
         )
     count = max((len(values) for values in logs.values()), default=0)
     if not count:
-        raise ValueError("`history` holds no epoch: nothing was trained.")
-    # A training that went on from a backup counts from there.
+        raise ValueError("`history` has no epochs. Train for at least one epoch first.")
+    # Resumed training does not start at epoch 0.
     epochs = np.array(getattr(history, "epoch", range(count))) + 1
     validated = epochs[epochs % validation_freq == 0]
     curves = {}
@@ -123,15 +123,16 @@ def _curves(history: Any, validation_freq: int) -> dict[str, tuple[Any, Any]]:
         at = validated if name.startswith("val_") else epochs
         if np.shape(values) != at.shape:
             raise ValueError(
-                f"Expected {len(at)} numbers for {name!r}, of {len(epochs)} epochs and "
-                f"validation_freq={validation_freq}. Received: shape {np.shape(values)}"
+                f"Expected {len(at)} values of {name!r} for {len(epochs)} epochs and "
+                f"validation_freq={validation_freq}. Received: shape "
+                f"{np.shape(values)}. Pass the `validation_freq` of `fit`."
             )
         curves[name] = at, np.asarray(values, "float64")
     return curves
 
 
 def _panels(logs: Mapping[str, tuple[Any, Any]]) -> dict[str, list[Curve]]:
-    """Title -> curves: losses first, the structure of layers last."""
+    """Maps titles to curves: losses first, the structure of layers last."""
     # A distiller logs its total under two names, and in validation the total equals
     # the student's loss.
     doubles = {TOTAL_LOSS, f"val_{TOTAL_LOSS}"} if STUDENT_LOSS in logs else set()

@@ -1,4 +1,4 @@
-"""The panels that figures of structure are made of: matrix, sphere, eigenvalues."""
+"""The panels of the structure figures: matrix, sphere, eigenvalues."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dskd.structure.figures.reports import Feature
-from keras_dskd.structure.figures.style import COLOURS, count_ticks, curve_style, short
+from keras_dskd.structure.figures.style import COLORS, count_ticks, curve_style, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
-#: Of more channels so many are drawn: a smaller cell is no longer seen.
+    from keras_dskd.structure.report import FeatureStructure
+
+#: Draw at most this many channels; smaller cells would be invisible.
 MOST_CHANNELS = 128
-#: Eigenvalues below are rounding, or 0 where there are fewer samples than channels.
+#: Smaller eigenvalues are rounding errors: with fewer samples than channels, the true
+#: value is 0.
 SMALLEST_EIGENVALUE = 1e-4
 
 
-def draw_correlation(axes: Axes, feature: Feature) -> AxesImage:
-    """The matrix of |correlation|: dead channels are grey."""
+def draw_correlation(axes: Axes, feature: FeatureStructure) -> AxesImage:
+    """Draw the matrix of |correlation|, with dead channels in gray."""
     from matplotlib import colormaps
 
     count = feature.channels
@@ -39,7 +41,7 @@ def draw_correlation(axes: Axes, feature: Feature) -> AxesImage:
     )
     notes = [f"mean off the diagonal {feature.mean_correlation:.2f}"]
     if feature.dead_channels:
-        notes.append(f"{feature.dead_channels} dead (grey)")
+        notes.append(f"{feature.dead_channels} dead (gray)")
     if count > MOST_CHANNELS:
         notes.append(f"{MOST_CHANNELS} of {count} channels")
     axes.set_xlabel("\n".join(notes), fontsize=9)
@@ -49,8 +51,8 @@ def draw_correlation(axes: Axes, feature: Feature) -> AxesImage:
     return image
 
 
-def add_colour_bar(axes: Axes, image: AxesImage) -> None:
-    """The bar of a matrix's colours, at the right of it and as high."""
+def add_color_bar(axes: Axes, image: AxesImage) -> None:
+    """Draw the color bar to the right of a matrix, as high as the matrix."""
     bar_axes = axes.inset_axes((1.05, 0.0, 0.05, 1.0), label="<colorbar>")
     bar = axes.figure.colorbar(image, cax=bar_axes)
     bar.set_label("|correlation|", fontsize=9)
@@ -64,15 +66,17 @@ def draw_sphere(
     size: float = 7,
     degrees: int = 90,
 ) -> None:
-    """Points on the unit sphere, seen along their first direction.
+    """Draw points on the unit sphere, looking along the first axis.
 
     Args:
-        axes: Where to draw.
-        points: `(n, 3)`, of unit length; or `(n, 2)`, on a circle, first axis up.
-        labels: `(n,)` class of each, or `None`. Up to ten classes are written at their
-            means; of more, several share a colour.
-        size: Of a point, in square points.
-        degrees: What is seen: so far from the direction of view, at most.
+        axes: The axes to draw on.
+        points: Unit vectors `(n, 3)`; or `(n, 2)` for a circle whose first axis points
+            up.
+        labels: `(n,)`: the class of each point, which decides its color; or `None`.
+            Up to ten classes are labeled at their means; with more classes, some share
+            a color.
+        size: Area of a point, in typographic points squared.
+        degrees: Radius of the visible part: the largest angle to the line of sight.
     """
     is_behind = points[:, 0] < 0
     seen = points[:, 1:]
@@ -83,13 +87,13 @@ def draw_sphere(
     else:
         is_behind[:] = False
         seen = points[:, ::-1]
-    colours = np.array([COLOURS[0]] * len(points))
+    colors = np.array([COLORS[0]] * len(points))
     if labels is not None:
-        colours = np.array([COLOURS[label % len(COLOURS)] for label in labels])
+        colors = np.array([COLORS[label % len(COLORS)] for label in labels])
     for side, alpha in ((is_behind, 0.2), (~is_behind, 0.7)):
         x, y = seen[side].T
-        axes.scatter(x, y, s=size, c=colours[side], alpha=alpha, linewidths=0)
-    if labels is not None and len(np.unique(labels)) <= len(COLOURS):
+        axes.scatter(x, y, s=size, c=colors[side], alpha=alpha, linewidths=0)
+    if labels is not None and len(np.unique(labels)) <= len(COLORS):
         _write_classes(axes, seen, labels)
     edge = 1.05 * np.sin(np.radians(degrees))
     axes.set(xlim=(-edge, edge), ylim=(-edge, edge), xticks=[], yticks=[])
@@ -110,7 +114,7 @@ def _write_classes(axes: Axes, seen: NDArray[np.float64], labels: NDArray[Any]) 
         axes.annotate(
             str(label),
             seen[labels == label].mean(axis=0),
-            xytext=(0, 2),  # Above: narrow clusters stay seen.
+            xytext=(0, 2),  # Above the mean: do not cover a narrow cluster.
             textcoords="offset points",
             fontsize=8,
             fontweight="bold",
@@ -119,8 +123,10 @@ def _write_classes(axes: Axes, seen: NDArray[np.float64], labels: NDArray[Any]) 
         )
 
 
-def draw_eigenvalues(axes: Axes, curves: Sequence[tuple[str, Feature]]) -> None:
-    """Eigenvalues of correlation matrices, a curve for each name and structure."""
+def draw_eigenvalues(
+    axes: Axes, curves: Sequence[tuple[str, FeatureStructure]]
+) -> None:
+    """Draw eigenvalues of correlation matrices, one curve per `(name, structure)`."""
     longest = max(feature.channels for _, feature in curves)
     for index, (name, feature) in enumerate(curves):
         values = feature.eigenvalues[feature.eigenvalues >= SMALLEST_EIGENVALUE]
@@ -132,18 +138,18 @@ def draw_eigenvalues(axes: Axes, curves: Sequence[tuple[str, Feature]]) -> None:
         )
     axes.axhline(
         1,
-        color="grey",
+        color="gray",
         linestyle=(0, (1, 2)),
         linewidth=1,
         label="independent channels",
     )
     axes.set_xlim(0, 1.02 * longest + 0.5)
-    # A decade at least, so that the axis has two numbers.
+    # Show at least one decade, so that the axis has two tick labels.
     axes.set_ylim(min(axes.get_ylim()[0], 0.08), max(axes.get_ylim()[1], 1.2))
     count_ticks(axes.xaxis)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
     axes.tick_params(labelsize=8)
-    axes.set_xlabel("number, largest first", fontsize=9)
+    axes.set_xlabel("index, largest first", fontsize=9)
     axes.set_ylabel("eigenvalue", fontsize=9)
     axes.grid(alpha=0.3)

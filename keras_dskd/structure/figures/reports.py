@@ -1,50 +1,21 @@
-"""What figures read of structure reports, and which layers they draw together."""
+"""Match the layers of several reports."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-
-class Feature(Protocol):
-    """Structure of one layer's features; see `structure.FeatureStructure`."""
-
-    @property
-    def rows(self) -> NDArray[Any]: ...
-    @property
-    def correlation(self) -> NDArray[Any]: ...
-    @property
-    def eigenvalues(self) -> NDArray[Any]: ...
-    @property
-    def mean_correlation(self) -> float: ...
-    @property
-    def uniformity(self) -> float: ...
-    @property
-    def effective_rank(self) -> float: ...
-    @property
-    def dead_channels(self) -> int: ...
-    @property
-    def channels(self) -> int: ...
-
-
-class Report(Protocol):
-    """Structure of a model's features; see `structure.StructureReport`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def layers(self) -> Mapping[str, Any]: ...
-    @property
-    def labels(self) -> NDArray[np.integer[Any]] | None: ...
+if TYPE_CHECKING:
+    from keras_dskd.structure.report import FeatureStructure, StructureReport
 
 
 def layers_side_by_side(
-    reports: Sequence[Report],
-) -> list[list[tuple[str, Feature]]]:
-    """For each layer of the reports in turn, its name and structure in each report.
+    reports: Sequence[StructureReport],
+) -> list[list[tuple[str, FeatureStructure]]]:
+    """Match the layers of reports by their order, whatever their names.
+
+    Returns:
+        One list per layer, with `(layer's name, structure)` of each report.
 
     Raises:
         ValueError: If there are no reports, or their numbers of layers differ.
@@ -52,7 +23,8 @@ def layers_side_by_side(
     if len({len(report.layers) for report in reports}) != 1:
         raise ValueError(
             "Reports drawn side by side must have the same number of layers. "
-            f"Received: {[(r.name, len(r.layers)) for r in reports]}"
+            "Received (name, number of layers): "
+            f"{[(report.name, len(report.layers)) for report in reports]}"
         )
     return [
         list(row)

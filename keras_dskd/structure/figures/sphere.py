@@ -1,4 +1,4 @@
-"""Features on the unit sphere, turned so that the eye sees most of them."""
+"""Project features to a sphere in three dimensions, and choose the side to show."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from numpy.typing import NDArray
 
 
 def sphere_directions(rows: NDArray[Any]) -> NDArray[np.float64]:
-    """The directions that unit rows share most, strongest first.
+    """The strongest directions of the rows after scaling them to unit length.
 
-    They are not centred, as `spatial_uniformity` is not: the first is about the mean
-    direction of the features.
+    These are the first right singular vectors. The rows are not centered, because
+    `spatial_uniformity` does not center them either: the first direction is close to
+    the mean direction of the features.
 
     Args:
         rows: `(n, c)`.
 
     Returns:
-        `(k, c)` orthonormal directions, k at most 3; each has most features on its
-        positive side.
+        `(k, c)`: orthonormal directions, k at most 3, strongest first. The mean of the
+        features is on the positive side of each direction.
     """
     unit, _ = _unit(rows)
     if not len(unit):
         return np.zeros((0, unit.shape[1]))
     _, _, directions = np.linalg.svd(unit, full_matrices=False)
     strongest: NDArray[np.float64] = directions[:3]
-    # A direction's sign is arbitrary: most features point to the viewer.
+    # The sign of a singular vector is arbitrary. Point the features at the viewer.
     signs = np.where((unit @ strongest.T).mean(0) < 0, -1.0, 1.0)
     return strongest * signs[:, None]
 
@@ -34,17 +35,19 @@ def sphere_directions(rows: NDArray[Any]) -> NDArray[np.float64]:
 def sphere_points(
     rows: NDArray[Any], directions: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Unit rows in the space of three directions, on its sphere.
+    """Project rows to three directions and scale them to unit length.
 
-    Rows of zeros are left out. Rows orthogonal to all directions are at the origin.
+    Rows of zeros have no direction and are left out. Rows that are orthogonal to all
+    directions become zeros.
 
     Args:
         rows: `(n, c)`.
-        directions: `(k, c)`, k at most 3. Defaults to `sphere_directions(rows)`; give
-            those of other rows to see both from the same side.
+        directions: `(k, c)`, k at most 3. Defaults to `sphere_directions(rows)`. Pass
+            the directions of other rows to see both from the same side.
 
     Returns:
-        `(m, 3)` points of unit length, and `(n,)` which rows they are.
+        `(points, is_kept)`: points of unit length `(m, 3)`, and `(n,)`, `True` for the
+        rows that are among the points.
     """
     unit, is_kept = _unit(rows)
     if directions is None:

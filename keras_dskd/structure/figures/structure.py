@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from keras_dskd.structure.figures import panels
-from keras_dskd.structure.figures.reports import Feature, Report, layers_side_by_side
+from keras_dskd.structure.figures.reports import layers_side_by_side
 from keras_dskd.structure.figures.sphere import sphere_points
 from keras_dskd.structure.figures.style import new_figure, short
 
@@ -14,14 +14,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from keras_dskd.structure.report import FeatureStructure, StructureReport
 
-def plot_structure(reports: Sequence[Report], title: str | None = None) -> Figure:
-    """Draws reports side by side: correlations, the sphere, and eigenvalues.
 
-    Two rows of panels a layer. For each report a matrix of |correlation| between
-    channels, and below it the features on the unit sphere, coloured by class where
-    labels are known. The eigenvalues of all the correlation matrices are at the right
-    of up to two reports, and below more, so that the figure stays narrow.
+def plot_structure(
+    reports: Sequence[StructureReport], title: str | None = None
+) -> Figure:
+    """Draw reports side by side: correlations, features on the sphere, eigenvalues.
+
+    Each layer has two rows of panels, with one column per report: the matrix of
+    |correlation| between channels, and below it the features on the unit sphere,
+    colored by class if labels are known. One more panel per layer shows the eigenvalues
+    of all reports' correlation matrices: at the right of one or two reports, and below
+    three or more, so that the figure stays narrow.
 
     Args:
         reports: `StructureReport`s with the same number of layers.
@@ -59,7 +64,7 @@ def plot_structure(reports: Sequence[Report], title: str | None = None) -> Figur
             image = panels.draw_correlation(axes, feature)
             axes.set_title(f"{short(report.name)}\n{short(layer)}", fontsize=10)
         matrices[0].set_ylabel("channel", fontsize=9)
-        panels.add_colour_bar(matrices[-1], image)
+        panels.add_color_bar(matrices[-1], image)
         for column, (report, (_, feature)) in enumerate(
             zip(reports, features, strict=True)
         ):
@@ -86,7 +91,9 @@ def plot_structure(reports: Sequence[Report], title: str | None = None) -> Figur
     return figure
 
 
-def _draw_sphere(axes: Axes, report: Report, feature: Feature) -> None:
+def _draw_sphere(
+    axes: Axes, report: StructureReport, feature: FeatureStructure
+) -> None:
     points, is_kept = sphere_points(feature.rows)
     if feature.channels < 3:
         points = points[:, :2]

@@ -1,4 +1,4 @@
-"""What all figures share: colours, curves, names, and the way to a file."""
+"""What all figures share: colors, curve styles, short names, and saving."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-#: Okabe and Ito's colours and two more, told apart by colour-blind readers.
-COLOURS = (
+#: The palette of Okabe and Ito and two more colors, which color-blind readers can
+#: distinguish.
+COLORS = (
     "#0072B2",
     "#D55E00",
     "#009E73",
@@ -22,20 +23,24 @@ COLOURS = (
     "#999999",
     "#882255",
 )
-#: Curves differ in dashes and markers too: prints and screens may show no colours.
+#: Curves also differ in dashes and markers, for prints without color.
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def curve_style(index: int, points: int) -> dict[str, Any]:
-    """Colour, dashes and marker of a figure's n-th curve, of so many points.
+    """Color, dashes and markers of a curve, as options of `Axes.plot`.
 
-    Every curve has some ten markers, each beginning at another point, so that none
-    hides those of the curve below.
+    Each curve has about ten markers, and starts them at a different point, so that
+    curves that coincide do not hide each other's markers.
+
+    Args:
+        index: Number of the curve in the figure, from 0.
+        points: Number of points of the curve.
     """
     every = max(points // 10, 1)
     return {
-        "color": COLOURS[:7][index % 7],
+        "color": COLORS[:7][index % 7],
         "linestyle": DASHES[index % len(DASHES)],
         "marker": MARKERS[index % len(MARKERS)],
         "markevery": (index % every, every),
@@ -45,14 +50,14 @@ def curve_style(index: int, points: int) -> dict[str, Any]:
 
 
 def short(name: str, length: int = 24) -> str:
-    """A name that fits above a panel: its end, which tells layers apart."""
+    """The end of a long name, where the paths of layers differ most."""
     cut = name if len(name) <= length else "…" + name[-length + 1 :]
-    # Between two of them matplotlib would read mathematics.
+    # matplotlib typesets text between two dollar signs as a formula.
     return cut.replace("$", r"\$")
 
 
 def count_ticks(axis: Axis, most: int = 8) -> None:
-    """Ticks at whole numbers, so many at most."""
+    """Put at most this many ticks on an axis, at whole numbers."""
     from matplotlib.ticker import MaxNLocator
 
     steps = [1, 2, 5, 10]
@@ -60,7 +65,7 @@ def count_ticks(axis: Axis, most: int = 8) -> None:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches.
+    """An empty figure. Width and height are in inches.
 
     Raises:
         ImportError: If matplotlib is not installed.
@@ -74,8 +79,8 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def saved(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
-    """The figure, also written to a file where a path is given."""
+def save_figure(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
+    """Save the figure if there is a path. Returns the figure."""
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure

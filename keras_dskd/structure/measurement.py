@@ -1,0 +1,154 @@
+"""Measure the structure of a model's features over data."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import ops as keras_ops
+from numpy.typing import NDArray
+
+from keras_dskd import ops
+from keras_dskd.data import arrays, pairs
+from keras_dskd.features.feature_model import FeatureModel
+from keras_dskd.features.taps import OUTPUT
+from keras_dskd.internal.types import Nested, Tensor
+from keras_dskd.structure.report import FeatureStructure, StructureReport
+
+#: A channel is dead if its standard deviation is at most this share of the largest one.
+DEAD_SHARE = 1e-6
+
+
+def structure_report(
+    model: keras.Model,
+    x: Nested,
+    layers: str | Sequence[str],
+    y: Nested = None,
+    name: str | None = None,
+    batch_size: int = 128,
+    max_samples: int = 2048,
+    verbose: int | Literal["auto"] = "auto",
+) -> StructureReport:
+    """Measure the structure of a model's features over data.
+
+    Args:
+        model: A built `keras.Model`. It runs in inference mode.
+        x: Input of the model: arrays with at least two samples.
+        layers: Name or names of the layers to measure. See
+            `keras_dskd.features.taps.Tap`.
+        y: Labels for the accuracy of the model's final output: class indices `(n,)`, or
+            one-hot `(n, classes)`. Defaults to `None`: no accuracy is computed.
+        name: Name of the report. Defaults to the model's name.
+        batch_size: Number of samples per batch.
+        max_samples: Measure the structure on at most this many samples, evenly spaced
+            over the data: uniformity compares all pairs of samples. The accuracy uses
+            all samples.
+        verbose: As in `keras.Model.predict`: 0 prints nothing, 1 or `"auto"` shows a
+            progress bar, 2 prints one line at the end.
+
+    Returns:
+        A `StructureReport`: `.summary()` prints a table, `.plot()` draws a figure,
+        `.to_html()` writes both to a file.
+
+    Raises:
+        ValueError: If a layer is not found, the input does not fit the model, the
+            labels do not fit the output, or features are not finite.
+    """
+    layers = [layers] if isinstance(layers, str) else list(layers)
+    if not layers:
+        raise ValueError("`layers` must name at least one layer. Received: layers=[]")
+    pairs.check_fits(model, x)
+    read = [*layers, OUTPUT] if y is not None else layers
+    features = FeatureModel(model, read, pooled=layers).predict(
+        x, batch_size=batch_size, verbose=verbose
+    )
+    picked = _evenly_spaced_indices(len(features[layers[0]]), max_samples)
+    accuracy = labels = None
+    if y is not None:
+        labels = _class_indices(y, features[OUTPUT])
+        accuracy = float(np.mean(np.argmax(features[OUTPUT], axis=-1) == labels))
+        labels = labels[picked]
+    return StructureReport(
+        name=name or model.name,
+        layers={layer: measure(features[layer][picked]) for layer in layers},
+        accuracy=accuracy,
+        labels=labels,
+        samples=len(features[layers[0]]),
+    )
+
+
+def evenly_spaced(x: Nested, max_samples: int) -> Nested:
+    """At most so many samples of data, evenly spaced: a structure of NumPy arrays.
+
+    Raises:
+        ValueError: If it is no structure of arrays of one length, at least two.
+    """
+    x = keras.tree.map_structure(arrays.sliceable, x)
+    leaves = keras.tree.flatten(x)
+    shapes = [getattr(array, "shape", None) for array in leaves]
+    counts = [arrays.row_count(array) for array in leaves]
+    count = counts[0] if len(set(counts)) == 1 else None
+    if count is None:
+        raise ValueError(
+            "Expected arrays with one row a sample. Received: "
+            f"{[type(array).__name__ for array in leaves]} of shapes {shapes}"
+        )
+    if count < 2:
+        raise ValueError(
+            f"Structure is measured on at least 2 samples. Received: {shapes[0]}"
+        )
+    picked = _evenly_spaced_indices(count, max_samples)
+    return keras.tree.map_structure(lambda array: arrays.dense(array[picked]), x)
+
+
+def _evenly_spaced_indices(count: int, at_most: int) -> NDArray[Any]:
+    return np.unique(np.linspace(0, count - 1, min(count, at_most)).astype(int))
+
+
+def measure(rows: Any) -> FeatureStructure:
+    """Measure the structure of rows `(n, c)`."""
+    rows = np.asarray(rows, "float32")
+    if not np.isfinite(rows).all():
+        raise ValueError(
+            "Features must be finite. Received "
+            f"{np.sum(~np.isfinite(rows))} NaN or infinite values of {rows.size}."
+        )
+    spread = rows.std(axis=0)
+    # A larger epsilon would shrink the correlation of channels with a small variance.
+    correlation = _number(ops.channel_correlation(rows, epsilon=1e-12))
+    different = ~np.eye(len(correlation), dtype=bool)
+    return FeatureStructure(
+        rows=rows,
+        correlation=correlation,
+        eigenvalues=np.linalg.eigvalsh(correlation.astype("float64"))[::-1],
+        mean_correlation=float(np.abs(correlation)[different].mean())
+        if len(correlation) > 1
+        else 0.0,
+        uniformity=float(_number(ops.spatial_uniformity(rows))),
+        effective_rank=float(_number(ops.effective_rank(rows))),
+        dead_channels=int(np.sum(spread <= DEAD_SHARE * spread.max())),
+    )
+
+
+def _class_indices(y: Any, output: NDArray[Any]) -> NDArray[Any]:
+    y = np.asarray(y)
+    if output.ndim == 2 and output.shape[1] == 1:
+        raise ValueError(
+            "Accuracy is that of the most likely class, and the output has one column. "
+            f"Received: an output of shape {output.shape}. Leave out `y`."
+        )
+    if y.ndim == 2 and y.shape[1] > 1:
+        y = np.argmax(y, axis=1)
+    y = y.reshape(-1)
+    if not np.array_equal(y, np.round(y)):
+        raise ValueError("Labels must be class indices. Received fractions in `y`.")
+    if output.ndim != 2 or len(y) != len(output):
+        raise ValueError(
+            "Accuracy needs one label a sample and an output of shape (n, classes). "
+            f"Received: {len(y)} labels and an output of shape {output.shape}"
+        )
+    return y.astype(int)
+
+
+def _number(tensor: Tensor) -> NDArray[Any]:
+    return keras_ops.convert_to_numpy(tensor)
