@@ -31,7 +31,7 @@ from keras_dskd.distiller.loss_weights import (
 from keras_dskd.distiller.metrics import TermMeans
 from keras_dskd.distiller.saving import ResumableModel, teacher_of
 from keras_dskd.features.feature_model import FeatureModel, ShapesOnly
-from keras_dskd.features.layer_graph import parts
+from keras_dskd.features.layer_graph import layer_ids
 from keras_dskd.features.taps import OUTPUT, Tap, capture
 from keras_dskd.internal import keras_private, replicas, trainer_state
 from keras_dskd.internal.types import (
@@ -171,8 +171,8 @@ class Distiller(keras_private.ReplicaShapes, ResumableModel):
         self.distillation_losses = losses
         self.projectors = arguments.check_projectors(projectors, losses)
         self._loss_layers = loss_interface.layers_in(losses, teacher)
-        held = set().union(*map(parts, self._held_layers()))
-        self._holds_of_teacher = not held.isdisjoint(parts(teacher))
+        held = set().union(*map(layer_ids, self._held_layers()))
+        self._holds_of_teacher = not held.isdisjoint(layer_ids(teacher))
         self._term_weights = TermWeights(
             student_loss_weight,
             check_weights(distillation_loss_weights, len(losses)),

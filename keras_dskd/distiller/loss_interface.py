@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from keras_dskd.distiller import loss_values
-from keras_dskd.features.layer_graph import parts
+from keras_dskd.features.layer_graph import layer_ids
 from keras_dskd.features.taps import OUTPUT
 from keras_dskd.internal.types import Nested, Role, Tensor
 from keras_dskd.ops.sharing import sharing
@@ -85,7 +85,7 @@ def layers_in(
     losses: Sequence[keras.distillation.DistillationLoss], teacher: keras.Model
 ) -> list[keras.layers.Layer]:
     """Layers that losses hold as attributes, but for the teacher's: to be trained."""
-    of_teacher = parts(teacher)
+    of_teacher = layer_ids(teacher)
     found = {}
     for loss in losses:
         for value in keras.tree.flatten(list(vars(loss).values())):

@@ -11,7 +11,7 @@ import keras
 
 from keras_dskd.distiller import weight_files
 from keras_dskd.features.identity import fingerprint
-from keras_dskd.features.layer_graph import layer_paths, parts
+from keras_dskd.features.layer_graph import layer_ids, layer_paths
 from keras_dskd.internal import files
 from keras_dskd.internal.types import Config, FilePath
 
@@ -351,7 +351,7 @@ def check_nothing_shared(teacher: keras.Model, student: keras.Model) -> None:
 
     Keras writes the weights of a shared layer once, and makes two of it on loading.
     """
-    of_teacher = parts(teacher)
+    of_teacher = layer_ids(teacher)
     shared = sorted(
         "/".join(path)
         for path, layer in layer_paths(student)

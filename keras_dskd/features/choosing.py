@@ -7,10 +7,10 @@ import keras
 from keras_dskd.features import pyramid
 from keras_dskd.features.feature_model import feature_shape
 from keras_dskd.features.layer_graph import (
+    articulation_points,
     graph_layers,
     layer_paths,
     output_shape,
-    trunk,
 )
 from keras_dskd.features.taps import find_layer
 from keras_dskd.internal.keras_private import producer
@@ -182,8 +182,8 @@ def head_input(model: keras.Model) -> str:
     Raises:
         ValueError: If there is no such layer.
     """
-    heads = [layer for _, layer in trunk(model) if _is_head(layer)] or [
-        # Several outputs have heads that are in no common trunk.
+    heads = [layer for _, layer in articulation_points(model) if _is_head(layer)] or [
+        # The heads of a model with several outputs are not articulation points.
         layer
         for _, layer in graph_layers(model)
         if isinstance(layer, keras.layers.Dense)

@@ -67,13 +67,14 @@ def graph_layers(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
     return _entered(model.layers, graph_layers)
 
 
-def trunk(model: keras.Model) -> list[tuple[str, keras.Operation]]:
-    """Layers and operations that all later ones depend on through them alone, in order.
+def articulation_points(model: keras.Model) -> list[tuple[str, keras.Operation]]:
+    """The operations that every path from an input to the output passes, in order.
 
-    The end of a residual block is one of them. What is within the block is none, since
-    the shortcut goes past it, nor is a gate, nor a layer of one tower of two. Where a
-    model has several outputs, it is the trunk of the one that most layers lead to.
-    Nested models are entered.
+    The end of a residual block is such a point. An operation inside the block is not,
+    because the shortcut bypasses it; nor is a gate, or a layer of one of two towers.
+    Only paths of feature maps count: a vector of facts beside an image bypasses
+    nothing. If the model has several outputs, this uses the output that depends on
+    the most layers. Nested models are entered.
 
     Returns:
         A list of `(path, layer)`.
@@ -83,22 +84,23 @@ def trunk(model: keras.Model) -> list[tuple[str, keras.Operation]]:
     """
     _check_graph(model)
     calls = max((_calls(output) for output in model.outputs), key=len)
-    # Two inputs go past one another. Sorting is stable: each still follows its inputs.
+    # Inputs first, so that a second input bypasses nothing. Sorting is stable: each
+    # call still follows its inputs.
     calls = dict(sorted(calls.items(), key=lambda call: bool(call[1][1])))
     position = {call: index for index, call in enumerate(calls)}
-    last_reader, of_maps = [0] * len(calls), set()
+    last_reader, reads_maps = [0] * len(calls), set()
     for call, (_, inputs) in calls.items():
         for tensor in inputs:
-            # Nothing goes past an image by a vector of facts that is given beside it.
-            if len(tensor.shape) > 2 or _call(tensor) in of_maps:
+            # A vector beside the image does not bypass the image's layers.
+            if len(tensor.shape) > 2 or _call(tensor) in reads_maps:
                 last_reader[position[_call(tensor)]] = position[call]
-                of_maps.add(call)
+                reads_maps.add(call)
     found, farthest = [], 0
     for index, (operation, _) in enumerate(calls.values()):
         if farthest <= index:
             found.append(operation)
         farthest = max(farthest, last_reader[index])
-    return _entered(found, trunk)
+    return _entered(found, articulation_points)
 
 
 def output_shape(layer: keras.Operation, index: int | None = None) -> Shape | None:
@@ -164,6 +166,6 @@ def _calls(output: keras.KerasTensor) -> _Calls:
     return calls
 
 
-def parts(layer: keras.layers.Layer) -> set[int]:
-    """The ids of a layer and of all layers below it."""
+def layer_ids(layer: keras.layers.Layer) -> set[int]:
+    """The ids of a layer and of all layers inside it."""
     return {id(layer), *(id(below) for _, below in layer_paths(layer))}

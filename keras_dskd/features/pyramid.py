@@ -14,11 +14,11 @@ import keras
 
 from keras_dskd.features.layer_graph import (
     Names,
+    articulation_points,
     graph_layers,
     has_graph,
     layer_paths,
     output_shape,
-    trunk,
 )
 from keras_dskd.internal.keras_private import origin
 from keras_dskd.internal.types import Shape
@@ -47,16 +47,16 @@ class Stage(NamedTuple):
     Attributes:
         path: Path of the last layer, or operation where it is no layer's.
         layer: That layer or operation.
-        halvings: How often the size was halved on the way, an entry an axis.
+        log2_strides: Base-2 logarithm of the stride to the input, per axis.
     """
 
     path: str
     layer: keras.Operation
-    halvings: Size
+    log2_strides: Size
 
 
 def stages(model: keras.Model) -> list[Stage]:
-    """The stages of a model's `trunk`, in order.
+    """The stages of a model, in order, read off its `articulation_points`.
 
     Sizes that are nearer to equal than to halves are of one stage: convolutions without
     padding take off a margin. In a stage some layer has weights.
@@ -71,14 +71,15 @@ def stages(model: keras.Model) -> list[Stage]:
     }
     maps = [
         (path, layer, size)
-        for path, layer in trunk(model)
+        for path, layer in articulation_points(model)
         if not isinstance(layer, _PASSED_OVER)
         and (size := _size(model, path, output_shape(layer)))
     ]
     inputs = _input_sizes(model)
-    halvings = _halvings([*inputs, *(size for _, _, size in maps)])[len(inputs) :]
+    sizes = [*inputs, *(size for _, _, size in maps)]
+    log2_strides = _log2_strides(sizes)[len(inputs) :]
     found = []
-    pairs = zip(maps, halvings, strict=True)
+    pairs = zip(maps, log2_strides, strict=True)
     for _, of_one_size in itertools.groupby(pairs, lambda pair: pair[1]):
         run = list(of_one_size)
         if any(size in with_weights for (_, _, size), _ in run):
@@ -143,18 +144,18 @@ def levels(model: keras.Model) -> Levels:
     sizes = _input_sizes(model) if has_graph(model) else set()
     by_stride: dict[Size, Stage] = {}
     for stage in stages(model):
-        if {len(stage.halvings)} != {len(size) for size in sizes}:
+        if {len(stage.log2_strides)} != {len(size) for size in sizes}:
             continue  # Tokens, where the input is an image.
-        if stage.halvings in by_stride:
+        if stage.log2_strides in by_stride:
             raise ValueError(
                 f"Two stages of {model.name!r} have one size: they end in "
-                f'"{by_stride[stage.halvings].path}" and "{stage.path}".'
+                f'"{by_stride[stage.log2_strides].path}" and "{stage.path}".'
             )
-        by_stride[stage.halvings] = stage
+        by_stride[stage.log2_strides] = stage
     return {
-        f"P{halvings[0]}": (stage.layer, 0)
-        for halvings, stage in by_stride.items()
-        if len(set(halvings)) == 1 and halvings[0] >= 0
+        f"P{log2_strides[0]}": (stage.layer, 0)
+        for log2_strides, stage in by_stride.items()
+        if len(set(log2_strides)) == 1 and log2_strides[0] >= 0
     }
 
 
@@ -184,8 +185,8 @@ def backbones(model: keras.Model) -> list[tuple[Names, keras.Model]]:
     return found
 
 
-def _halvings(sizes: Sequence[Size]) -> list[Size]:
-    """How often each axis was halved since the first size of as many axes."""
+def _log2_strides(sizes: Sequence[Size]) -> list[Size]:
+    """Stride of each size to the first one with as many axes, as logarithms."""
     last: dict[int, tuple[Size, Size]] = {}
     found = []
     for size in sizes:
