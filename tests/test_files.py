@@ -1,40 +1,56 @@
-"""Files that are complete or not there, whoever else writes or is killed."""
+"""Files are complete or absent, whoever else writes them or is killed."""
 
 import os
+import signal
+import subprocess
+import sys
 
+import filelock
 import pytest
 
-from keras_dskd.internal import files, locks
-
-fcntl = pytest.importorskip("fcntl", reason="fcntl is not on Windows")
+from keras_dskd.internal import files
 
 
-def test_two_writers_of_one_file_do_not_meet(tmp_path):
+def write(path, content="whole"):
+    with files.replacing(path) as written:
+        with open(written, "w") as file:
+            file.write(content)
+
+
+def test_two_writers_of_one_file_do_not_interfere(tmp_path):
     path = tmp_path / "a.txt"
     with files.replacing(path) as one:
         with open(one, "w") as file:
             file.write("one")
-        with files.replacing(path) as other:
-            with open(other, "w") as file:
-                file.write("other")
+        write(path, "other")
         assert path.read_text() == "other"
     assert path.read_text() == "one"
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_what_nobody_writes_any_more_is_cleared_away(tmp_path):
-    left = [tmp_path / ".partial-a.txt", tmp_path / ".partial-a.txt-x1"]
-    for folder in left:
+def test_abandoned_partial_files_are_removed(tmp_path):
+    abandoned = [tmp_path / ".partial-a.txt", tmp_path / ".partial-a.txt-x1"]
+    for folder in abandoned:
         folder.mkdir()
         (folder / "a.txt").write_text("half")
-    (left[1] / ".lock").touch()
-    with files.replacing(tmp_path / "a.txt") as written:
-        with open(written, "w") as file:
-            file.write("whole")
+    (abandoned[1] / ".lock").touch()
+    (tmp_path / ".partial-a.txt-x1.lock").touch()
+    (tmp_path / ".partial-a.txt-x2.lock").touch()
+    write(tmp_path / "a.txt")
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_an_error_leaves_the_older_file(tmp_path):
+def test_partial_files_of_a_running_process_are_kept(tmp_path):
+    with files.replacing(tmp_path / "a.txt") as written:
+        write(tmp_path / "a.txt", "other")
+        assert os.path.isdir(os.path.dirname(written))
+        with open(written, "w") as file:
+            file.write("whole")
+    assert (tmp_path / "a.txt").read_text() == "whole"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_error_keeps_the_older_file(tmp_path):
     (tmp_path / "a.txt").write_text("older")
     with pytest.raises(RuntimeError, match="Stopped"):
         with files.replacing(tmp_path / "a.txt") as written:
@@ -45,60 +61,76 @@ def test_an_error_leaves_the_older_file(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_a_work_folder_that_was_taken_for_a_left_one_is_made_anew(
+def test_writer_waits_while_its_lock_file_is_taken_for_an_abandoned_one(
     tmp_path, monkeypatch
 ):
-    """Another process may see it before it is locked."""
-    hold, taken = locks.hold, []
+    """Another process may see the file before it is locked."""
+    fcntl = pytest.importorskip("fcntl", reason="fcntl is not on Windows")
+    flock, seen = fcntl.flock, []
 
-    def held_late(filepath):
-        if not taken:
-            taken.append(os.path.dirname(filepath))
-            os.rmdir(taken[0])
-        return hold(filepath)
+    def late(file, operation):
+        if not seen:
+            seen.extend(tmp_path.glob(".partial-*"))
+            with files.holding(str(seen[0])):  # Removes the file at its end.
+                pass
+            assert not seen[0].exists()
+        return flock(file, operation)
 
     with monkeypatch.context() as patch:
-        patch.setattr(locks, "hold", held_late)
+        patch.setattr(fcntl, "flock", late)
         with files.replacing(tmp_path / "a.txt") as written:
-            assert os.path.dirname(written) != taken[0]
+            assert seen[0].exists()
+            with pytest.raises(filelock.Timeout, match="could not be acquired"):
+                with files.holding(str(seen[0])):
+                    pass
             with open(written, "w") as file:
                 file.write("whole")
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
 def test_files_that_cannot_be_locked_are_written(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="fcntl is not on Windows")
+
     def unsupported(*args):
         raise OSError("Function not implemented")
 
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "flock", unsupported)
-        with files.replacing(tmp_path / "a.txt") as written:
-            with open(written, "w") as file:
-                file.write("whole")
+        write(tmp_path / "a.txt")
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_a_lock_is_held_once(tmp_path):
-    held = locks.hold(tmp_path / ".lock")
-    with pytest.raises(BlockingIOError, match="unavailable"):
-        locks.hold(tmp_path / ".lock")
-    held.close()
-    locks.hold(tmp_path / ".lock").close()
+def test_lock_is_held_once_and_leaves_no_file(tmp_path):
+    path = str(tmp_path / ".lock")
+    with files.holding(path):
+        with pytest.raises(filelock.Timeout, match="could not be acquired"):
+            with files.holding(path):
+                pass
+    assert not os.path.exists(path)
+    with files.holding(path):
+        pass
 
 
-def test_a_lock_that_was_removed_meanwhile_is_none(tmp_path, monkeypatch):
-    """Between its opening and its locking by the next process."""
-    flock, removed = fcntl.flock, []
+def test_killed_process_leaves_no_lock(tmp_path):
+    code = (
+        "import os, signal, sys, keras_dskd.internal.files as files\n"
+        "with files.holding(sys.argv[1]), files.replacing(sys.argv[2]):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    path = str(tmp_path / ".lock")
+    run = [sys.executable, "-c", code, path, tmp_path / "a.txt"]
+    assert subprocess.run(run).returncode == -signal.SIGKILL
+    assert len(os.listdir(tmp_path)) == 3
+    write(tmp_path / "a.txt")
+    with files.holding(path):
+        pass
+    assert os.listdir(tmp_path) == ["a.txt"]
 
-    def late(file, operation):
-        if not removed:
-            removed.append(os.fstat(file.fileno()))
-            os.remove(tmp_path / ".lock")
-        return flock(file, operation)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(fcntl, "flock", late)
-        held = locks.hold(tmp_path / ".lock")
-    with pytest.raises(BlockingIOError, match="unavailable"):
-        locks.hold(tmp_path / ".lock")
-    held.close()
+def test_lock_file_that_is_a_symbolic_link_is_not_followed(tmp_path):
+    (tmp_path / "thesis.tex").write_text("Years of work.")
+    (tmp_path / ".lock").symlink_to(tmp_path / "thesis.tex")
+    with pytest.raises(OSError, match="symbolic link|reparse point"):
+        with files.holding(str(tmp_path / ".lock")):
+            pass
+    assert (tmp_path / "thesis.tex").read_text() == "Years of work."

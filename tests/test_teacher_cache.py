@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import warnings
 import zlib
 from pathlib import Path
 
@@ -501,8 +502,23 @@ def test_a_data_set_is_gone_on_from_in_the_midst_of_a_batch(tmp_path, monkeypatc
     assert_features(received, live(made), **CLOSE)
 
 
+def test_file_system_without_locks_warns_and_writes(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="fcntl is not on Windows")
+
+    def unsupported(*args):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    made = distiller()
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made.cache_teacher(X, tmp_path / "cache", verbose=0)
+    assert any("cannot be locked" in str(warning.message) for warning in caught)
+    received = keras_dskd.open_teacher_cache(tmp_path / "cache")
+    assert_features(received, live(made), **CLOSE)
+
+
 def test_two_processes_do_not_write_at_once(tmp_path):
-    pytest.importorskip("fcntl", reason="fcntl is not on Windows")
     made = distiller()
 
     class Meanwhile(Batches):

@@ -1,73 +1,87 @@
-"""Files of a distiller: complete or not at all, and of use to the plain student."""
+"""Write files atomically, and lock files between processes."""
 
 import contextlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
-from typing import TextIO
 
-from keras_dskd.internal import locks
+import filelock
+
 from keras_dskd.internal.types import FilePath
 
-_LOCK = ".lock"  # Held by the process that writes.
-_WEIGHTS = "model.weights.h5"  # In a `.keras` file.
+_PARTIAL = ".partial-"
+_LOCK = ".lock"
 
 
 @contextlib.contextmanager
 def replacing(filepath: FilePath) -> Iterator[str]:
-    """A path to write to, which becomes `filepath` once it is complete.
+    """Yields a path to write to, and moves the file to `filepath` when it is complete.
 
-    Whatever stops the writing, even a kill, leaves an older file as it was. Of several
-    processes that write one file, each writes its own, and the last one stays.
+    If writing stops, even by a kill, an older file stays as it was. Several processes
+    may write one file at the same time: each writes its own copy, and the last one to
+    finish wins.
     """
     filepath = os.path.realpath(filepath)
     folder, name = os.path.split(filepath)
     os.makedirs(folder, exist_ok=True)
-    _clear_left(folder, name)
-    work, lock = _work_folder(folder, name)
-    try:
+    _remove_abandoned(folder, name)
+    work = os.path.join(folder, f"{_PARTIAL}{name}-{secrets.token_hex(4)}")
+    with contextlib.ExitStack() as stack:
+        # Lock before the folder exists: other processes remove folders that nobody has
+        # locked, and hold this lock for a moment if they see its file first.
+        try:
+            stack.enter_context(holding(work + _LOCK, timeout=10))
+        except OSError:  # This file system has no locks.
+            _remove(work + _LOCK)
+        stack.callback(shutil.rmtree, work, ignore_errors=True)
+        os.mkdir(work)
         written = os.path.join(work, name)
         yield written
         with open(written, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(written, filepath)
-    finally:
-        if lock is not None:
-            lock.close()
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def is_partial(entry: str, name: str) -> bool:
-    """Whether an entry of a folder is where `replacing` writes a file of that name."""
-    return entry.startswith(f".partial-{name}")
+    """Whether `replacing` made this entry of a folder while it wrote file `name`."""
+    return entry.startswith(f"{_PARTIAL}{name}")
 
 
-def _work_folder(folder: str, name: str) -> tuple[str, TextIO | None]:
-    """A new folder, and its lock: `None` where files cannot be locked."""
-    while True:
-        work = tempfile.mkdtemp(prefix=f".partial-{name}-", dir=folder)
+@contextlib.contextmanager
+def holding(filepath: str, timeout: float = 0) -> Iterator[None]:
+    """Creates a lock file, and holds its lock until the context or the process ends.
+
+    Raises:
+        filelock.Timeout: If another process holds it for longer than `timeout` seconds.
+        OSError: If the file cannot be created, is a symbolic link, or the file system
+            has no locks. (`Timeout` is an `OSError`, too.)
+    """
+    # filelock's fallback is a soft lock, which would outlive a killed process.
+    with filelock.FileLock(filepath, timeout=timeout, fallback_to_soft=False):
         try:
-            return work, locks.hold(os.path.join(work, _LOCK))
-        except (FileNotFoundError, BlockingIOError):
-            pass  # Another process took it for one that was left.
-        except OSError:
-            return work, None
+            yield
+        finally:
+            # Remove the file while it is locked: a process that waits for the lock
+            # notices, and creates a new file. On Windows filelock removes it.
+            _remove(filepath)
 
 
-def _clear_left(folder: str, name: str) -> None:
-    """Clears away what processes that were killed have half written."""
-    for entry in os.listdir(folder):
-        if is_partial(entry, name):
-            work = os.path.join(folder, entry)
-            with contextlib.suppress(OSError):  # Its process goes on; or it is gone.
-                with locks.hold(os.path.join(work, _LOCK)):
-                    shutil.rmtree(work, ignore_errors=True)
-                os.rmdir(work)  # Network drives keep what is open.
+def _remove_abandoned(folder: str, name: str) -> None:
+    """Removes what killed processes have left of a file that they were writing."""
+    entries = (entry for entry in os.listdir(folder) if is_partial(entry, name))
+    for work in {os.path.join(folder, entry.removesuffix(_LOCK)) for entry in entries}:
+        with contextlib.suppress(OSError), holding(work + _LOCK):
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _remove(filepath: str) -> None:
+    with contextlib.suppress(OSError):
+        os.remove(filepath)
 
 
 def is_replaceable(filepath: object, overwrite: bool, endings: str) -> bool:
-    """Whether `replacing` may write the file: one file, here, nobody to be asked."""
+    """Whether `replacing` can write it: a local file that needs no prompt first."""
     if not isinstance(filepath, (str, os.PathLike)):
         return False
     path = os.fspath(filepath)

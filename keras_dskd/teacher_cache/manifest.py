@@ -8,7 +8,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from keras_dskd.internal import files, locks
+import filelock
+
+from keras_dskd.internal import files
 from keras_dskd.internal.types import Config, FilePath, Nested
 
 MANIFEST = "manifest.json"
@@ -94,27 +96,21 @@ def locked(path: FilePath) -> Iterator[None]:
         ValueError: If another one does.
     """
     os.makedirs(path, exist_ok=True)
-    filepath = os.path.join(path, _LOCK)
-    held: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-    try:
-        held = locks.hold(filepath)
-    except BlockingIOError as error:
-        raise ValueError(
-            f'Another process is writing the teacher cache in "{path}". Wait for it, '
-            "or pass another `path`."
-        ) from error
-    except OSError as error:
-        warnings.warn(
-            f'Files in "{path}" cannot be locked ({error}). Let one process at a time '
-            "write a teacher cache there.",
-            stacklevel=2,
-        )
-    with held:
+    with contextlib.ExitStack() as stack:
         try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):  # Windows keeps what is open.
-                os.remove(filepath)
+            stack.enter_context(files.holding(os.path.join(path, _LOCK)))
+        except filelock.Timeout as error:
+            raise ValueError(
+                f'Another process is writing the teacher cache in "{path}". Wait for '
+                "it, or pass another `path`."
+            ) from error
+        except OSError as error:
+            warnings.warn(
+                f'Files in "{path}" cannot be locked ({error}). Let only one process '
+                "at a time write a teacher cache there.",
+                stacklevel=2,
+            )
+        yield
 
 
 def describe(structure: Nested, leaf: Callable[[Any], Any]) -> Nested:
