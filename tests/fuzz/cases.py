@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 import reference
+from fuzz import nets
+from fuzz.verdict import Refused
 from hypothesis import strategies as st
 
 import keras_dskd
-from fuzz import nets
-from fuzz.verdict import Refused
 from keras_dskd.distiller import loss_interface
 
 KINDS = st.sampled_from(nets.KINDS)

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import reference
+from fuzz import arrays
 from hypothesis import strategies as st
 
-from fuzz import arrays
 from keras_dskd import ops
 
 # float32 keeps 6e-8 of a number. Standardised deviations of n < 10 rows are sums of n

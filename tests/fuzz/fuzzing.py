@@ -15,9 +15,8 @@ import re
 import time
 
 import keras
-from hypothesis import HealthCheck, Phase, given, seed, settings
-
 from fuzz.verdict import Fault, Refused, Wrong, told
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
 TOTAL = int(os.environ.get("FUZZ_CASES", 0))
 SEED = int(os.environ.get("FUZZ_SEED", 0))

@@ -5,9 +5,9 @@ import functools
 import keras
 import numpy as np
 import reference
+from fuzz.verdict import Refused
 from keras import ops
 
-from fuzz.verdict import Refused
 from keras_dskd import losses
 
 #: How a model is written. Each has the layers "hidden" and "logits".

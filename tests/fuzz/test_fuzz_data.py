@@ -3,12 +3,11 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import strategies as st
-
 from fuzz import nets
 from fuzz.cases import Case
 from fuzz.fuzzing import fuzzed
 from fuzz.verdict import answer
+from hypothesis import strategies as st
 
 pytestmark = pytest.mark.filterwarnings("ignore:Gradients do not exist")
 

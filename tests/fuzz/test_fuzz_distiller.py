@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import strategies as st
-
-import keras_dskd
 from fuzz import nets
 from fuzz.cases import CASES, Case
 from fuzz.fuzzing import fuzzed
 from fuzz.verdict import answer
+from hypothesis import strategies as st
+
+import keras_dskd
 
 pytestmark = [
     # With a weight of 0, or beside a head that no loss reads, some have none.

@@ -2,8 +2,6 @@
 
 import numpy as np
 import reference
-from hypothesis import strategies as st
-
 from fuzz import arrays
 from fuzz.formulas import (
     COUNTS,
@@ -20,6 +18,8 @@ from fuzz.formulas import (
 )
 from fuzz.fuzzing import fuzzed
 from fuzz.verdict import answer
+from hypothesis import strategies as st
+
 from keras_dskd import ops
 
 

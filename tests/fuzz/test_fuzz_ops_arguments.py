@@ -6,9 +6,6 @@ import keras
 import numpy as np
 import pytest
 import reference
-from gradients import value_and_gradient
-from hypothesis import strategies as st
-
 from fuzz import arrays
 from fuzz.formulas import (
     COUNTS,
@@ -25,6 +22,9 @@ from fuzz.formulas import (
 )
 from fuzz.fuzzing import fuzzed
 from fuzz.verdict import answer
+from gradients import value_and_gradient
+from hypothesis import strategies as st
+
 from keras_dskd import layers, losses, ops
 
 # torch says so once, and then converts the list.

@@ -8,10 +8,10 @@ import math
 
 import keras
 import numpy as np
-from hypothesis import strategies as st
-
 from fuzz.fuzzing import fuzzed
 from fuzz.verdict import Refused, Wrong, answer
+from hypothesis import strategies as st
+
 from keras_dskd.data import pairs
 from keras_dskd.distiller import arguments, loss_weights
 
@@ -272,8 +272,8 @@ def test_weights_of_terms(given, broken, count, kind, step, seed):
     np.testing.assert_allclose(total, np.dot(at_step, values), rtol=1e-5, atol=1e-6)
 
 
-def weighted_sum(loss_weights, values, step):
-    term_weights = loss_weights.TermWeights(0.5, loss_weights)
+def weighted_sum(weights, values, step):
+    term_weights = loss_weights.TermWeights(0.5, weights)
     for _ in range(step):
         term_weights.advance()
     tensors = [keras.ops.convert_to_tensor(value) for value in values]

@@ -4,12 +4,12 @@ import functools
 
 import keras
 import numpy as np
-from hypothesis import strategies as st
-
 from fuzz import fuzzing
 from fuzz.fuzzing import fuzzed
 from fuzz.graphs import Graph
 from fuzz.verdict import answer
+from hypothesis import strategies as st
+
 from keras_dskd.features.feature_model import FeatureModel
 from keras_dskd.features.layer_graph import layer_paths
 from keras_dskd.features.taps import OUTPUT, Tap, capture, find_layer

@@ -1,0 +1,387 @@
+"""Tables and figures of the comparison of methods, from lines written here."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+for needed in ("scipy", "matplotlib"):
+    pytest.importorskip(needed, reason=f"the benchmarks need {needed}")
+BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+comparisons = pytest.importorskip("comparisons")
+method_plots = pytest.importorskip("method_plots")
+method_tables = pytest.importorskip("method_tables")
+records = pytest.importorskip("records")
+
+#: Share of right answers of three seeds.
+ACCURACY = {
+    "teacher": (0.95, 0.96, 0.97),
+    "student": (0.50, 0.60, 0.55),
+    "soft_targets": (0.52, 0.61, 0.58),
+    "recommended": (0.60, 0.71, 0.64),
+}
+
+
+def record(method, seed, accuracy, **changed):
+    layer = {
+        "channels": 4,
+        "mean_correlation": 0.25,
+        "uniformity": -2.0,
+        "effective_rank": 3.5,
+        "dead_channels": 0,
+    }
+    return {
+        "data": "pairs",
+        "checksum": "00000000",
+        "degrade": None,
+        "split": "test",
+        "limit": None,
+        "epochs": 3,
+        "batch_size": 64,
+        "backend": "jax",
+        "keras": "3.15.1",
+        "method": method,
+        "weight": None,
+        "seed": seed,
+        "accuracy": accuracy,
+        "nll": 2 - accuracy,
+        "ece": 0.05,
+        "structure": {"block2": layer, "features": layer},
+        "teacher_accuracy": 0.95,
+        "train_samples": 100,
+        "scored_samples": 50,
+        "seconds": 1.0,
+    } | changed
+
+
+def some(accuracies=ACCURACY, **changed):
+    return [
+        record(method, seed, accuracy, **changed)
+        for method, values in accuracies.items()
+        for seed, accuracy in enumerate(values)
+    ]
+
+
+def lower(points):
+    """The accuracies, all but the teacher's this much lower."""
+    return {
+        method: tuple(v - points * (method != "teacher") for v in values)
+        for method, values in ACCURACY.items()
+    }
+
+
+def written(path, made):
+    path.write_text("".join(json.dumps(each) + "\n" for each in made))
+    return str(path)
+
+
+def printed(capsys, *arguments):
+    method_tables.main(list(map(str, arguments)))
+    return capsys.readouterr().out
+
+
+def rows(text, method):
+    """Cells of the table rows of a method, table by table."""
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith(f"| {method} |")
+    ]
+
+
+def test_differences_are_paired_by_seed(tmp_path, capsys):
+    text = printed(capsys, written(tmp_path / "a.jsonl", some()))
+    assert "### pairs (jax, Keras 3.15.1): 100 rows to train, 50 test rows" in text
+    cells = rows(text, "recommended")[0]
+    assert cells[:4] == ["recommended", "3", "65.00", "5.57"]
+    # Differences 10, 11, 9: mean 10, standard error 1/√3, t(0.975, 2) = 4.3027.
+    assert cells[4] == "+10.00 [+7.52, +12.48]"
+    # t = 17.32 with two degrees of freedom: p = 0.00332; times 2 by Holm.
+    assert cells[5] == "0.007"
+    # Differences 8, 10, 6.
+    assert cells[6] == "+8.00 [+3.03, +12.97]"
+    assert rows(text, "student")[0][4:] == ["", "", "", ""]
+    assert rows(text, "teacher")[0][4:] == ["", "", "", ""]
+    assert rows(text, "soft_targets")[0][6:] == ["", ""]
+
+
+def test_a_line_out_of_order_changes_nothing(tmp_path, capsys):
+    made = some()
+    in_order = printed(capsys, written(tmp_path / "a.jsonl", made))
+    made[3:] = made[:2:-1]
+    shuffled = printed(capsys, written(tmp_path / "b.jsonl", made))
+    assert sorted(in_order.splitlines()) == sorted(shuffled.splitlines())
+
+
+def test_seeds_of_one_side_alone_are_no_pairs(tmp_path, capsys):
+    made = [r for r in some() if (r["method"], r["seed"]) != ("student", 2)]
+    cells = rows(printed(capsys, written(tmp_path / "a.jsonl", made)), "recommended")[0]
+    assert cells[1] == "3"
+    assert cells[4].startswith("+10.50 [")
+
+
+def test_of_one_seed_there_is_no_interval_and_no_p(tmp_path, capsys):
+    made = [each for each in some() if each["seed"] == 0]
+    cells = rows(printed(capsys, written(tmp_path / "a.jsonl", made)), "recommended")[0]
+    assert cells[1:] == ["1", "60.00", "", "+10.00", "", "+8.00", ""]
+
+
+def test_calibration_and_structure_stand_beside_accuracy(tmp_path, capsys):
+    text = printed(capsys, written(tmp_path / "a.jsonl", some()))
+    assert "| NLL | ECE, % | block2: correlation |" in text
+    diagnostics = rows(text, "recommended")[1]
+    assert diagnostics[1:4] == ["65.00", "1.350", "5.00"]
+    assert diagnostics[4:7] == ["0.250", "-2.00", "3.5"]
+
+
+def test_over_data_sets_each_counts_once_with_wins_ties_and_losses(tmp_path, capsys):
+    worse = {**ACCURACY, "recommended": (0.40, 0.49, 0.46)}
+    unclear = {**ACCURACY, "recommended": (0.40, 0.80, 0.55)}
+    made = some() + some(worse, data="second") + some(unclear, data="third")
+    text = printed(capsys, written(tmp_path / "a.jsonl", made))
+    assert "### Over 3 data sets (jax, Keras 3.15.1)" in text
+    cells = rows(text, "recommended")[-1]
+    _, sets, mean, of_seeds, of_sets, p, counts, *_, rank = cells
+    assert (sets, mean) == ("3", "56.11")
+    # Seed by seed -10/3, 20/3 and 0: standard error 2.940, t(0.975, 2) = 4.3027.
+    assert of_seeds == "+1.11 [-11.54, +13.76]"
+    # Set by set +10, -10 and 10/3: standard error 5.879.
+    assert of_sets == "[-24.19, +26.41]"
+    # t = 0.378 with two degrees of freedom; the larger of two, so once by Holm.
+    assert p == "0.742"
+    assert counts == "1 / 1 / 1"
+    # First, last and first of three.
+    assert rank == "1.7"
+
+
+def test_a_mean_over_data_sets_without_a_common_seed_has_no_interval(tmp_path, capsys):
+    others = [{**line, "seed": line["seed"] + 3} for line in some(data="second")]
+    text = printed(capsys, written(tmp_path / "a.jsonl", some() + others))
+    cells = rows(text, "recommended")[-1]
+    assert cells[1:4] == ["2", "65.00", ""]
+    assert cells[6] == "2 / 0 / 0"
+
+
+def test_lower_is_better_for_the_likelihood(tmp_path, capsys):
+    made = some() + some(data="second")
+    text = printed(capsys, written(tmp_path / "a.jsonl", made), "--metric", "nll")
+    assert rows(text, "recommended")[0][4] == "-0.100 [-0.125, -0.075]"
+    over_sets = rows(text, "recommended")[-1]
+    assert over_sets[6] == "2 / 0 / 0"
+    assert over_sets[-1] == "1.0"
+
+
+def test_the_gap_is_a_table_of_strengths_with_the_slope(tmp_path, capsys):
+    half = {**lower(0.1), "recommended": (0.55, 0.65, 0.60)}
+    made = some(half, degrade="speckle:0.5") + some(degrade="speckle:0")
+    text = printed(capsys, written(tmp_path / "a.jsonl", made))
+    assert "### pairs, speckle (jax, Keras 3.15.1), difference to student" in text
+    assert "| method | 0 | 0.5 | slope [95 %] |" in text
+    assert rows(text, "student: accuracy, %")[0][1:3] == ["55.00", "45.00"]
+    # Of seeds 0 to 2: +10, +11, +9 becomes +15 for all: slopes 10, 8 and 12.
+    cells = rows(text, "recommended")[4]
+    assert cells[1].startswith("+10.00 [")
+    assert cells[2] == "+15.00"
+    assert cells[3] == "+10.00 [+5.03, +14.97]"
+
+
+def test_validation_and_test_rows_are_not_mixed(tmp_path, capsys):
+    files = [
+        written(tmp_path / "a.jsonl", some()),
+        written(tmp_path / "b.jsonl", some(split="validation")),
+    ]
+    with pytest.raises(SystemExit, match="test, validation. Choose with --where"):
+        method_tables.main(files)
+    text = printed(capsys, *files, "--where", "split=test")
+    assert "50 test rows" in text
+    assert "validation" not in text
+    with pytest.raises(SystemExit, match="split is test, validation"):
+        method_tables.main([*files, "--where", "split=train"])
+
+
+def test_backends_are_tables_of_their_own(tmp_path, capsys):
+    made = some() + some(backend="torch")
+    text = printed(capsys, written(tmp_path / "a.jsonl", made))
+    assert text.count("### pairs") == 2
+    assert "Over" not in text
+
+
+def test_several_settings_of_one_data_set_are_no_several_data_sets(tmp_path, capsys):
+    made = some() + some(limit=50) + some(data="second")
+    text = printed(capsys, written(tmp_path / "a.jsonl", made))
+    assert "no table over data sets. With several settings: pairs" in text
+
+
+def test_holm_corrects_for_the_methods_that_are_shown(tmp_path, capsys):
+    made = some({**ACCURACY, "fitnet": (0.6, 0.6, 0.6)})
+    path = written(tmp_path / "a.jsonl", made)
+    cells = rows(printed(capsys, path, "--methods", "recommended"), "recommended")[0]
+    assert cells[5] == "0.007"
+    # Of three methods: 3 times 0.00332.
+    assert rows(printed(capsys, path), "recommended")[0][5] == "0.010"
+    with pytest.raises(SystemExit, match="Not run: fitnett. Run were: fitnet, recomm"):
+        method_tables.main([path, "--methods", "fitnett"])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 13: not a record"),
+        ('{"method": "student"}', r"line 13: the record lacks \['accuracy'"),
+        (json.dumps(some()[0]), "line 13: this run is in .*line 1 too"),
+        (json.dumps(some()[3] | {"weight": 2.0}), "with another. Keep one"),
+    ],
+)
+def test_lines_that_are_no_further_run_are_refused(tmp_path, line, message):
+    path = Path(written(tmp_path / "a.jsonl", some()))
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(SystemExit, match=message):
+        method_tables.main([str(path)])
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="cannot be read"):
+        method_tables.main([str(tmp_path / "none.jsonl")])
+
+
+def test_records_are_what_a_reader_of_lines_finds(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    kept = records.Records(path)
+    for each in some():
+        assert each not in kept
+        kept.add(each)
+        assert each in kept
+    assert records.read([path]) == some()
+    assert some()[0] in records.Records(path)
+    assert record("student", 9, 0.5) not in records.Records(path)
+    with pytest.raises(ValueError, match="JSON"):
+        kept.add(record("student", 9, float("nan")))
+
+
+def test_figures_are_written(tmp_path, capsys):
+    made = some() + some(data="second")
+    for strength, points in (("0", 0), ("0.5", 0.1), ("1", 0.3)):
+        made += some(lower(points), degrade=f"speckle:{strength}")
+    text = printed(
+        capsys, written(tmp_path / "a.jsonl", made), "--plots", tmp_path / "figures"
+    )
+    for name in ("intervals.png", "gap.png"):
+        figure = tmp_path / "figures" / name
+        assert figure.read_bytes().startswith(b"\x89PNG")
+        assert str(figure) in text
+
+
+def test_the_figure_shows_the_tables_intervals():
+    made = comparisons.groups(some() + some(data="second"))
+    metric = comparisons.METRICS["accuracy"]
+    figure = method_plots.intervals(made, metric)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["pairs", "second", "mean over data sets"]
+    axes = figure.axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == [
+        "soft_targets",
+        "recommended",
+    ]
+    to_student = axes.containers[0]
+    assert list(to_student.lines[0].get_xdata()) == pytest.approx([2, 10])
+    (arms,) = to_student.lines[2]
+    np.testing.assert_allclose(
+        [segment[:, 0] for segment in arms.get_segments()][1], [7.52, 12.48], atol=0.01
+    )
+
+
+def at_epochs(**more):
+    """Runs of which `recommended` is best at 6 epochs and all else at 3."""
+    found = some(split="validation", **more)
+    of_six = lower(0.1)
+    of_six["recommended"] = (0.9, 0.9, 0.9)
+    return found + some(of_six, split="validation", epochs=6, **more)
+
+
+def test_a_curve_says_where_each_method_is_best(tmp_path, capsys):
+    text = printed(capsys, written(tmp_path / "a.jsonl", at_epochs()[::-1]))
+    shown = text[text.index("### pairs, all rows (jax, Keras 3.15.1), accuracy, %") :]
+    assert "| method | 3 | 6 |" in shown
+    assert rows(shown, "teacher") == [["teacher", "96.00", "96.00"]]
+    assert rows(shown, "student") == [["student", "**55.00**", "45.00"]]
+    assert rows(shown, "recommended") == [["recommended", "65.00", "**90.00**"]]
+    # Of a likelihood the least is the best.
+    text = printed(capsys, tmp_path / "a.jsonl", "--metric", "nll")
+    shown = text[text.index("NLL by epochs") :]
+    assert rows(shown, "student") == [["student", "**1.450**", "1.550"]]
+
+
+def test_a_method_that_was_not_run_with_some_epochs_leaves_its_place_empty(
+    tmp_path, capsys
+):
+    made = [r for r in at_epochs() if (r["method"], r["epochs"]) != ("student", 3)]
+    text = printed(capsys, written(tmp_path / "a.jsonl", made))
+    assert ["student", "", "**45.00**"] in rows(text, "student")
+
+
+def test_methods_are_compared_at_epochs_of_their_own(tmp_path, capsys):
+    tests = [
+        *some(epochs=6),
+        *some(lower(0.2)),
+    ]
+    files = [
+        written(tmp_path / "validation.jsonl", at_epochs()),
+        written(tmp_path / "test.jsonl", tests),
+    ]
+    text = printed(capsys, *files, "--best-epochs")
+    assert (
+        "100 rows to train, 50 test rows, epochs by validation (student 3, "
+        "soft_targets 3, recommended 6), batches of 64"
+    ) in text
+    assert rows(text, "teacher")[0][:3] == ["teacher", "3", "96.00"]
+    assert rows(text, "student")[0][:3] == ["student", "3", "35.00"]
+    assert rows(text, "recommended")[0][:3] == ["recommended", "3", "65.00"]
+    # Differences 30, 31, 29.
+    assert rows(text, "recommended")[0][4] == "+30.00 [+27.52, +32.48]"
+
+
+def test_curves_are_drawn_a_panel_a_data_set(tmp_path, capsys):
+    made = [*at_epochs(), *at_epochs(data="others", limit=90)]
+    printed(capsys, written(tmp_path / "a.jsonl", made), "--plots", tmp_path)
+    assert (tmp_path / "epochs.png").read_bytes().startswith(b"\x89PNG")
+    of_epochs = method_tables.curves(comparisons.groups(made))
+    figure = method_plots.by_epochs(of_epochs, comparisons.METRICS["accuracy"])
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["pairs, all rows", "others, 90 rows"]
+    line = figure.axes[0].containers[-1]
+    assert line.get_label() == "recommended"
+    assert list(line.lines[0].get_ydata()) == pytest.approx([65, 90])
+    # Standard errors of 60, 71, 64 (5.568 / √3), and of 90, 90, 90.
+    (arms,) = line.lines[2]
+    lengths = [np.ptp(segment[:, 1]) / 2 for segment in arms.get_segments()]
+    np.testing.assert_allclose(lengths, [3.2146, 0], atol=1e-4)
+
+
+PAGE = (BENCHMARKS / "RESULTS.md").read_text()
+COMMAND = "python examples/benchmarks/method_tables.py "
+
+
+@pytest.mark.parametrize("part", PAGE.split(COMMAND)[1:], ids=lambda part: part[28:58])
+def test_tables_of_the_page_of_results_are_those_of_its_commands(part, capsys):
+    command, *shown = part.splitlines()
+    root = BENCHMARKS.parents[1]
+    method_tables.main(
+        [
+            str(root / word) if word.startswith("examples/") else word
+            for word in command.split()
+        ]
+    )
+    rows = set(capsys.readouterr().out.splitlines())
+    shown = [line for line in shown if line.startswith(("| soft_targets", "| recomm"))]
+    assert shown
+    assert rows.issuperset(shown)
+
+
+def test_the_page_of_results_shows_all_lines_that_there_are():
+    for path in (BENCHMARKS / "results").glob("*.jsonl"):
+        if path.stem == "compatibility":  # On a page of its own: test_compatibility.
+            continue
+        assert f"results/{path.name}" in PAGE

@@ -1,0 +1,407 @@
+"""The comparison of methods, at a tiny size: runs, resuming, and clear refusals."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_dskd
+
+BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
+for needed in ("scipy", "sklearn"):
+    pytest.importorskip(needed, reason=f"the benchmarks need {needed}")
+sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent)]
+methods = pytest.importorskip("methods")
+method_list = pytest.importorskip("method_list")
+models = pytest.importorskip("models")
+records = pytest.importorskip("records")
+runs = pytest.importorskip("runs")
+
+# A table and two of the cheapest methods: JAX compiles each run for seconds.
+NAMES = ("label_smoothing", "reused_classifier")
+JOB = ("--data", "breast_cancer", "--limit", "100", "--seeds", "2")
+JOB += ("--epochs", "1", "--teacher-epochs", "1")
+JOB += ("--teacher-widths", "8", "8", "8", "--student-widths", "4", "4", "4")
+JOB += ("--methods", *NAMES)
+
+
+def arguments(out, *given):
+    return [*map(str, given), "--out", str(out)]
+
+
+def lines(out):
+    return (out / "runs.jsonl").read_bytes().splitlines(keepends=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Folder of a job that a user ran, and what it printed."""
+    out = tmp_path_factory.mktemp("methods")
+    backend = keras.backend.backend()
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(BENCHMARKS / "methods.py"),
+            *arguments(out, *JOB, "--backend", backend),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": backend},
+    )
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_each_run_is_a_line_that_says_what_it_is_and_found(finished):
+    out, _ = finished
+    records = [json.loads(line) for line in lines(out)]
+    runs = [(record["seed"], record["method"]) for record in records]
+    assert runs == [(seed, name) for seed in (0, 1) for name in ("teacher", *NAMES)]
+    for record in records:
+        assert record["data"] == "breast_cancer"
+        assert record["split"] == "validation"
+        assert record["backend"] == keras.backend.backend()
+        assert record["keras"] == keras.__version__
+        assert record["epochs"] == 1
+        assert record["student_widths"] == [4, 4, 4]
+        assert (record["train_samples"], record["scored_samples"]) == (100, 80)
+        assert 0 <= record["accuracy"] <= 1
+        assert 0 <= record["ece"] <= 1
+        assert record["nll"] > 0
+        assert set(record["structure"]) == {"block2", "features"}
+        assert record["structure"]["features"]["effective_rank"] >= 1
+    accuracies = [record["teacher_accuracy"] for record in records[:3]]
+    assert accuracies == [records[0]["accuracy"]] * 3
+    assert len({record["nll"] for record in records}) == 6
+
+
+def test_progress_says_what_runs_and_how_long_the_rest_takes(finished):
+    _, printed = finished
+    assert "[1/6] breast_cancer, seed 0, teacher" in printed
+    assert "[6/6] breast_cancer, seed 1, reused_classifier, about" in printed
+    assert "s left" in printed
+
+
+def test_a_job_that_is_done_is_not_done_again(finished, capsys):
+    out, _ = finished
+    before = lines(out)
+    methods.main(arguments(out, *JOB))
+    assert lines(out) == before
+    assert "0 trainings" in capsys.readouterr().out
+
+
+def test_a_killed_job_repeats_the_run_in_hand_alone(finished, capsys):
+    out, _ = finished
+    before = lines(out)
+    teachers = {path: path.stat().st_mtime_ns for path in (out / "teachers").iterdir()}
+    half = len(before[-1]) // 2
+    (out / "runs.jsonl").write_bytes(b"".join(before)[:-half])
+    methods.main(arguments(out, *JOB))
+    printed = capsys.readouterr().out
+    assert "the last line is incomplete, and is dropped" in printed
+    assert "[1/1] breast_cancer, seed 1, reused_classifier" in printed
+    after = lines(out)
+    assert after[:-1] == before[:-1]
+    repeated, first = json.loads(after[-1]), json.loads(before[-1])
+    assert len(after) == len(before)
+    assert first in methods.Records(out / "runs.jsonl")
+    # The same weights, teacher and batches; sums in another order on some backends.
+    assert repeated["nll"] == pytest.approx(first["nll"], rel=1e-3)
+    assert teachers == {
+        path: path.stat().st_mtime_ns for path in (out / "teachers").iterdir()
+    }
+
+
+def test_another_setting_or_seed_is_another_run(finished):
+    out, _ = finished
+    records = methods.Records(out / "runs.jsonl")
+    for change in (
+        ("--limit", "90"),
+        ("--on", "test"),
+        ("--learning-rate", "0.001"),
+        ("--epochs", "2"),
+        ("--teacher-epochs", "2"),
+        ("--data", "digits"),
+        ("--data", "digits", "--degrade", "speckle:0.5"),
+        ("--seeds", "2-3"),
+    ):
+        given = methods.parse([*JOB, *change])
+        missing = methods.plan(given, records)
+        assert [names for *_, names in missing] == [["teacher", *NAMES]] * 2
+
+
+def test_each_number_of_epochs_is_a_run_and_all_have_one_teacher(tmp_path):
+    given = methods.parse([*JOB, "--epochs", "1", "3", "--teacher-epochs", "2"])
+    missing = methods.plan(given, methods.Records(tmp_path / "runs.jsonl"))
+    assert [(seed, settings.epochs) for *_, seed, settings, _ in missing] == [
+        (0, 1),
+        (0, 3),
+        (1, 1),
+        (1, 3),
+    ]
+    table = methods.data_sets.load("breast_cancer")
+    some = [
+        runs.SeedRuns(table, 0, settings, tmp_path)
+        for *_, settings, _ in [missing[0], missing[1]]
+    ]
+    assert some[0]._teacher_path() == some[1]._teacher_path()
+    given = methods.parse([*JOB, "--epochs", "1", "--teacher-epochs", "3"])
+    other = runs.SeedRuns(table, 0, methods.settings_of(given, 1), tmp_path)
+    assert other._teacher_path() != some[0]._teacher_path()
+
+
+def test_a_teacher_trains_for_its_epochs_and_a_student_for_its_own(
+    monkeypatch, tmp_path
+):
+    given = methods.parse([*JOB, "--teacher-epochs", "2"])
+    table = methods.data_sets.load("breast_cancer")
+    of_seed = runs.SeedRuns(table, 0, methods.settings_of(given, 3), tmp_path)
+    seen = []
+    monkeypatch.setattr(runs, "train", lambda *_, epochs, **__: seen.append(epochs))
+    monkeypatch.setattr(runs.SeedRuns, "_scores", lambda *_: {"accuracy": 0.0})
+    of_seed.run("soft_targets", method_list.METHODS["soft_targets"])
+    assert seen == [2, 3]
+
+
+def test_each_method_trains_for_its_best_epochs(tmp_path, capsys):
+    chosen = tmp_path / "chosen.jsonl"
+    shared = dict.fromkeys(records.RESULTS, 0.0)
+    shared |= {"data": "breast_cancer", "degrade": None, "limit": 100, "seed": 0}
+    shared |= {"split": "validation", "mix": 0.0, "network": "mlp"}
+    accuracies = {
+        ("label_smoothing", 5): 0.6,
+        ("label_smoothing", 10): 0.5,
+        ("reused_classifier", 5): 0.6,
+        ("reused_classifier", 10): 0.7,
+    }
+    lines = [
+        shared | {"method": method, "epochs": epochs, "accuracy": accuracy}
+        for (method, epochs), accuracy in accuracies.items()
+    ]
+    chosen.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    at = JOB.index("--epochs")
+    job = [*JOB[:at], *JOB[at + 2 :], "--on", "test", "--best-epochs", str(chosen)]
+    missing = methods.plan(methods.parse(job), methods.Records(tmp_path / "runs.jsonl"))
+    found = [(seed, settings.epochs, names) for *_, seed, settings, names in missing]
+    assert found == [
+        (seed, epochs, ["teacher", name])
+        for seed in (0, 1)
+        for epochs, name in ((5, "label_smoothing"), (10, "reused_classifier"))
+    ]
+    with pytest.raises(SystemExit):
+        methods.parse([*job, "--epochs", "7"])
+    assert "--epochs: not allowed with argument --best-epochs" in (
+        capsys.readouterr().err
+    )
+    job += ["--methods", "student", "label_smoothing"]
+    with pytest.raises(SystemExit, match="no line of breast_cancer .* for student"):
+        methods.plan(methods.parse(job), methods.Records(tmp_path / "runs.jsonl"))
+
+
+def test_methods_of_a_seed_differ_in_what_they_are_alone(monkeypatch, tmp_path):
+    given = methods.parse([*JOB, "--out", str(tmp_path)])
+    table = methods.data_sets.load("breast_cancer")
+    of_seed = runs.SeedRuns(table, 0, methods.settings_of(given), tmp_path)
+    seen = {}
+
+    def see(model, x, y, **options):
+        student = getattr(model, "student", model)
+        seen[name] = (student.get_weights(), x, y, options)
+
+    monkeypatch.setattr(runs, "train", see)
+    # What nothing was trained for is not worth scoring.
+    monkeypatch.setattr(runs.SeedRuns, "_scores", lambda *_: {"accuracy": 0.0})
+    names = ("teacher", "student", "soft_targets", "soft_targets_shuffled", "in_class")
+    for name in names:
+        if name == "teacher":
+            of_seed.run_teacher()
+        elif name == "in_class":
+            method = method_list.Method(
+                method_list.compare.soft_targets, "", pairs="class"
+            )
+            of_seed.run(name, method)
+        else:
+            of_seed.run(name, method_list.METHODS[name])
+    weights, x, y, options = seen["student"]
+    np.testing.assert_array_equal(x, of_seed.data.weak_train)
+    logits = {}
+    for name in names[2:]:
+        for ours, theirs in zip(seen[name][0], weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(seen[name][1]["student"], x)
+        np.testing.assert_array_equal(seen[name][2], y)
+        assert seen[name][3] == options
+        (logits[name],) = seen[name][1]["teacher_features"].values()
+    expected = of_seed.teacher.predict(of_seed.data.strong_train, verbose=0)
+
+    def is_close(rows, others):
+        return np.allclose(rows, others, rtol=1e-4, atol=1e-5)
+
+    def are_the_same_rows(name, label):
+        found = [np.sort(rows[y == label], axis=0) for rows in (logits[name], expected)]
+        return is_close(*found)
+
+    assert is_close(logits["soft_targets"], expected)
+    for name in ("soft_targets_shuffled", "in_class"):
+        assert not is_close(logits[name], expected)
+        assert is_close(*(np.sort(rows, axis=0) for rows in (logits[name], expected)))
+    assert all(are_the_same_rows("in_class", label) for label in (0, 1))
+    assert not any(
+        are_the_same_rows("soft_targets_shuffled", label) for label in (0, 1)
+    )
+
+
+def test_every_method_makes_a_model_to_compile():
+    teacher = models.mlp((3,), 3, (8, 8, 6), "teacher")
+    found = method_list.chosen(method_list.GROUPS, is_images=False)
+    left_out = {
+        "attention_transfer",
+        "attention_transfer_alone",
+        "fading_attention",
+        "positions",
+    }
+    assert set(found) == set(method_list.METHODS) - left_out
+    for name, method in found.items():
+        student = models.mlp((2,), 3, (4, 4, 4), "student")
+        made = method.make(teacher, student, 10)
+        if method.label_smoothing or name == "student":
+            assert made is student
+        else:
+            assert isinstance(made, keras_dskd.Distiller)
+
+
+@pytest.mark.parametrize("name", ["attention_transfer", "similarity_preserving"])
+def test_methods_on_feature_maps_read_the_blocks(name):
+    teacher = models.cnn((16, 16, 3), 3, (8, 8, 6), "teacher")
+    student = models.cnn((16, 16, 1), 3, (4, 4, 4), "student")
+    (method,) = method_list.chosen([name], is_images=True).values()
+    losses = method.make(teacher, student, 10).distillation_losses
+    read = [(loss.teacher_layer_name, loss.student_layer_name) for loss in losses[1:]]
+    blocks = ["block2", "block3"] if name == "attention_transfer" else ["block3"]
+    assert read == [(block, block) for block in blocks]
+
+
+def test_attention_fades_from_its_weight_to_nothing():
+    teacher = models.cnn((16, 16, 3), 3, (8, 8, 6), "teacher")
+    student = models.cnn((16, 16, 1), 3, (4, 4, 4), "student")
+    name = "fading_attention@30"
+    (method,) = method_list.chosen([name], is_images=True).values()
+    made = method.make(teacher, student, 10)
+    read = [
+        (type(loss).__name__, loss.teacher_layer_name)
+        for loss in made.distillation_losses
+    ]
+    weights = made.distillation_loss_weights
+    assert read[3:] == [
+        ("AttentionTransfer", "block2"),
+        ("AttentionTransfer", "block3"),
+    ]
+    for weight in weights[3:]:  # Twice that of the total, where labels have half.
+        assert [float(weight(step)) for step in (0, 5, 10)] == [60.0, 30.0, 0.0]
+    assert list(weights[:3]) == [1.0, 8.0, 8.0]
+
+
+def test_a_weight_is_that_of_the_total():
+    teacher = models.mlp((3,), 2, (8, 8, 8), "teacher")
+    student = models.mlp((2,), 2, (4, 4, 4), "student")
+    (method,) = method_list.chosen(["cka@0.2"], False).values()
+    assert method.weight == 0.2
+    distiller = method.make(teacher, student, 10)
+    shares = (1 - distiller.student_loss_weight) * np.array(
+        distiller.distillation_loss_weights
+    )
+    np.testing.assert_allclose(shares, [0.5, 0.2])
+
+
+def test_a_reused_classifier_is_the_teachers_and_is_not_trained():
+    teacher = models.mlp((3,), 2, (8, 8, 8), "teacher")
+    student = models.mlp((2,), 2, (4, 4, 4), "student")
+    (method,) = method_list.chosen(["reused_classifier"], False).values()
+    reused = method.make(teacher, student, 10).student.get_layer("reused")
+    assert reused.trainable_variables == []
+    for ours, theirs in zip(
+        reused.get_weights(), teacher.get_layer("logits").get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--methods", "dksd"), "no method 'dksd'.*recommended"),
+        (("--methods", "recommended@2"), "recommended has no weight"),
+        (("--methods", "fitnet@much"), "write a number"),
+        (("--data", "digit"), "takes digits, breast_cancer or an .npz.*digit"),
+        (("--data", "none.npz"), "no file none.npz"),
+        (("--degrade", "fog:0.5"), "no degradation 'fog'"),
+        (("--degrade", "speckle"), "Write name:strength"),
+        (("--degrade", "speckle:2"), "between 0 and 1"),
+        (("--limit", "801"), "digits has 800 rows"),
+        (("--limit", "30"), "less than a batch of 64"),
+        (("--student-widths", "4", "4"), "equally many widths"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_the_first_training(tmp_path, given, message):
+    with pytest.raises(SystemExit, match=message):
+        methods.main(arguments(tmp_path, "--data", "digits", *given))
+    assert not (tmp_path / "runs.jsonl").exists()
+
+
+def test_a_table_has_no_maps_for_a_method_that_reads_them(tmp_path):
+    given = ("--data", "breast_cancer", "--methods", "attention_transfer")
+    with pytest.raises(SystemExit, match="reads feature maps, which tables lack"):
+        methods.main(arguments(tmp_path, *given))
+
+
+@pytest.mark.parametrize("seeds", ["none", "0", "5-3"])
+def test_seeds_that_are_no_range_are_refused(seeds, capsys):
+    with pytest.raises(SystemExit):
+        methods.parse(["--data", "digits", "--seeds", seeds])
+    assert "--seeds" in capsys.readouterr().err
+
+
+def test_the_residual_network_is_resnet18_for_small_images():
+    network = models.resnet((32, 32, 3), 10, (64, 128, 256, 512), "student")
+    # 11.17 million, as often told of ResNet-18 with a 3x3 stem; counted by hand:
+    # convolutions 11,159,232, batch normalisation 9,600, classifier 5,130.
+    assert sum(np.prod(w.shape) for w in network.trainable_weights) == 11_173_962
+    shapes = [network.get_layer(f"block{n}").output.shape[1:] for n in (1, 2, 3, 4)]
+    assert shapes == [(32, 32, 64), (16, 16, 128), (8, 8, 256), (4, 4, 512)]
+    assert network.get_layer("features").output.shape == (None, 512)
+
+
+def test_the_network_of_images_can_be_chosen_and_says_so():
+    data_set = runs.data_sets.load("digits")
+    settings = runs_settings("--network", "resnet", "--student-widths", "2", "4", "4")
+    of_seed = runs.SeedRuns(data_set, 0, settings)
+    assert of_seed.identity("student")["network"] == "resnet"
+    student = of_seed._network("student", 0)
+    assert any(isinstance(layer, keras.layers.Add) for layer in student.layers)
+    table = runs.SeedRuns(runs.data_sets.load("breast_cancer"), 0, settings)
+    assert table.identity("student")["network"] == "mlp"
+
+
+def test_mixed_pairs_are_shown_to_teacher_and_student(tmp_path):
+    job = (*JOB[: JOB.index("--methods")], "--methods", "soft_targets", "--mix", "1")
+    methods.main(arguments(tmp_path, *job, "--seeds", "1"))
+    teacher, record = [json.loads(line) for line in lines(tmp_path)]
+    assert record["method"] == "soft_targets"
+    assert record["mix"] == teacher["mix"] == 1.0
+    assert 0 <= record["accuracy"] <= 1
+
+
+def test_a_negative_mix_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        methods.parse(["--data", "digits", "--mix", "-1"])
+    assert "invalid share value: '-1'" in capsys.readouterr().err
+
+
+def runs_settings(*given):
+    """What the command line says of trainings."""
+    widths = ("--teacher-widths", "2", "4", "4")
+    return methods.settings_of(methods.parse(["--data", "digits", *widths, *given]))

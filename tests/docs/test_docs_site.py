@@ -1,0 +1,107 @@
+"""The documentation's site builds, and none of its links is dead."""
+
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import keras
+import pytest
+
+import keras_dskd
+
+for needed in ("mkdocs", "material", "mkdocstrings"):
+    pytest.importorskip(needed, reason=f"the site needs {needed}")
+if keras.backend.backend() != "jax":
+    pytest.skip(
+        "the site is the same on each backend, and built with JAX's tests",
+        allow_module_level=True,
+    )
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+class Page(HTMLParser):
+    """Where a page points to, and what in it can be pointed at."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.anchors = set(), {""}
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name in ("href", "src") and value:
+                self.links.add((tag, value))
+            if name in ("id", "name") and value:
+                self.anchors.add(value)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    built = subprocess.run(
+        [*command, "-f", EXAMPLES / "mkdocs.yml", "-d", folder],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+def test_every_page_of_the_folder_is_in_the_site(site):
+    sources = [
+        path.relative_to(EXAMPLES / "docs") for path in EXAMPLES.glob("docs/**/*.md")
+    ]
+    assert len(sources) > 10
+    missing = [
+        path for path in sources if not (site / path.with_suffix(".html")).exists()
+    ]
+    assert not missing
+
+
+def test_no_link_within_the_site_is_dead(site):
+    pages = {path.resolve(): Page(path) for path in site.glob("**/*.html")}
+    dead, checked = [], 0
+    for path, page in pages.items():
+        if path.name == "404.html":  # Served from anywhere, its links are absolute.
+            continue
+        for _, link in page.links:
+            if "://" in link or link.startswith(("mailto:", "data:")):
+                continue
+            checked += 1
+            file, _, anchor = unquote(link).partition("#")
+            target = (path.parent / file.partition("?")[0]).resolve() if file else path
+            is_there = target.is_file() or (target / "index.html").is_file()
+            anchors = pages[target].anchors if target in pages else {anchor}
+            if not is_there or anchor not in anchors:
+                dead.append((str(path.relative_to(site)), link))
+    assert not dead
+    assert checked > 500
+
+
+def test_pages_load_nothing_from_elsewhere(site):
+    loaded = {
+        link
+        for path in site.glob("**/*.html")
+        for tag, link in Page(path).links
+        if tag in ("script", "img", "link")
+        and link.startswith(("http:", "https:", "//"))
+    }
+    assert not loaded
+
+
+def test_the_public_names_are_all_in_the_reference(site):
+    anchors = set().union(*(Page(path).anchors for path in site.glob("api/*.html")))
+    described = {anchor.rsplit(".")[-1] for anchor in anchors if "." in anchor}
+    public = {
+        *keras_dskd.__all__,
+        *keras_dskd.layers.__all__,
+        *keras_dskd.losses.__all__,
+        *keras_dskd.ops.__all__,
+    }
+    assert public - described == {"__version__", "callbacks", "layers", "losses", "ops"}

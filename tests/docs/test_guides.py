@@ -1,0 +1,38 @@
+"""Every Python block in the README and the pages of `examples` runs."""
+
+from pathlib import Path
+
+import keras
+import pytest
+import snippet_names
+import snippets
+
+ROOT = Path(__file__).parents[2]
+PAGES = {
+    str(path.relative_to(ROOT)): found
+    for path in (ROOT / "README.md", *sorted((ROOT / "examples").rglob("*.md")))
+    if (found := snippets.of_page(path))
+}
+OPTIONAL = ("keras_cv", "keras_hub", "sklearn", "tensorboard")
+SAMPLES = {
+    # Each of its processes has a batch of 256 rows.
+    "examples/DISTRIBUTED.md": 512,
+    # With few samples good pairs may look shuffled within their class.
+    "examples/docs/data.md": 256,
+    "examples/docs/debugging.md": 256,
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_page_runs_as_it_stands(page, tmp_path, monkeypatch):
+    blocks = PAGES[page]
+    pytest.importorskip("matplotlib", reason="pages draw figures with matplotlib")
+    for package in OPTIONAL:
+        if any(package in block.names() for block in blocks):
+            pytest.importorskip(package, reason=f"{page} imports {package}")
+    monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(0)
+    samples = SAMPLES.get(page, snippet_names.SAMPLES)
+    with snippets.short_training():
+        snippet_names.make_files(blocks)
+        snippets.run(blocks, snippet_names.names_for(blocks, samples=samples))

@@ -1,0 +1,1067 @@
+"""The teacher's features on disk: the right ones, or an error that says which."""
+
+import contextlib
+import errno
+import json
+import os
+import pickle
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import warnings
+import zlib
+from pathlib import Path
+
+import cachable
+import keras
+import numpy as np
+import pytest
+from cachable import BATCH, FEATURES, N, X, distiller
+from keras import ops
+from small_models import (
+    Counting,
+    crossentropy,
+    images,
+    labels,
+    mlp,
+    numbers,
+    rows,
+    standing_still,
+)
+
+import keras_dskd
+from keras_dskd.features.feature_model import FeatureModel
+from keras_dskd.teacher_cache import cache, feature_files
+from keras_dskd.teacher_cache import manifest as manifests
+
+STUDENT = images(N, 1, seed=2)
+Y = labels(N)
+
+# The same float32 program on batches of other sizes.
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+def assert_features(received, expected, **tolerance):
+    assert list(received) == list(expected) or set(received) == set(expected)
+    for name in expected:
+        for one, other in zip(
+            keras.tree.flatten(received[name]),
+            keras.tree.flatten(expected[name]),
+            strict=True,
+        ):
+            np.testing.assert_allclose(one, other, **tolerance)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def live(made, x=X):
+    """The teacher's features, without the package."""
+    outputs = [made.teacher.get_layer(name).output for name in FEATURES[1:]]
+    model = keras.Model(made.teacher.input, [made.teacher.output, *outputs])
+    return dict(zip(FEATURES, model.predict(x, verbose=0), strict=True))
+
+
+@contextlib.contextmanager
+def teacher_forbidden(monkeypatch):
+    def forbidden(*args, **kwargs):
+        raise AssertionError("The teacher was run.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "predict", forbidden)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A distiller and the folder of its cache, not to be written to."""
+    made = distiller()
+    folder = tmp_path_factory.mktemp("finished") / "cache"
+    made.cache_teacher(X, folder, BATCH, verbose=0)
+    return made, folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    made, folder = finished
+    shutil.copytree(folder, tmp_path / "cache")
+    return made, tmp_path / "cache"
+
+
+def stopped(made, folder, monkeypatch, after=2, **kwargs):
+    """A cache that an error stopped after some chunks."""
+    calls = 0
+    predict = keras.Model.predict
+
+    def failing(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise RuntimeError("Stopped.")
+        return predict(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "predict", failing)
+        patch.setattr(cache, "_CHUNK_BATCHES", 2)
+        with pytest.raises(RuntimeError, match="Stopped"):
+            made.cache_teacher(kwargs.pop("x", X), folder, verbose=0, **kwargs)
+
+
+# What it returns
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 36, 37, 100])
+@pytest.mark.parametrize("is_on_disk", [False, True])
+def test_a_cache_holds_what_the_teacher_gives(batch_size, is_on_disk, tmp_path):
+    made = distiller()
+    path = tmp_path / "new" / "cache" if is_on_disk else None
+    received = made.cache_teacher(X, path, batch_size, verbose=0)
+    assert_features(received, live(made), **CLOSE)
+    for feature in received.values():
+        assert isinstance(feature, np.memmap) == is_on_disk
+        assert feature.dtype == np.float32
+
+
+def test_an_opened_cache_is_what_was_returned(finished):
+    made, folder = finished
+    received = keras_dskd.open_teacher_cache(folder)
+    assert_features(received, made.cache_teacher(X, folder, verbose=0))
+    assert_features(received, live(made), **CLOSE)
+
+
+def test_training_on_a_cache_is_training_with_the_teacher(tmp_path):
+    """The same losses over several shuffled epochs."""
+
+    def fit(**x):
+        made = distiller()
+        made.compile(keras.optimizers.SGD(0.1), crossentropy())
+        if "teacher" not in x:
+            x["teacher_features"] = made.cache_teacher(X, **x.pop("cache"), verbose=0)
+        keras.utils.set_random_seed(1)
+        x["student"] = STUDENT
+        return made.fit(x, Y, batch_size=8, epochs=3, verbose=0).history
+
+    expected = fit(teacher=X)
+    for kept in ({}, {"path": tmp_path / "cache"}):
+        received = fit(cache=kept)
+        for name, values in expected.items():
+            # float32 through fifteen steps.
+            assert received[name] == pytest.approx(values, rel=1e-5, abs=1e-6), name
+
+
+def pooling(extra=()):
+    made = distiller()
+    losses = [
+        keras_dskd.losses.ChannelAlignment("conv0", "conv0"),
+        keras_dskd.losses.ChannelIndependence("conv0", "conv0"),
+        keras_dskd.losses.SpatialUniformity("conv0"),
+        *extra,
+    ]
+    return keras_dskd.Distiller(made.teacher, made.student, losses)
+
+
+def test_a_feature_map_that_all_losses_pool_is_kept_pooled(tmp_path):
+    made = pooling()
+    replayed = pooling()
+
+    features = made.cache_teacher(X, tmp_path / "cache", BATCH, verbose=0)
+
+    expected = live(made)["conv0"].mean(axis=(1, 2))
+    np.testing.assert_allclose(features["conv0"], expected, **CLOSE)
+    histories = []
+    for other, x in (
+        (made, {"teacher": X, "student": STUDENT}),
+        (replayed, {"teacher_features": features, "student": STUDENT}),
+    ):
+        other.compile(keras.optimizers.SGD(0.1), crossentropy())
+        history = other.fit(x, Y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+        histories.append(history.history)
+    for name, values in histories[0].items():
+        np.testing.assert_allclose(histories[1][name], values, rtol=1e-4, atol=1e-5)
+
+
+def test_a_feature_map_that_one_loss_reads_whole_is_kept_whole(tmp_path):
+    whole = pooling([keras.distillation.FeatureDistillation("mse", "conv0", "conv0")])
+
+    features = whole.cache_teacher(X, verbose=0)
+
+    np.testing.assert_allclose(features["conv0"], live(whole)["conv0"], **CLOSE)
+    pooling().cache_teacher(X, tmp_path / "cache", verbose=0)
+    with pytest.raises(ValueError, match=r"pooled layers: cached .*conv0.*received"):
+        whole.cache_teacher(X, tmp_path / "cache", verbose=0)
+
+
+def test_a_shuffled_cache_stays_paired(tmp_path):
+    """The teacher's output is the student's input; any other pairing shows."""
+    made, x = identity_distiller()
+    features = made.cache_teacher(x, tmp_path / "cache", verbose=0)
+    cached = {"student": x, "teacher_features": features}
+    history = made.fit(cached, batch_size=4, epochs=2, verbose=0).history
+    assert history["loss"] == [0.0, 0.0]
+    data = keras_dskd.CachedDataset(cached, batch_size=4)
+    assert made.fit(data, epochs=2, verbose=0).history["loss"] == [0.0, 0.0]
+
+
+def identity_distiller(n=32):
+    inputs = keras.Input((1,))
+    teacher = keras.Model(inputs, keras.layers.Rescaling(1.0)(inputs))
+    other = keras.Input((1,))
+    student = keras.Model(
+        other, keras.layers.Dense(1, kernel_initializer="ones")(other)
+    )
+    made = keras_dskd.Distiller(
+        teacher,
+        student,
+        keras.distillation.FeatureDistillation(),
+        student_loss_weight=0.0,
+    )
+    made.compile(standing_still())
+    return made, np.arange(float(n), dtype="float32")[:, None]
+
+
+def two_outputs(width, name, seed=0, **outputs):
+    inputs = keras.Input((width,))
+    kernel = keras.initializers.GlorotUniform(seed)
+    first = keras.layers.Dense(3, name="first", kernel_initializer=kernel)(inputs)
+    second = keras.layers.Dense(2, name="second", kernel_initializer=kernel)(inputs)
+    both = {"one": first, "two": second} if outputs else [first, second]
+    return keras.Model(inputs, both, name=name)
+
+
+@pytest.mark.parametrize("is_dict", [False, True], ids=["list", "dict"])
+@pytest.mark.parametrize("is_on_disk", [False, True])
+def test_outputs_of_several_arrays_train(is_dict, is_on_disk, tmp_path):
+    kind = {"dict": True} if is_dict else {}
+    loss = {"one": "mse", "two": "mse"} if is_dict else ["mse", "mse"]
+
+    def made():
+        distiller = keras_dskd.Distiller(
+            two_outputs(6, "teacher", seed=1, **kind),
+            two_outputs(4, "student", **kind),
+            keras.distillation.FeatureDistillation(loss),
+            student_loss_weight=0.0,
+        )
+        distiller.compile(keras.optimizers.SGD(0.1))
+        return distiller
+
+    x = {"teacher": rows(N, 6), "student": rows(N, 4)}
+    options = {"batch_size": 8, "epochs": 2, "shuffle": False, "verbose": 0}
+    expected = made().fit(x, **options).history["loss"]
+    caching = made()
+    path = tmp_path / "cache" if is_on_disk else None
+    features = caching.cache_teacher(x["teacher"], path, verbose=0)
+    cached = {"student": x["student"], "teacher_features": features}
+    received = caching.fit(cached, **options).history["loss"]
+    assert received == pytest.approx(expected, rel=1e-5)
+    data = keras_dskd.CachedDataset(cached, batch_size=8, shuffle=False)
+    received = made().fit(data, epochs=2, shuffle=False, verbose=0).history["loss"]
+    assert received == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("is_on_disk", [False, True])
+def test_inputs_of_several_arrays_and_paired_ones_are_taken(is_on_disk, tmp_path):
+    one, two = keras.Input((2,), name="one"), keras.Input((3,), name="two")
+    logits = keras.layers.Dense(3)(keras.layers.Concatenate()([one, two]))
+    teacher = keras.Model({"one": one, "two": two}, logits)
+    made = keras_dskd.Distiller(teacher, mlp(4), keras_dskd.losses.SoftTargets())
+    x = {"one": rows(N, 2), "two": rows(N, 3)}
+    expected = {"(output)": teacher.predict(x, verbose=0)}
+    path = tmp_path / "cache" if is_on_disk else None
+    for given in (x, {"teacher": x, "student": rows(N, 4)}):
+        assert_features(made.cache_teacher(given, path, verbose=0), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("is_on_disk", [False, True])
+def test_sparse_matrices_are_taken(is_on_disk, tmp_path):
+    sparse = pytest.importorskip("scipy.sparse", reason="SciPy is not installed")
+    teacher, x = mlp(4, name="teacher"), rows(N)
+    made = keras_dskd.Distiller(teacher, mlp(4), keras_dskd.losses.SoftTargets())
+    path = tmp_path / "cache" if is_on_disk else None
+    received = made.cache_teacher(sparse.csr_matrix(x), path, BATCH, verbose=0)
+    assert_features(received, {"(output)": teacher.predict(x, verbose=0)}, **CLOSE)
+    data = keras_dskd.CachedDataset(sparse.csr_matrix(x), batch_size=N, shuffle=False)
+    np.testing.assert_array_equal(data[0][0], x)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="ragged tensors are TensorFlow's"
+)
+@pytest.mark.parametrize("is_on_disk", [False, True])
+def test_ragged_tensors_are_taken(is_on_disk, tmp_path):
+    tensorflow = pytest.importorskip("tensorflow")
+    words = [[1, 2, 3], [4], [5, 6], [1, 1, 1]] * 3
+    inputs = keras.Input((None,), dtype="int32", ragged=True)
+    embedded = keras.layers.Embedding(7, 3)(inputs)
+    teacher = keras.Model(inputs, keras.layers.GlobalMaxPooling1D()(embedded))
+    made = keras_dskd.Distiller(teacher, mlp(4), keras_dskd.losses.SoftTargets())
+    path = tmp_path / "cache" if is_on_disk else None
+    x = tensorflow.ragged.constant(words, dtype="int32")
+    expected = {"(output)": teacher.predict(x, batch_size=4, verbose=0)}
+    assert_features(made.cache_teacher(x, path, 4, verbose=0), expected, **CLOSE)
+
+
+def test_a_single_sample_is_cached(tmp_path):
+    made = distiller()
+    received = made.cache_teacher(X[:1], tmp_path / "cache", verbose=0)
+    assert_features(received, live(made, X[:1]), **CLOSE)
+
+
+def test_the_teacher_is_run_once_a_sample_and_left_as_it_is(tmp_path):
+    inputs = keras.Input((4,))
+    counting = Counting()
+    normed = keras.layers.BatchNormalization()(counting(inputs))
+    teacher = keras.Model(inputs, keras.layers.Dense(3)(normed))
+    teacher.compile("sgd", "mse")
+    made = keras_dskd.Distiller(teacher, mlp(4), keras_dskd.losses.SoftTargets())
+    before = teacher.get_weights()
+    optimizer = teacher.optimizer
+    made.cache_teacher(rows(32), tmp_path / "cache", batch_size=8, verbose=0)
+    for one, other in zip(teacher.get_weights()[1:], before[1:], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert counting.count() == 4
+    assert (teacher.optimizer, teacher.compiled) == (optimizer, True)
+    assert len(teacher.trainable_variables) == 4
+    assert "call" not in vars(counting)
+
+
+def test_other_inputs_are_cached_in_memory(tmp_path):
+    made = distiller()
+    tensorflow = pytest.importorskip("tensorflow", reason="tf.data is not installed")
+    data = tensorflow.data.Dataset.from_tensor_slices(X).batch(8)
+    assert_features(made.cache_teacher(data, verbose=0), live(made), **CLOSE)
+    with pytest.raises(ValueError, match="number of samples.*Or leave out `path`"):
+        made.cache_teacher(data, tmp_path / "cache", verbose=0)
+    assert not (tmp_path / "cache").exists()
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, x=X, size=5, labelled=True, **kwargs):
+        super().__init__(**kwargs)
+        self.x, self.size, self.labelled = x, size, labelled
+
+    def __len__(self):
+        return -(-len(self.x) // self.size)
+
+    def __getitem__(self, index):
+        part = self.x[index * self.size : (index + 1) * self.size]
+        return (part, np.zeros(len(part))) if self.labelled else (part,)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_data_set_gives_the_cache_of_its_arrays(workers, labelled, tmp_path):
+    made = distiller()
+    data = Batches(workers=workers, labelled=labelled)
+    received = made.cache_teacher(data, tmp_path / "cache", verbose=0)
+    assert_features(received, live(made), **CLOSE)
+    # The same rows, given otherwise.
+    made.cache_teacher(X, tmp_path / "cache", verbose=0)
+
+
+@pytest.mark.parametrize("is_on_disk", [False, True])
+def test_of_a_data_set_of_pairs_the_teachers_half_is_cached(is_on_disk, tmp_path):
+    class Pairs(Batches):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            return {"teacher": x, "student": x[..., :1]}, y
+
+    class Replay(Batches):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            return {"student": x[..., :1], "teacher_features": {"gap": x}}, y
+
+    made = distiller()
+    path = tmp_path / "cache" if is_on_disk else None
+    received = made.cache_teacher(Pairs(), path, verbose=0)
+    assert_features(received, live(made), **CLOSE)
+    made.cache_teacher(X, path, verbose=0)  # The same cache.
+    with pytest.raises(ValueError, match="teacher's modality is missing"):
+        made.cache_teacher(Replay(), tmp_path / "other" if path else None, verbose=0)
+
+
+def test_batches_of_several_sizes_are_refused_on_disk(tmp_path):
+    class Uneven(Batches):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            return (x[:-1], y[:-1]) if index == 2 else (x, y)
+
+    with pytest.raises(ValueError, match="Batch 2 of the PyDataset.*Expected: 5 rows"):
+        distiller().cache_teacher(Uneven(), tmp_path / "cache", verbose=0)
+
+
+def test_outputs_that_are_not_a_row_a_sample_are_refused(tmp_path):
+    inputs = keras.Input((4,))
+    flat = keras.layers.Lambda(lambda x: ops.reshape(x, (-1, 2)), name="flat")(inputs)
+    teacher = keras.Model(inputs, flat)
+    made = keras_dskd.Distiller(teacher, mlp(4), keras_dskd.losses.SoftTargets())
+    with pytest.raises(ValueError, match=r"\(output\).*\(64, 2\) for 32 samples"):
+        made.cache_teacher(rows(32), tmp_path / "cache", verbose=0)
+
+
+# Once more
+
+
+def test_a_finished_cache_is_opened_without_the_teacher(copied, monkeypatch):
+    made, folder = copied
+    before = contents(folder)
+    with teacher_forbidden(monkeypatch):
+        received = made.cache_teacher(X, folder, batch_size=9, verbose=0)
+    assert_features(received, live(made), **CLOSE)
+    assert contents(folder) == before
+
+
+def test_a_cache_that_may_not_be_written_is_opened(copied, monkeypatch):
+    made, folder = copied
+    for path in (*folder.iterdir(), folder):
+        path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
+    opened = open
+
+    def read_only(file, mode="r", *args, **kwargs):
+        assert not set(mode) & set("wa+"), f"{file} was opened to write"
+        return opened(file, mode, *args, **kwargs)
+
+    with monkeypatch.context() as patch:  # Root may write whatever the mode says.
+        patch.setattr("builtins.open", read_only)
+        received = made.cache_teacher(X, folder, verbose=0)
+        keras_dskd.open_teacher_cache(folder)
+    folder.chmod(0o755)
+    assert not next(iter(received.values())).flags.writeable
+
+
+@pytest.mark.parametrize("point", cachable.POINTS)
+def test_a_killed_process_is_gone_on_from(point, finished, tmp_path):
+    """To the same bits in all files, the manifest among them."""
+    made, whole = finished
+    folder = tmp_path / "cache"
+    run_and_be_killed(point, folder)
+    expected = "no teacher cache" if point == "the first manifest" else "not finished"
+    with pytest.raises(ValueError, match=expected):
+        keras_dskd.open_teacher_cache(folder)
+    made.cache_teacher(X, folder, BATCH, verbose=0)
+    assert contents(folder) == contents(whole)
+
+
+def run_and_be_killed(point, folder):
+    tests = Path(__file__).parents[1]
+    result = subprocess.run(
+        [sys.executable, tests / "cachable.py", point, folder],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": keras.backend.backend(),
+            "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)]),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == -signal.SIGKILL, result.stderr
+
+
+def test_a_disk_that_filled_up_is_gone_on_from(finished, tmp_path, monkeypatch):
+    """Rows that reached one file and not the others are written again."""
+    made, whole = finished
+    folder = tmp_path / "cache"
+    append = feature_files.FeatureFile.append
+    calls = 0
+
+    def filling_up(file, array):
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return append(file, array)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "_CHUNK_BATCHES", 2)
+        patch.setattr(feature_files.FeatureFile, "append", filling_up)
+        with pytest.raises(OSError, match="No space left"):
+            made.cache_teacher(X, folder, BATCH, verbose=0)
+    made.cache_teacher(X, folder, BATCH, verbose=0)
+    assert contents(folder) == contents(whole)
+
+
+@pytest.mark.parametrize("batch_size", [4, 7])
+def test_a_stopped_cache_is_gone_on_from(batch_size, tmp_path, monkeypatch):
+    """Rows before an error are kept, whatever the next batch size."""
+    made = distiller()
+    folder = tmp_path / "cache"
+    stopped(made, folder, monkeypatch, batch_size=4)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["finished_rows"] == 12
+    received = made.cache_teacher(X, folder, batch_size, verbose=0)
+    whole = made.cache_teacher(X, tmp_path / "whole", 4, verbose=0)
+    assert_features(received, whole, **({} if batch_size == 4 else CLOSE))
+
+
+def test_a_data_set_is_gone_on_from_in_the_midst_of_a_batch(tmp_path, monkeypatch):
+    made = distiller()
+    stopped(made, tmp_path / "cache", monkeypatch, batch_size=4)
+    received = made.cache_teacher(Batches(size=5), tmp_path / "cache", verbose=0)
+    assert_features(received, live(made), **CLOSE)
+
+
+def test_file_system_without_locks_warns_and_writes(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="fcntl is not on Windows")
+
+    def unsupported(*args):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    made = distiller()
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made.cache_teacher(X, tmp_path / "cache", verbose=0)
+    assert any("cannot be locked" in str(warning.message) for warning in caught)
+    received = keras_dskd.open_teacher_cache(tmp_path / "cache")
+    assert_features(received, live(made), **CLOSE)
+
+
+def test_two_processes_do_not_write_at_once(tmp_path):
+    made = distiller()
+
+    class Meanwhile(Batches):
+        def __getitem__(self, index):
+            if (folder / "manifest.json").exists():
+                with pytest.raises(ValueError, match="Another process is writing"):
+                    made.cache_teacher(X, folder, verbose=0)
+                met.append(index)
+            return super().__getitem__(index)
+
+    folder, met = tmp_path / "cache", []
+    made.cache_teacher(Meanwhile(), folder, verbose=0)
+    assert met
+
+
+# Another cache
+
+
+def other_teacher():
+    return distiller(seed=6), X
+
+
+def other_layers():
+    made = distiller()
+    return keras_dskd.Distiller(
+        made.teacher, made.student, keras_dskd.losses.ChannelAlignment("gap", "gap")
+    ), X
+
+
+OTHERS = {
+    "teacher": (other_teacher, {}, r"teacher: cached .teacher. with weights \w{8}, "),
+    "layers": (other_layers, {}, r"layers: cached .*conv0.*, received \['gap'\]"),
+    "count": (
+        lambda: (distiller(), X[:36]),
+        {},
+        "samples: cached 37, received 36",
+    ),
+    "dtype": (
+        lambda: (distiller(), X),
+        {"dtype": "float16"},
+        "dtype: cached None, received float16",
+    ),
+    "order": (lambda: (distiller(), X[::-1]), {}, "data: .*other values"),
+    "values": (lambda: (distiller(), X * 2), {}, "data: .*other values"),
+    "input dtype": (
+        lambda: (distiller(), X.astype("float64")),
+        {},
+        "inputs: cached .*float32.*received.*float64",
+    ),
+}
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+@pytest.mark.parametrize("what", OTHERS)
+def test_another_cache_is_refused_by_name(what, is_finished, finished, tmp_path):
+    make, options, message = OTHERS[what]
+    made, x = make()
+    folder = tmp_path / "cache"
+    shutil.copytree(finished[1], folder)
+    if not is_finished:
+        halve(folder)
+    before = contents(folder)
+    with pytest.raises(ValueError, match=f"(?s){message}.*Pass another `path`"):
+        made.cache_teacher(x, folder, verbose=0, **options)
+    assert {k: v for k, v in contents(folder).items() if k != ".lock"} == before
+
+
+def test_a_teacher_that_computes_by_another_policy_is_refused(tmp_path):
+    """Its weights are the same float32 numbers, and its features are not."""
+
+    def cache(policy):
+        made = keras_dskd.Distiller(
+            mlp(4, name="teacher", dtype=policy),
+            mlp(4),
+            keras_dskd.losses.ChannelAlignment("hidden", "hidden"),
+        )
+        made.cache_teacher(rows(9), tmp_path / "cache", verbose=0)
+
+    cache("float32")
+    expected = "dtype policies: cached .*'float32'.*received .*'mixed_bfloat16'"
+    with pytest.raises(ValueError, match=expected):
+        cache("mixed_bfloat16")
+
+
+def test_a_teacher_that_was_loaded_is_the_one_that_was_saved(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        inner = keras.Sequential([keras.layers.Dense(5, name="hidden")])
+        teacher = keras.Sequential([keras.Input((4,)), inner, keras.layers.Dense(3)])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    teacher.save(tmp_path / "teacher.keras")
+    loaded = keras.models.load_model(tmp_path / "teacher.keras")
+    for one in (teacher, loaded):
+        made = keras_dskd.Distiller(one, mlp(4), keras_dskd.losses.SoftTargets())
+        made.cache_teacher(rows(9), tmp_path / "cache", verbose=0)
+
+
+def halve(folder):
+    """Makes a finished cache one that was stopped after 12 rows."""
+    manifest = manifests.read_manifest(folder)
+    manifest["finished_rows"] = 12
+    for entry in manifest["features"].values():
+        file = feature_files.FeatureFile(folder, entry)
+        os.truncate(file.filepath, file.size(12))
+        entry["checksums"] = [zlib.crc32(Path(file.filepath).read_bytes())]
+    manifests.write_manifest(folder, manifest)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("Years of work.")
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="holds no teacher cache.*thesis.tex"):
+        distiller().cache_teacher(X, tmp_path, verbose=0)
+    with pytest.raises(ValueError, match="a folder. Received a file"):
+        distiller().cache_teacher(X, tmp_path / "thesis.tex", verbose=0)
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_without_a_cache_is_not_opened(tmp_path):
+    with pytest.raises(ValueError, match="There is no teacher cache"):
+        keras_dskd.open_teacher_cache(tmp_path / "none")
+
+
+def test_an_older_format_is_refused(copied, monkeypatch):
+    """One whose manifest lacks what is compared."""
+    made, folder = copied
+    manifest = manifests.read_manifest(folder)
+    del manifest["pooled"]
+    with monkeypatch.context() as patch:
+        patch.setattr(manifests, "FORMAT", "keras_dskd teacher cache 1")
+        manifests.write_manifest(folder, {**manifest, "format": manifests.FORMAT})
+    expected = "of the format 'keras_dskd teacher cache 1'.*delete the folder"
+    with pytest.raises(ValueError, match=expected):
+        made.cache_teacher(X, folder, verbose=0)
+    with pytest.raises(ValueError, match=expected):
+        keras_dskd.open_teacher_cache(folder)
+
+
+# Damage
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("place", [0.0, 0.1, 0.5, 0.999])
+@pytest.mark.parametrize("number", range(4))
+def test_a_flipped_bit_is_noticed(number, place, copied):
+    made, folder = copied
+    assert len(names(folder)) == 4
+    path = folder / names(folder)[number]
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 0b100
+    path.write_bytes(content)
+    for opening in (
+        lambda: made.cache_teacher(X, folder, verbose=0),
+        lambda: keras_dskd.open_teacher_cache(folder),
+    ):
+        with pytest.raises(ValueError, match="is damaged.*|of the format"):
+            opening()
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_file_cut_off_missing_or_grown_is_noticed(number, copied):
+    made, folder = copied
+    path = folder / names(folder)[number]
+    content = path.read_bytes()
+    for changed in (content[:-1], content[: len(content) // 2], b"", content + b"x"):
+        path.write_bytes(changed)
+        for verify in (True, False):
+            with pytest.raises(ValueError, match="is damaged"):
+                made.cache_teacher(X, folder, verify=verify, verbose=0)
+    path.unlink()
+    expected = "not empty and holds no" if path.suffix == ".json" else "It has 0 bytes"
+    with pytest.raises(ValueError, match=expected):
+        made.cache_teacher(X, folder, verbose=0)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"null", b"\xff\x00", b"{'a'}"])
+def test_a_manifest_of_garbage_is_noticed(content, copied):
+    made, folder = copied
+    (folder / "manifest.json").write_bytes(content)
+    with pytest.raises(ValueError, match="manifest.json.*cannot be read.*Delete"):
+        made.cache_teacher(X, folder, verbose=0)
+
+
+def test_damage_to_rows_before_the_stop_is_noticed(tmp_path, monkeypatch):
+    made = distiller()
+    stopped(made, tmp_path / "cache", monkeypatch, batch_size=4)
+    path = next((tmp_path / "cache").glob("*conv0.npy"))
+    content = bytearray(path.read_bytes())
+    content[200] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="conv0.npy.*A checksum differs"):
+        made.cache_teacher(X, tmp_path / "cache", verbose=0)
+
+
+def test_checksums_are_of_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_files, "_BLOCK", 1000)
+    made = distiller()
+    stopped(made, tmp_path / "cache", monkeypatch, batch_size=4)
+    made.cache_teacher(X, tmp_path / "cache", 4, verbose=0)
+    keras_dskd.open_teacher_cache(tmp_path / "cache")
+    path = next((tmp_path / "cache").glob("*conv0.npy"))
+    content = bytearray(path.read_bytes())
+    content[5500] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="differs after byte 5000"):
+        keras_dskd.open_teacher_cache(tmp_path / "cache")
+    keras_dskd.open_teacher_cache(tmp_path / "cache", verify=False)
+
+
+def test_a_manifest_that_names_files_elsewhere_is_refused(copied):
+    _, folder = copied
+    manifest = manifests.read_manifest(folder)
+    manifest["features"]["gap"]["file"] = "../gap.npy"
+    manifests.write_manifest(folder, manifest)
+    with pytest.raises(ValueError, match="Expected the name of a file"):
+        keras_dskd.open_teacher_cache(folder)
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    usage = type(shutil.disk_usage(tmp_path))(10**9, 10**9, 10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match="needs .* kB more, and the disk has 10 B free"):
+        distiller().cache_teacher(X, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+    assert "kB a sample, 37 samples" in capsys.readouterr().out
+
+
+def test_files_are_closed_though_the_first_one_fails(tmp_path, monkeypatch):
+    closed = []
+
+    def failing(file):
+        file._file.close()
+        closed.append(file.filepath)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_files.FeatureFile, "close", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            distiller().cache_teacher(X, tmp_path / "cache", verbose=0)
+    assert len(closed) == 3
+
+
+# float16
+
+
+@pytest.mark.parametrize("is_on_disk", [False, True])
+def test_float16_takes_half_and_its_error_is_measured(is_on_disk, tmp_path, capsys):
+    made = distiller()
+    path = tmp_path / "cache" if is_on_disk else None
+    received = made.cache_teacher(X, path, dtype="float16", verbose=1)
+    expected = live(made)
+    printed = capsys.readouterr().out
+    for name, feature in received.items():
+        assert feature.dtype == np.float16
+        # Ten bits of mantissa; values below 6e-5 lose more, in absolute terms little.
+        np.testing.assert_allclose(feature, expected[name], rtol=2**-11, atol=6e-8)
+        error = np.sqrt(
+            np.mean((np.float64(feature) - expected[name]) ** 2)
+            / np.mean(np.float64(expected[name]) ** 2)
+        )
+        assert f'"{name}" is off by {error:.0e}'.split("e-")[1] in printed
+        if is_on_disk:
+            manifest = json.loads((path / "manifest.json").read_text())
+            off, squares = manifest["rounding"][name]
+            # The two programs differ by rounding as well.
+            assert np.sqrt(off / squares) == pytest.approx(error, rel=0.05)
+    assert "37 samples" in printed
+
+
+def test_losses_of_float16_are_those_of_float32_to_its_rounding(tmp_path):
+    def fit(dtype):
+        made = distiller()
+        made.compile(standing_still(), crossentropy())
+        features = made.cache_teacher(X, tmp_path / str(dtype), dtype=dtype, verbose=0)
+        cached = {"student": STUDENT, "teacher_features": features}
+        return numbers(made.fit(cached, Y, batch_size=N, verbose=0))
+
+    expected, received = fit(None), fit("float16")
+    for name, value in expected.items():
+        assert received[name] == pytest.approx(value, rel=2e-3), name
+    assert received["feature_distillation"] != expected["feature_distillation"]
+
+
+def test_what_float16_cannot_hold_is_refused(tmp_path):
+    inputs = keras.Input((1,))
+    large = keras.layers.Rescaling(1e4, name="large")(inputs)
+    made = keras_dskd.Distiller(
+        keras.Model(inputs, keras.layers.Dense(3)(large)),
+        mlp(4),
+        keras.distillation.FeatureDistillation("mse", "large", "hidden"),
+    )
+    x = np.array([[1.0], [6.6], [np.inf], [np.nan]], "float32")
+    expected = '"large" of the teacher reaches 6.6e.04, and float16 ends at 65504'
+    for path in (None, tmp_path / "cache"):
+        with pytest.raises(ValueError, match=expected):
+            made.cache_teacher(x, path, dtype="float16", verbose=0)
+    # What is not finite in the teacher stays as it is.
+    received = made.cache_teacher(
+        x[[0, 2, 3]], tmp_path / "other", dtype="float16", verbose=0
+    )
+    np.testing.assert_array_equal(received["large"][:, 0], [1e4, np.inf, np.nan])
+
+
+def test_features_of_half_precision_are_stored(tmp_path):
+    for policy, stored in (("mixed_float16", "float16"), ("mixed_bfloat16", "float32")):
+        made = keras_dskd.Distiller(
+            mlp(4, name="teacher", dtype=policy),
+            mlp(4),
+            keras.distillation.FeatureDistillation("mse", "hidden", "hidden"),
+        )
+        received = made.cache_teacher(rows(9), tmp_path / policy, verbose=0)["hidden"]
+        hidden = keras.Model(
+            made.teacher.input, made.teacher.get_layer("hidden").output
+        )
+        expected = np.float32(hidden.predict(rows(9), verbose=0))
+        assert received.dtype == stored
+        np.testing.assert_allclose(received, expected, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int8", 16])
+def test_other_dtypes_are_refused(dtype):
+    with pytest.raises(ValueError, match="`dtype` must be None"):
+        distiller().cache_teacher(X, dtype=dtype, verbose=0)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, None])
+def test_other_batch_sizes_are_refused(batch_size):
+    with pytest.raises(ValueError, match="`batch_size` must be a whole number"):
+        distiller().cache_teacher(X, batch_size=batch_size, verbose=0)
+
+
+def test_no_samples_and_unequal_numbers_are_refused():
+    made = distiller()
+    with pytest.raises(ValueError, match=r"at least one. Received: \[0\]"):
+        made.cache_teacher(X[:0], verbose=0)
+    with pytest.raises(ValueError, match=r"same number.*Received: \[3, 4\]"):
+        cache.cache_features(FeatureModel(made.teacher, FEATURES), [X[:3], X[:4]])
+
+
+def test_it_says_what_it_does_and_can_be_silent(tmp_path, capsys):
+    made = distiller()
+    made.cache_teacher(X, tmp_path / "cache")
+    printed = capsys.readouterr().out
+    assert "37/37" in printed
+    assert "kB a sample, 37 samples" in printed
+    made.cache_teacher(X, tmp_path / "silent", verbose=0)
+    made.cache_teacher(X, tmp_path / "silent", verbose=0)
+    made.cache_teacher(X, verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+def test_it_says_how_far_it_was_where_it_goes_on(tmp_path, monkeypatch, capsys):
+    made = distiller()
+    stopped(made, tmp_path / "cache", monkeypatch, batch_size=4)
+    made.cache_teacher(X, tmp_path / "cache", batch_size=4)
+    printed = capsys.readouterr().out
+    assert "37 samples, 12 of them finished (32 %)." in printed
+    assert "25/25" in printed
+    made.cache_teacher(X, tmp_path / "cache")
+    printed = capsys.readouterr().out
+    assert printed == f'Teacher cache: "{tmp_path / "cache"}", 37 samples, finished.\n'
+
+
+# CachedDataset
+
+CACHED = {"student": np.arange(10.0)[:, None], "teacher_features": {"a": np.arange(10)}}
+
+
+def epoch_of(data):
+    batches = [data[index] for index in range(len(data))]
+    x = [batch[0] for batch in batches]
+    student = np.concatenate([part["student"][:, 0] for part in x])
+    cached = np.concatenate([part["teacher_features"]["a"] for part in x])
+    np.testing.assert_array_equal(student, cached)
+    return batches, cached.tolist()
+
+
+def test_a_data_set_gives_each_row_once_an_epoch_in_a_new_order():
+    data = keras_dskd.CachedDataset(
+        CACHED, np.arange(10), np.arange(10) / 2, batch_size=4, seed=3
+    )
+    orders = []
+    for _ in range(3):
+        batches, order = epoch_of(data)
+        assert [len(batch[1]) for batch in batches] == [4, 4, 2]
+        assert np.concatenate([batch[1] for batch in batches]).tolist() == order
+        assert [w * 2 for batch in batches for w in batch[2]] == order
+        assert sorted(order) == list(range(10))
+        orders.append(order)
+        data.on_epoch_end()
+    assert orders[0] != orders[1] != orders[2]
+    again = keras_dskd.CachedDataset(CACHED, batch_size=4, seed=3)
+    assert epoch_of(again)[1] == orders[0]
+    again.epoch = 2
+    assert epoch_of(again)[1] == orders[2]
+    other = keras_dskd.CachedDataset(CACHED, batch_size=4, seed=4)
+    assert epoch_of(other)[1] != orders[0]
+
+
+def test_the_seed_of_keras_is_the_data_sets_where_it_has_none():
+    orders = []
+    for _ in range(2):
+        keras.utils.set_random_seed(7)
+        orders.append(epoch_of(keras_dskd.CachedDataset(CACHED))[1])
+    assert orders[0] == orders[1]
+
+
+def test_a_data_set_need_not_shuffle():
+    data = keras_dskd.CachedDataset(CACHED, batch_size=3, shuffle=False)
+    for _ in range(2):
+        assert epoch_of(data)[1] == list(range(10))
+        data.on_epoch_end()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_fit_sees_each_row_once_an_epoch(workers):
+    """Also where batches are read ahead of the step, but by several workers.
+
+    No other ten powers of two have the sum of these ten.
+    """
+    x = 2.0 ** np.arange(10, dtype="float32")[:, None]
+    inputs = keras.Input((1,))
+    dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    model = keras.Model(inputs, dense(inputs))
+    model.compile(standing_still(), "mean_absolute_error")
+    data = keras_dskd.CachedDataset(
+        x, np.zeros((10, 1)), batch_size=4, workers=workers, shuffle=workers < 2
+    )
+    history = model.fit(data, epochs=4, shuffle=False, verbose=0).history
+    assert history["loss"] == pytest.approx([102.3] * 4)
+
+
+def test_an_order_lasts_until_all_batches_were_read():
+    """With `steps_per_epoch` Keras ends an epoch in their midst, and goes on there."""
+    x = 2.0 ** np.arange(8, dtype="float32")[:, None]
+    inputs = keras.Input((1,))
+    dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    model = keras.Model(inputs, dense(inputs))
+    model.compile(standing_still(), "mean_absolute_error")
+    data = keras_dskd.CachedDataset(x, np.zeros((8, 1)), batch_size=2, seed=3)
+    loss = model.fit(
+        data, steps_per_epoch=2, epochs=4, shuffle=False, verbose=0
+    ).history["loss"]
+    # Means of four rows each: no other eight powers of two have the sum of these.
+    assert [(loss[0] + loss[1]) * 4, (loss[2] + loss[3]) * 4] == [255, 255]
+    assert loss[0] != loss[2]
+    assert data.epoch == 2
+
+
+def test_a_callback_tells_a_new_data_set_where_a_training_goes_on():
+    def fit(model, **epochs):
+        data = keras_dskd.CachedDataset(x, y, batch_size=2, seed=3)
+        tells = keras.callbacks.LambdaCallback(
+            lambda epoch, logs: setattr(data, "epoch", epoch)
+        )
+        model.fit(data, shuffle=False, callbacks=[tells], verbose=0, **epochs)
+
+    def made():
+        model = mlp(4)
+        model.compile(keras.optimizers.SGD(0.5), crossentropy())
+        return model
+
+    x, y = rows(8), labels(8)
+    whole, stopped = made(), made()
+    fit(whole, epochs=3)
+    fit(stopped, epochs=1)
+    fit(stopped, initial_epoch=1, epochs=3)
+    for one, other in zip(stopped.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_workers_get_the_place_of_what_is_on_disk(tmp_path):
+    """A copy of the rows in each process would fill memory."""
+    np.save(tmp_path / "x.npy", np.arange(40000.0).reshape(10000, 4))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    in_memory, with_gaps = mapped[[3, 1]], mapped[:6:2]
+    for array in (mapped, mapped[5000:], mapped[5000:][2:9], in_memory, with_gaps):
+        data = keras_dskd.CachedDataset(array, batch_size=len(array), seed=1)
+        content = pickle.dumps(data)
+        assert len(content) < 2000
+        np.testing.assert_array_equal(pickle.loads(content)[0], data[0])
+
+
+def test_training_on_a_data_set_is_training_on_its_arrays(finished):
+    _, folder = finished
+    features = keras_dskd.open_teacher_cache(folder)
+    x = {
+        "student": STUDENT,
+        "teacher_features": features,
+        "teacher_mask": np.arange(N) % 5 > 0,
+    }
+    weights = np.linspace(0.5, 1.5, N).astype("float32")
+
+    def fit(*data, **options):
+        made = distiller()
+        made.compile(keras.optimizers.SGD(0.1), crossentropy())
+        return made.fit(*data, epochs=2, shuffle=False, verbose=0, **options).history
+
+    expected = fit(x, Y, sample_weight=weights, batch_size=8)
+    data = keras_dskd.CachedDataset(x, Y, weights, batch_size=8, shuffle=False)
+    received = fit(data)
+    for name, values in expected.items():
+        assert received[name] == pytest.approx(values, rel=1e-5), name
+
+
+def test_rows_that_do_not_match_are_refused():
+    features = {"a": np.arange(9)}
+    expected = r"x\[\"student\"\]': \[10\], 'x\[\"teacher_features\"\]': \[9\]"
+    with pytest.raises(ValueError, match=expected):
+        keras_dskd.CachedDataset({**CACHED, "teacher_features": features})
+    with pytest.raises(ValueError, match="same number of rows.*'y': .3."):
+        keras_dskd.CachedDataset(CACHED, np.arange(3))
+    with pytest.raises(ValueError, match="`y` must be arrays.*asarray.*Received: int"):
+        keras_dskd.CachedDataset(CACHED, [0, 1, 0])
+    with pytest.raises(ValueError, match="`batch_size` must be"):
+        keras_dskd.CachedDataset(CACHED, batch_size=0)
+    with pytest.raises(ValueError, match="`sample_weight` needs `y`"):
+        keras_dskd.CachedDataset(CACHED, sample_weight=np.arange(10))
+
+
+def test_a_batch_whose_cached_rows_are_too_few_is_refused():
+    made = distiller()
+    made.compile(standing_still(), crossentropy(), run_eagerly=True)
+    features = made.cache_teacher(X[:7], verbose=0)
+
+    def batches():
+        yield {"student": STUDENT[:8], "teacher_features": features}, Y[:8]
+
+    with pytest.raises(ValueError, match="holds 7 samples, and x..student.. 8"):
+        made.fit(batches(), steps_per_epoch=1, shuffle=False, verbose=0)
+
+
+def test_arrays_of_other_kinds_are_read_by_rows(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="Keras comes with h5py")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["x"] = np.arange(10.0)
+        data = keras_dskd.CachedDataset(
+            {"a": file["x"], "b": ops.arange(10)}, batch_size=4, seed=1
+        )
+        for index in range(len(data)):
+            (x,) = data[index]
+            np.testing.assert_array_equal(x["a"], x["b"])

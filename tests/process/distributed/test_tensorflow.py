@@ -1,0 +1,112 @@
+"""`tf.distribute` trains as one device does on the whole batch."""
+
+import contextlib
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import keras
+import pytest
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("needs the TensorFlow backend", allow_module_level=True)
+
+TESTS = pathlib.Path(__file__).parents[2]
+KINDS = {2: ["moments", "samples"], 4: ["pairs"]}
+
+
+@pytest.fixture(scope="module")
+def differences():
+    """What each program found: dict of replicas -> kind -> of what."""
+    programs = {
+        replicas: program("tensorflow_program", str(replicas), *kinds)
+        for replicas, kinds in KINDS.items()
+    }
+    return {replicas: found_by(programs[replicas]) for replicas in programs}
+
+
+def program(name, *arguments, **environment):
+    """Starts a module beside this one."""
+    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+    environment |= {
+        "PYTHONPATH": path,
+        # With oneDNN a convolution of no rows has the shape of its input, and the step
+        # of a batch that leaves a replica none stops there.
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", f"process.distributed.{name}", *arguments],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def found_by(started):
+    """What a program wrote."""
+    try:
+        output, errors = started.communicate(timeout=600)
+    finally:
+        started.kill()
+    assert started.returncode == 0, errors[-5000:]
+    return json.loads(output.splitlines()[-1])
+
+
+def free_ports(count):
+    """Ports that nobody listened on a moment ago."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+#: Sums in another order. Ten steps make more of it: in gradients it reaches 2e-5.
+WITHIN = {
+    "logs": 1e-5,
+    "weights": 1e-5,
+    "first gradients": 1e-5,
+    "gradients": 5e-5,
+    "epoch": 1e-5,
+    "few": 1e-5,
+}
+OF_STUDENT = {"evaluate": 1e-5, "predict": 5e-5, "cache": 1e-6}
+
+
+@pytest.mark.parametrize(
+    "replicas, kind", [(count, kind) for count in KINDS for kind in KINDS[count]]
+)
+def test_replicas_train_as_one_device(differences, replicas, kind):
+    found = differences[replicas][kind]
+
+    apart = {what: found[what] for what in WITHIN if not found[what][0] < WITHIN[what]}
+    assert not apart
+
+
+@pytest.mark.parametrize("what", OF_STUDENT)
+def test_replicas_do_the_rest_as_one_device(differences, what):
+    apart, where = differences[2]["samples"][what]
+
+    assert apart < OF_STUDENT[what], where
+
+
+def test_processes_train_as_one_device():
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    tasks = [{"type": "worker", "index": index} for index in range(2)]
+    workers = [
+        program(
+            "tensorflow_worker",
+            "pairs",
+            TF_CONFIG=json.dumps({"cluster": cluster, "task": task}),
+        )
+        for task in tasks
+    ]
+
+    found, nothing = map(found_by, workers)
+    assert sorted(found) == ["gradients", "logs", "weights"] and nothing is None
+    apart = {what: found[what] for what in found if not found[what][0] < WITHIN[what]}
+    assert not apart

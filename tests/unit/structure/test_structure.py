@@ -1,0 +1,207 @@
+"""The structure report: its numbers, its table, its figure."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+from structure_model import images, model
+
+import keras_dskd
+from keras_dskd.structure import measurement
+
+
+@pytest.mark.parametrize("verbose, printed", [("auto", "2/2"), (2, "2/2"), (0, "")])
+def test_progress_is_that_of_predict(verbose, printed, capsys):
+    keras_dskd.structure_report(
+        model(), images(), "features", batch_size=20, verbose=verbose
+    )
+    out = capsys.readouterr().out
+    assert printed in out
+    assert bool(out) == bool(printed)
+
+
+def test_numbers_are_those_of_the_pooled_features():
+    net, x = model(), images()
+    report = keras_dskd.structure_report(net, x, "features")
+    rows = keras.Model(net.input, net.get_layer("features").output).predict(
+        x, verbose=0
+    )
+    measured = report.layers["features"]
+    # float32 features: 1e-4 is far above their rounding and below any mistake.
+    np.testing.assert_allclose(measured.rows, rows, atol=1e-6)
+    pearson = np.corrcoef(rows.astype("float64").T)
+    np.testing.assert_allclose(measured.correlation, pearson, atol=1e-4)
+    assert measured.mean_correlation == pytest.approx(
+        np.abs(pearson[~np.eye(5, dtype=bool)]).mean(), abs=1e-4
+    )
+    assert measured.uniformity == pytest.approx(
+        reference.spatial_uniformity(rows.astype("float64")), abs=1e-4
+    )
+    assert measured.effective_rank == pytest.approx(
+        reference.effective_rank(rows.astype("float64")), abs=1e-3
+    )
+    assert measured.channels == 5
+    # The eigenvalues of a correlation matrix sum to the number of its channels.
+    assert measured.eigenvalues.sum() == pytest.approx(5, abs=1e-4)
+    assert (np.diff(measured.eigenvalues) <= 1e-9).all()
+
+
+def test_feature_maps_are_pooled_over_positions():
+    net, x = model(), images()
+    report = keras_dskd.structure_report(net, x, ["map", "features"])
+    np.testing.assert_allclose(
+        report.layers["map"].rows, report.layers["features"].rows, atol=1e-6
+    )
+
+
+def test_dead_channels_are_counted():
+    net = model()
+    kernel, bias = net.get_layer("map").get_weights()
+    kernel[..., [0, 3]] = 0
+    net.get_layer("map").set_weights([kernel, bias + 1])
+    report = keras_dskd.structure_report(net, images(), "features")
+    measured = report.layers["features"]
+    assert measured.dead_channels == 2
+    assert np.isfinite(measured.correlation).all()
+    np.testing.assert_array_equal(measured.correlation[0], 0)
+
+
+def test_accuracy_is_that_of_the_final_output():
+    net, x = model(), images()
+    predicted = net.predict(x, verbose=0).argmax(axis=1)
+    labels = predicted.copy()
+    labels[:10] = (labels[:10] + 1) % 3
+    report = keras_dskd.structure_report(net, x, "features", y=labels)
+    assert report.accuracy == pytest.approx(0.75)
+    one_hot = keras_dskd.structure_report(net, x, "features", y=np.eye(3)[labels])
+    assert one_hot.accuracy == pytest.approx(0.75)
+
+
+def test_structure_is_measured_on_at_most_so_many_samples():
+    net, x = model(), images()
+    report = keras_dskd.structure_report(net, x, "features", max_samples=10)
+    assert report.layers["features"].rows.shape == (10, 5)
+
+
+def test_the_model_is_left_as_it_was():
+    net, x = model(), images()
+    before = net.get_weights()
+    keras_dskd.structure_report(net, x, ["map", "features"])
+    assert all("call" not in vars(layer) for layer in net.layers)
+    for old, new in zip(before, net.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_summary_prints_a_line_a_layer(capsys):
+    net, x = model(), images()
+    report = keras_dskd.structure_report(
+        net, x, ["map", "features"], y=np.zeros(40), verbose=0
+    )
+    report.summary(report)
+    lines = capsys.readouterr().out.strip().split("\n")
+    assert lines[0].split()[:2] == ["model", "layer"]
+    assert [line.split()[:3] for line in lines[2:]] == 2 * [
+        ["net", "map", "5"],
+        ["net", "features", "5"],
+    ]
+    assert lines[2].endswith("%")
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_summary_fits_a_narrow_terminal(width, capsys, monkeypatch):
+    monkeypatch.setattr("keras_dskd.structure.report.terminal_width", lambda: width)
+    report = keras_dskd.structure_report(model(), images(), "features", verbose=0)
+    report.summary()
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    written = "".join("".join(lines).split())
+    for number in ("net", "5", f"{report.layers['features'].effective_rank:.1f}"):
+        assert number in written
+
+
+def test_a_name_in_brackets_is_printed_as_it_is(capsys):
+    report = keras_dskd.structure_report(
+        model(), images(), "features", name="[red] :star:", verbose=0
+    )
+    report.summary()
+    assert capsys.readouterr().out.splitlines()[2].startswith("[red] :star:  features")
+
+
+def test_to_dict_is_plain_data():
+    report = keras_dskd.structure_report(model(), images(), "features")
+    measured = report.to_dict()["layers"]["features"]
+    assert set(map(type, measured.values())) == {int, float}
+
+
+def test_an_unknown_layer_is_refused():
+    with pytest.raises(ValueError, match='Tap "featres" not found.*"features"'):
+        keras_dskd.structure_report(model(), images(), "featres")
+
+
+@pytest.mark.parametrize("shape", [(40, 4, 4, 3), (40, 4)])
+def test_an_input_of_another_shape_is_refused_by_name(shape):
+    with pytest.raises(ValueError) as refused:
+        keras_dskd.structure_report(model(), np.zeros(shape, "float32"), "features")
+    assert str(refused.value) == (
+        "The input does not fit the model 'net'. Expected shape: (None, 4, 4, 1). "
+        f"Received: x.shape={shape}."
+    )
+
+
+def test_no_layers_are_refused():
+    with pytest.raises(ValueError, match="at least one layer"):
+        keras_dskd.structure_report(model(), images(), [])
+
+
+def test_labels_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="one label a sample"):
+        keras_dskd.structure_report(model(), images(), "features", y=np.zeros(39))
+
+
+def test_one_sample_is_refused():
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        keras_dskd.structure_report(model(), images(1), "features")
+
+
+def test_a_single_column_has_no_accuracy():
+    net = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="one")])
+    x = np.random.default_rng(0).normal(size=(9, 3)).astype("float32")
+    with pytest.raises(ValueError, match="the output has one column"):
+        keras_dskd.structure_report(net, x, "one", y=np.ones(9))
+
+
+def test_features_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="must be finite. Received 5 NaN or infinite"):
+        x = images()
+        x[0] = np.nan
+        keras_dskd.structure_report(model(), x, "features")
+
+
+@pytest.mark.parametrize("kind", ["tensor", "sparse", "data frame"])
+def test_arrays_of_other_libraries_are_picked_by_rows(kind):
+    x = images().reshape(40, -1)
+    if kind == "sparse":
+        given = pytest.importorskip("scipy.sparse", reason="SciPy").csr_matrix(x)
+    elif kind == "data frame":
+        given = pytest.importorskip("pandas", reason="pandas").DataFrame(x)
+    else:
+        given = keras.ops.convert_to_tensor(x)
+    picked = measurement.evenly_spaced({"a": given, "b": x}, 10)
+    np.testing.assert_array_equal(picked["a"], picked["b"])
+    assert picked["b"].shape == (10, 16)
+
+
+@pytest.mark.parametrize("x", [[0.0, 1.0], "images", None, {"a": np.float32(1)}])
+def test_what_is_no_array_of_rows_is_refused(x):
+    with pytest.raises(ValueError, match="Expected arrays with one row a sample"):
+        measurement.evenly_spaced(x, 10)
+
+
+def test_a_report_reads_as_its_table_and_a_feature_as_its_numbers():
+    report = keras_dskd.structure_report(model(), images(16), ["features"], verbose=0)
+    printed = []
+    report.summary(print_fn=printed.append)
+    assert [repr(report)] == printed
+    assert repr(report.layers["features"]).startswith(
+        "<FeatureStructure of 16 samples, "
+    )
