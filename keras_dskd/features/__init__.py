@@ -1,1 +1,12 @@
-"""READ: find a layer, capture its output, choose layers."""
+"""READ: find a layer by name, capture its output, and choose layers.
+
+```
+finding.py         find_layer, find_output: how a name is resolved
+layer_graph.py     a model's layers by path, and the order in which its graph calls them
+pyramid.py         feature-pyramid levels such as "P3", and the stages of a network
+taps.py            Tap, capture: read a layer's output in the forward pass
+feature_model.py   FeatureModel: a model that outputs another model's features
+choosing.py        the layers that recipes use: as named by the user, or picked
+identity.py        fingerprint: did the weights of a model change?
+```
+"""

@@ -1,4 +1,4 @@
-"""The layers that a recipe reads: as the user names them, or picked and printed."""
+"""The layers that a recipe reads: named by the user, or picked automatically."""
 
 from collections.abc import Callable
 
@@ -6,23 +6,23 @@ import keras
 
 from keras_dskd.features import pyramid
 from keras_dskd.features.feature_model import feature_shape
+from keras_dskd.features.finding import find_layer
 from keras_dskd.features.layer_graph import (
     articulation_points,
     graph_layers,
     layer_paths,
     output_shape,
 )
-from keras_dskd.features.taps import find_layer
 from keras_dskd.internal.keras_private import producer
 from keras_dskd.internal.types import Feature, FeaturePair, Role
 from keras_dskd.ops.rows import channel_axis
 
 
 class RecipeFeatures:
-    """The features of one recipe: as the user names them, or picked and printed.
+    """The features of one recipe: named by the user, or picked and printed.
 
-    A feature is a pair of layer names (teacher's, student's); where a recipe does
-    not read the teacher's, that name is `None`.
+    A feature is a pair of layer names, `(teacher's, student's)`. If the recipe does not
+    read the teacher's feature, its name is `None`.
     """
 
     def __init__(self, recipe: str, teacher: keras.Model, student: keras.Model) -> None:
@@ -30,7 +30,7 @@ class RecipeFeatures:
         self.models = {"teacher": teacher, "student": student}
 
     def output(self, named: Feature | None, reads_teacher: bool) -> FeaturePair:
-        """The deep feature."""
+        """The deep feature: the one named, or the input of the head."""
         if named is not None:
             return self._pair(named, reads_teacher)
         return self._pick("output_features", lambda m: [head_input(m)], reads_teacher)[
@@ -40,7 +40,7 @@ class RecipeFeatures:
     def intermediate(
         self, named: Feature | list[Feature] | None, count: int, reads_teacher: bool
     ) -> list[FeaturePair]:
-        """The intermediate features: those named, or `count` from the middle."""
+        """The intermediate features: those named, or ends of `count` middle stages."""
         if named is not None:
             named = named if isinstance(named, list) else [named]
             if not named:
@@ -54,8 +54,8 @@ class RecipeFeatures:
             ends = stage_ends(model)
             if len(ends) < count:
                 raise ValueError(
-                    f"{model.name!r} has {len(ends)} stage of feature maps, and "
-                    f"{count} are needed."
+                    f"{count} stages of feature maps are needed, but {model.name!r} "
+                    f"has {len(ends)}."
                 )
             first = (len(ends) - 1) // 2
             return ends[first : first + count]
@@ -63,7 +63,7 @@ class RecipeFeatures:
         return self._pick("intermediate_features", middle, reads_teacher)
 
     def width(self, role: Role, feature: FeaturePair) -> int | None:
-        """Number of channels of a feature."""
+        """The number of channels of a feature. `None` if it is not fixed."""
         model, name = self.models[role], feature[role == "student"] or ""
         find_layer(model, name.partition("#")[0])
         try:
@@ -71,19 +71,19 @@ class RecipeFeatures:
         except ValueError as error:
             raise ValueError(
                 f"`{self.recipe}` needs the width of the {role}'s feature {name!r} "
-                f"for its projector. {error} Build a `Distiller` with projectors of "
-                "your own."
+                f"for its projector. {error} Or build a `Distiller` and pass the "
+                "projectors yourself."
             ) from error
         return shape[channel_axis(len(shape))]
 
     def projectors(self, features: list[FeaturePair]) -> dict[str, keras.layers.Layer]:
-        """A linear projector a feature, from the student's width to the teacher's."""
+        """A linear projector per feature, from the student's width to the teacher's."""
         projectors = {}
         for feature in features:
             if feature[1] in projectors:
                 raise ValueError(
-                    f"`{self.recipe}` takes each layer of the student once. Received "
-                    f"{feature[1]!r} more than once."
+                    f"`{self.recipe}` can read each layer of the student once. "
+                    f"Received {feature[1]!r} more than once."
                 )
             projectors[feature[1]] = self._projector(feature)
         return projectors
@@ -93,13 +93,16 @@ class RecipeFeatures:
         try:
             rank = len(feature_shape(self.models["student"], feature[1]))
         except ValueError:
-            return dense  # A mean and a linear map commute: the same, but slower.
+            # The loss averages over positions later. A mean and a linear map commute,
+            # so the result is the same, but slower.
+            return dense
         pooling = {
             3: keras.layers.GlobalAveragePooling1D,
             4: keras.layers.GlobalAveragePooling2D,
             5: keras.layers.GlobalAveragePooling3D,
         }
-        # GlobalAveragePooling1D goes by the image format, where rows do not.
+        # `GlobalAveragePooling1D` follows the global image data format, but features of
+        # rank 3 are always `(n, length, c)`.
         options = {"data_format": "channels_last"} if rank == 3 else {}
         if rank not in pooling:
             return dense
@@ -109,7 +112,7 @@ class RecipeFeatures:
         names = (named, named) if isinstance(named, str) else tuple(named)
         if len(names) != 2 or not all(isinstance(name, str) for name in names):
             raise ValueError(
-                "A feature is a layer name for both models, or a pair (teacher's, "
+                "A feature must be a layer name for both models, or a pair (teacher's, "
                 f"student's). Received: {named!r}"
             )
         for model, name in zip(self.models.values(), names, strict=True):
@@ -131,9 +134,9 @@ class RecipeFeatures:
                 picked[role] = pick(model)
             except ValueError as error:
                 raise ValueError(
-                    f"`{self.recipe}` cannot pick `{argument}` itself: {error} Name "
-                    f'the layers: {argument}=("teacher\'s layer", "student\'s layer"), '
-                    "or a list of such pairs."
+                    f"`{self.recipe}` cannot pick `{argument}` automatically: {error} "
+                    f'Name the layers: {argument}=("teacher\'s layer", '
+                    '"student\'s layer"), or a list of such pairs.'
                 ) from error
         for role, names in picked.items():
             print(f"{self.recipe}: {argument} of the {role}: {', '.join(names)}")
@@ -142,42 +145,44 @@ class RecipeFeatures:
 
 
 def output_activations(model: keras.Model, layer_name: str | None = None) -> set[str]:
-    """Names of the activations that outputs have gone through, where they are known.
+    """The names of the activations that were applied last to a model's outputs.
 
     Args:
         model: A `keras.Model`.
-        layer_name: A layer's name, as of a `Tap`; `None` for the final outputs.
+        layer_name: Name of a layer, as for a `Tap`, to inspect its output instead.
+            `None` means the final outputs.
 
     Returns:
-        A set of strings such as `{"softmax"}`. Empty for a subclassed model, whose
-        outputs nothing ties to a layer.
+        A set of strings such as `{"softmax"}`. It is empty for a subclassed model,
+        because the layers that compute its outputs are unknown.
     """
     if layer_name:
-        makers = [find_layer(model, layer_name.partition("#")[0])]
+        producers = [find_layer(model, layer_name.partition("#")[0])]
     elif isinstance(model, keras.Sequential) and model.layers:
-        makers = [model.layers[-1]]
+        producers = [model.layers[-1]]
     elif getattr(model, "inputs", None):
-        makers = [producer(output) for output in model.outputs]
+        producers = [producer(output) for output in model.outputs]
     else:
         return set()
     found = set()
-    for maker in makers:
-        if isinstance(maker, keras.Model):
-            found |= output_activations(maker)
-        elif type(maker).__name__ in ("Softmax", "Sigmoid"):
-            found.add(type(maker).__name__.lower())  # The layers and `keras.ops`.
+    for layer in producers:
+        if isinstance(layer, keras.Model):
+            found |= output_activations(layer)
+        # The layers and the operations of `keras.ops` have the same names.
+        elif type(layer).__name__ in ("Softmax", "Sigmoid"):
+            found.add(type(layer).__name__.lower())
         else:
-            name = getattr(getattr(maker, "activation", None), "__name__", None)
+            name = getattr(getattr(layer, "activation", None), "__name__", None)
             found |= {name} if name else set()
     return found
 
 
 def head_input(model: keras.Model) -> str:
-    """Path of the layer whose output the head reads.
+    """The path of the layer whose output the head reads.
 
-    The head is the last `Dense` layer, or a 1x1 convolution of a single position, which
-    is one by another name. Dropout before it is passed over: what it drops is noise to
-    a statistic.
+    The head is the last `Dense` layer, or an equivalent convolution of a single
+    position. Dropout before the head is skipped, because it only adds noise to
+    statistics of the features.
 
     Raises:
         ValueError: If there is no such layer.
@@ -189,24 +194,25 @@ def head_input(model: keras.Model) -> str:
         if isinstance(layer, keras.layers.Dense)
     ]
     if not heads:
-        raise ValueError(f"{model.name!r} has no Dense layer to read the input of.")
+        raise ValueError(f"{model.name!r} has no Dense layer whose input to read.")
     paths = {id(layer): "/".join(path) for path, layer in layer_paths(model)}
     layer = producer(heads[-1].input)
     while isinstance(layer, keras.layers.Dropout):
         layer = producer(layer.input)
     if id(layer) not in paths or isinstance(layer, keras.layers.InputLayer):
         raise ValueError(
-            f"The last Dense layer of {model.name!r}, {heads[-1].name!r}, does not "
-            "read the output of a layer."
+            f"The input of {heads[-1].name!r}, the last Dense layer of "
+            f"{model.name!r}, is not the output of a layer."
         )
     return paths[id(layer)]
 
 
 def stage_ends(model: keras.Model) -> list[str]:
-    """Names of the last feature map of each size, in the order of the sizes.
+    """The name of the last feature map of each stage, from the input to the output.
 
-    The levels of the one backbone that declares a pyramid, or else the paths of the
-    ends of the stages. See `keras_dskd.features.pyramid`.
+    If exactly one backbone declares pyramid levels, these are its levels. Otherwise
+    they are the paths of the layers that end the stages. See
+    `keras_dskd.features.pyramid`.
 
     Raises:
         ValueError: If the model has no feature maps of known size.

@@ -1,4 +1,4 @@
-"""A model's features: read over data, and picked where the user does not name them."""
+"""A model that outputs the features of another one."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -6,28 +6,26 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_dskd.features.layer_graph import (
-    has_graph,
-    output_shape,
-)
-from keras_dskd.features.taps import OUTPUT, Tap, capture, find_output
+from keras_dskd.features.finding import find_output
+from keras_dskd.features.layer_graph import has_graph, output_shape
+from keras_dskd.features.taps import OUTPUT, Tap, capture
 from keras_dskd.internal import trainer_state
 from keras_dskd.internal.types import Nested, Shape
 from keras_dskd.ops.rows import rows
 
 
 class FeatureModel(keras.Model):
-    """A model whose output is the features of another: for `predict` over data.
+    """A model whose outputs are the features of another one, for `predict` over data.
+
+    Its output is a dict that maps each name to a feature.
 
     Args:
-        model: A `keras.Model`; runs in inference mode.
+        model: A `keras.Model`. It runs in inference mode.
         names: Names of the layers to read. See `Tap`. `OUTPUT` is the final output.
-        pooled: Those among them to pool over positions, where they are made: feature
-            maps of a whole data set would fill memory.
-        takes: Function of a batch's `x` that returns the model's input. Defaults to
-            all of it.
-
-    Output: a dict of name -> feature.
+        pooled: The names whose features to average over positions within the batch,
+            because the feature maps of a whole data set may not fit in memory.
+        takes: Function that extracts the model's input from the `x` of a batch.
+            Defaults to the identity.
     """
 
     def __init__(
@@ -42,10 +40,16 @@ class FeatureModel(keras.Model):
         self.names = tuple(names)
         self.pooled = frozenset(pooled)
         self.takes = takes or (lambda x: x)
+        # Finding a layer walks the whole model, and may need a built one: do it in the
+        # first call.
+        self._taps: tuple[Tap, ...] | None = None
 
     def call(self, inputs: Nested) -> dict[str, Nested]:
-        taps = [Tap(self.model, name) for name in self.names if name != OUTPUT]
-        with capture(taps) as features:
+        if self._taps is None:
+            self._taps = tuple(
+                Tap(self.model, name) for name in self.names if name != OUTPUT
+            )
+        with capture(self._taps) as features:
             output = self.model(self.takes(inputs), training=False)
         if OUTPUT in self.names:
             features[OUTPUT] = output
@@ -55,13 +59,13 @@ class FeatureModel(keras.Model):
         }
 
     def predict(self, *args: Any, **kwargs: Any) -> dict[str, Nested]:
-        """The features of all data; see `keras.Model.predict`."""
+        """Compute the features of all data. See `keras.Model.predict`."""
         with trainer_state.keeping_values(self):
             return super().predict(*args, **kwargs)
 
 
 class ShapesOnly(keras.layers.Layer):
-    """A function as a layer, for its `compute_output_spec`."""
+    """A function as a layer, to call `compute_output_spec` on."""
 
     def __init__(self, function: Callable[[Nested], Nested]) -> None:
         super().__init__(autocast=False)
@@ -72,10 +76,10 @@ class ShapesOnly(keras.layers.Layer):
 
 
 def feature_shape(model: keras.Model, name: str) -> Shape:
-    """Shape of a layer's output, `None` for axes of any length.
+    """The shape of a layer's output. An axis of unknown length is `None`.
 
     Raises:
-        ValueError: If only a call on data could tell.
+        ValueError: If the shape depends on data that the model has not seen.
     """
     layer, index = find_output(model, name.partition("#")[0])
     shape = output_shape(layer, index)
@@ -87,7 +91,7 @@ def feature_shape(model: keras.Model, name: str) -> Shape:
     input_shape = (model.get_build_config() or {}).get("input_shape")
     if not isinstance(input_shape, (list, tuple)) or None in input_shape[1:]:
         raise ValueError(
-            f"The shape of {name!r} in {model.name!r} is only known once the model is "
+            f"The shape of {name!r} in {model.name!r} is unknown until the model is "
             "called on data."
         )
     zeros = ops.zeros((2, *input_shape[1:]))

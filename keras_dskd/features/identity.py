@@ -1,4 +1,4 @@
-"""What tells two models apart: their weights, and the types they compute in."""
+"""Detect that a model differs: by its weights, or by the dtypes it computes in."""
 
 import hashlib
 
@@ -10,7 +10,7 @@ from keras_dskd.features.layer_graph import has_graph, layer_paths
 
 
 def fingerprint(model: keras.Model) -> str:
-    """A text that is another one for other weights: SHA-256 of shapes and numbers."""
+    """SHA-256 of the shapes and values of a model's weights, in hexadecimal."""
     digest = hashlib.sha256()
     for weight in model.weights:
         array = np.asarray(ops.convert_to_numpy(ops.cast(weight, "float32")))
@@ -20,9 +20,10 @@ def fingerprint(model: keras.Model) -> str:
 
 
 def dtype_policies(model: keras.Model) -> list[str]:
-    """Names of the dtype policies that a model's layers compute by, sorted.
+    """The sorted names of the dtype policies of a model's layers.
 
-    Models that are a graph of layers compute nothing, and lose theirs when loaded.
+    Functional and Sequential models and inputs do not count: they compute nothing, and
+    do not keep their own policy when they are loaded.
     """
     layers = [model, *(layer for _, layer in layer_paths(model))]
     return sorted(

@@ -1,4 +1,4 @@
-"""A model's layers: by path, and in the order that its graph computes them."""
+"""A model's layers: by path, and in the order in which its graph computes them."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
@@ -8,16 +8,17 @@ import keras
 from keras_dskd.internal.keras_private import call_inputs, origin, sublayers
 from keras_dskd.internal.types import Shape
 
-#: The names on the way to a layer.
+#: The path of a layer: the names of the layers that hold it, and its own.
 Names: TypeAlias = tuple[str, ...]
 _Call: TypeAlias = tuple[int, int]
 _Calls: TypeAlias = dict[_Call, tuple[keras.Operation, list[keras.KerasTensor]]]
 
 
 def layer_paths(model: keras.layers.Layer) -> list[tuple[Names, keras.layers.Layer]]:
-    """Every layer below a model, as `(path, layer)`, in the model's order.
+    """All layers inside a model, at any depth, as `(path, layer)`.
 
-    A layer that is reached in more than one way is listed each time.
+    They are in the order in which the model lists them. A layer that is reachable by
+    several paths is listed once per path.
     """
     paths = []
 
@@ -36,32 +37,32 @@ def layer_paths(model: keras.layers.Layer) -> list[tuple[Names, keras.layers.Lay
 
 
 def operation_paths(model: keras.Model) -> list[tuple[Names, keras.Operation]]:
-    """Every operation of a graph that is no layer, as `(path, operation)`.
+    """All operations of a model's graphs that are not layers, as `(path, operation)`.
 
-    Such as the addition that `x + y` makes of symbolic tensors.
+    One example is the addition in `x + y` for symbolic tensors.
     """
     return [
         ((*path, operation.name), operation)
         for path, holder in [((), model), *layer_paths(model)]
         if has_graph(holder)
-        for operation in getattr(holder, "operations", ())  # Sequential has layers.
+        for operation in getattr(holder, "operations", ())  # Sequential has none.
         if not isinstance(operation, keras.layers.Layer)
     ]
 
 
 def has_graph(layer: keras.layers.Layer) -> bool:
-    """Whether it is a Functional or Sequential model, and built."""
+    """Whether a layer is a Functional or Sequential model that is built."""
     return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None))
 
 
 def graph_layers(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
-    """Layers of a Functional or Sequential model in order, as `(path, layer)`.
+    """The layers of a Functional or Sequential model in order, as `(path, layer)`.
 
-    Nested models are entered; other layers are taken whole, since nothing tells
-    the order in which they call their own layers.
+    Nested models are entered. Other layers are not, because the order in which they
+    call their sublayers is unknown.
 
     Raises:
-        ValueError: If the model has no graph to read, or is not built.
+        ValueError: If the model is subclassed or not built.
     """
     _check_graph(model)
     return _entered(model.layers, graph_layers)
@@ -80,12 +81,12 @@ def articulation_points(model: keras.Model) -> list[tuple[str, keras.Operation]]
         A list of `(path, layer)`.
 
     Raises:
-        ValueError: If the model has no graph to read, or is not built.
+        ValueError: If the model is subclassed or not built.
     """
     _check_graph(model)
     calls = max((_calls(output) for output in model.outputs), key=len)
-    # Inputs first, so that a second input bypasses nothing. Sorting is stable: each
-    # call still follows its inputs.
+    # Inputs first: paths from a second input bypass the tower of the first one. The
+    # sort is stable, so that each call still follows its inputs.
     calls = dict(sorted(calls.items(), key=lambda call: bool(call[1][1])))
     position = {call: index for index, call in enumerate(calls)}
     last_reader, reads_maps = [0] * len(calls), set()
@@ -104,10 +105,18 @@ def articulation_points(model: keras.Model) -> list[tuple[str, keras.Operation]]
 
 
 def output_shape(layer: keras.Operation, index: int | None = None) -> Shape | None:
-    """Shape of a layer's one output, or of that index; `None` where there is none."""
+    """The shape of a layer's output, if it can be read off the graph.
+
+    Args:
+        layer: A layer or operation.
+        index: Which of its outputs, flattened. `None` if it has one output.
+
+    Returns:
+        The shape, or `None` if the layer has no single symbolic output.
+    """
     try:
         output = layer.output
-    # A layer called never, or several times, or outside of a graph has none.
+    # It was never called in a graph, or more than once.
     except (AttributeError, ValueError):
         return None
     if index is not None:
@@ -118,8 +127,8 @@ def output_shape(layer: keras.Operation, index: int | None = None) -> Shape | No
 def _check_graph(model: keras.Model) -> None:
     if not has_graph(model):
         raise ValueError(
-            f"{model.name!r} is a subclassed or unbuilt model, whose layers are in no "
-            "known order."
+            f"The order of the layers of {model.name!r} is unknown, because the model "
+            "is subclassed or not built."
         )
 
 
@@ -139,16 +148,16 @@ def _entered(
 
 
 def _call(tensor: keras.KerasTensor) -> _Call:
-    """Which call of which operation made a tensor of a graph."""
+    """Identifies the call of an operation that made a symbolic tensor."""
     operation, call, _ = origin(tensor)
     return id(operation), call
 
 
 def _calls(output: keras.KerasTensor) -> _Calls:
-    """The calls that lead to an output, each after those it depends on.
+    """All calls that an output depends on, in topological order.
 
     Returns:
-        A dict of `_call` -> (operation, its input tensors).
+        A dict that maps each `_call` to `(operation, its input tensors)`.
     """
     calls, waiting = {}, [(output, False)]
     while waiting:

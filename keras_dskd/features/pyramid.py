@@ -1,7 +1,7 @@
-"""Feature maps by pyramid level: `"P3"` is the one of stride 2³, in any network.
+"""Feature maps by pyramid level: `"P3"` is the feature map of stride 2³.
 
-Backbones of `keras_hub` and `keras_cv` say themselves which tensors their levels are.
-In other graphs a level is the end of the stage of that stride.
+Backbones of `keras_hub` and `keras_cv` declare their levels. In any other Functional or
+Sequential model, level `"P3"` is the last feature map of its stage of stride 8.
 """
 
 import itertools
@@ -25,10 +25,10 @@ from keras_dskd.internal.types import Shape
 from keras_dskd.ops.rows import channel_axis
 
 Size: TypeAlias = tuple[int, ...]
-#: Levels by name, as `(operation, output's index)`.
+#: Name of a level -> `(operation, index of its output)`.
 Levels: TypeAlias = dict[str, tuple[keras.Operation, int]]
 
-# No features of their own: as before, thinned out, or with a margin more or less.
+# These layers do not end a stage: they compute no new features.
 _PASSED_OVER = (
     keras.layers.InputLayer,
     keras.layers.Dropout,
@@ -42,12 +42,12 @@ _PASSED_OVER = (
 
 
 class Stage(NamedTuple):
-    """Feature maps that follow one another in one size.
+    """Consecutive feature maps of one size.
 
     Attributes:
-        path: Path of the last layer, or operation where it is no layer's.
+        path: Path of the last layer or operation of the stage.
         layer: That layer or operation.
-        log2_strides: Base-2 logarithm of the stride to the input, per axis.
+        log2_strides: Base-2 logarithm of the stride to the input, one per axis.
     """
 
     path: str
@@ -58,8 +58,9 @@ class Stage(NamedTuple):
 def stages(model: keras.Model) -> list[Stage]:
     """The stages of a model, in order, read off its `articulation_points`.
 
-    Sizes that are nearer to equal than to halves are of one stage: convolutions without
-    padding take off a margin. In a stage some layer has weights.
+    Consecutive feature maps are in one stage if their sizes differ by less than a
+    factor of about 1.4, because convolutions without padding cut off a margin. At least
+    one layer of a stage has weights.
 
     Raises:
         ValueError: If the model has no feature maps, or their sizes are not known.
@@ -80,30 +81,34 @@ def stages(model: keras.Model) -> list[Stage]:
     log2_strides = _log2_strides(sizes)[len(inputs) :]
     found = []
     pairs = zip(maps, log2_strides, strict=True)
-    for _, of_one_size in itertools.groupby(pairs, lambda pair: pair[1]):
-        run = list(of_one_size)
-        if any(size in with_weights for (_, _, size), _ in run):
-            (path, layer, _), halved = run[-1]
-            found.append(Stage(path, layer, halved))
+    for _, group in itertools.groupby(pairs, lambda pair: pair[1]):
+        same_stride = list(group)
+        if any(size in with_weights for (_, _, size), _ in same_stride):
+            (path, layer, _), strides = same_stride[-1]
+            found.append(Stage(path, layer, strides))
     if not found:
-        raise ValueError(f"{model.name!r} has no feature maps that all others follow.")
+        raise ValueError(
+            f"{model.name!r} has no feature maps, or none that every path to its "
+            "output passes."
+        )
     return found
 
 
 def is_level(model: keras.Model, name: str) -> bool:
-    """Whether it is a level's name, there or not: `P` and a number, or declared."""
+    """Whether a name has the form of a level, `P` and a number, or is declared."""
     return bool(re.fullmatch(r"P\d+", name)) or any(
         name in declared_levels(backbone) for _, backbone in backbones(model)
     )
 
 
 def find_level(model: keras.Model, name: str) -> tuple[keras.Operation, int]:
-    """The output that a level's name stands for, as `(operation, output's index)`.
+    """The output that is a model's level, as `(operation, index of its output)`.
 
-    Where a model holds backbones that declare levels, it is the one that has the level.
+    If the model holds backbones that declare levels, only those count.
 
     Raises:
-        ValueError: If none has it, or more than one, or the graph does not tell.
+        ValueError: If no backbone or several have the level, or the graph does not
+            show the levels.
     """
     found = backbones(model) or [((), model)]
     levels_of = {path: levels(backbone) for path, backbone in found}
@@ -115,27 +120,31 @@ def find_level(model: keras.Model, name: str) -> tuple[keras.Operation, int]:
     }
     if len(paths) > 1:
         raise ValueError(
-            f"{len(paths)} backbones have the level. Use a path: "
+            f"{len(paths)} backbones have this level. Use a path: "
             f"{', '.join(paths.values())}."
         )
     if not paths:
-        there = [
+        existing = [
             f'"{"/".join([*path, level])}"'
             for path, of_backbone in levels_of.items()
             for level in of_backbone
         ]
-        raise ValueError(f"The pyramid levels there are: {', '.join(there)}.")
+        raise ValueError(f"Its pyramid levels are: {', '.join(existing)}.")
     return levels_of[next(iter(paths))][name]
 
 
 def levels(model: keras.Model) -> Levels:
-    """The pyramid levels of a model: a dict of name -> (operation, output's index).
+    """The pyramid levels of a model.
 
-    Those that it declares, or else the ends of its stages by their strides. The index
-    counts the operation's outputs, flattened.
+    These are the levels that the model declares, or else the ends of its stages, named
+    by their strides.
+
+    Returns:
+        A dict that maps each level's name to `(operation, index)`. The index counts the
+        operation's outputs, flattened.
 
     Raises:
-        ValueError: If its graph does not tell, with the reason.
+        ValueError: If the graph does not show the levels, with the reason.
     """
     declared = declared_levels(model)
     if declared:
@@ -145,25 +154,25 @@ def levels(model: keras.Model) -> Levels:
     by_stride: dict[Size, Stage] = {}
     for stage in stages(model):
         if {len(stage.log2_strides)} != {len(size) for size in sizes}:
-            continue  # Tokens, where the input is an image.
+            continue  # A sequence of tokens in an image model.
         if stage.log2_strides in by_stride:
             raise ValueError(
-                f"Two stages of {model.name!r} have one size: they end in "
+                f"Two stages of {model.name!r} have the same size: they end in "
                 f'"{by_stride[stage.log2_strides].path}" and "{stage.path}".'
             )
         by_stride[stage.log2_strides] = stage
     return {
-        f"P{log2_strides[0]}": (stage.layer, 0)
-        for log2_strides, stage in by_stride.items()
-        if len(set(log2_strides)) == 1 and log2_strides[0] >= 0
+        f"P{strides[0]}": (stage.layer, 0)
+        for strides, stage in by_stride.items()
+        if len(set(strides)) == 1 and strides[0] >= 0
     }
 
 
 def declared_levels(model: keras.layers.Layer) -> dict[str, keras.KerasTensor]:
-    """What a backbone itself calls its levels: a dict of name -> tensor of its graph.
+    """The levels that a backbone declares, as a dict that maps names to tensors.
 
-    It has `pyramid_outputs`, as in `keras_hub`, or names of layers in
-    `pyramid_level_inputs`, as in `keras_cv`. Empty for any other model.
+    A backbone of `keras_hub` has them in `pyramid_outputs`, and one of `keras_cv` has
+    names of layers in `pyramid_level_inputs`. The dict is empty for any other model.
     """
     tensors = getattr(model, "pyramid_outputs", None)
     if tensors:
@@ -173,7 +182,7 @@ def declared_levels(model: keras.layers.Layer) -> dict[str, keras.KerasTensor]:
 
 
 def backbones(model: keras.Model) -> list[tuple[Names, keras.Model]]:
-    """The outermost models that declare levels, each once, as `(path, model)`."""
+    """The outermost models inside a model that declare levels, as `(path, model)`."""
     if declared_levels(model):
         return [((), model)]
     found: list[tuple[Names, keras.Model]] = []
@@ -186,17 +195,18 @@ def backbones(model: keras.Model) -> list[tuple[Names, keras.Model]]:
 
 
 def _log2_strides(sizes: Sequence[Size]) -> list[Size]:
-    """Stride of each size to the first one with as many axes, as logarithms."""
+    """Log2 of the stride of each size to the first size with as many axes."""
     last: dict[int, tuple[Size, Size]] = {}
     found = []
     for size in sizes:
-        before, halved = last.get(len(size), (size, (0,) * len(size)))
-        halved = tuple(
-            times + round(math.log2(old / new))
-            for times, old, new in zip(halved, before, size, strict=True)
+        previous, strides = last.get(len(size), (size, (0,) * len(size)))
+        # Rounding the ratio of consecutive sizes ignores the margins they lose.
+        strides = tuple(
+            stride + round(math.log2(old / new))
+            for stride, old, new in zip(strides, previous, size, strict=True)
         )
-        last[len(size)] = size, halved
-        found.append(halved)
+        last[len(size)] = size, strides
+        found.append(strides)
     return found
 
 
@@ -206,28 +216,28 @@ def _input_sizes(model: keras.Model) -> set[Size]:
     if len(sizes) > 1:
         raise ValueError(
             f"The inputs of {model.name!r} have different sizes, {sorted(sizes)}, so "
-            "that its stages have no one stride."
+            "the strides of its stages are not defined."
         )
     return sizes
 
 
 def _size(model: keras.Model, path: str, shape: Shape | None) -> Size | None:
-    """The positions of a feature map, or `None` for what is none."""
-    # A single position is a gate or a pooled feature, not a map.
+    """The size of a feature map. `None` if the shape is not one of a feature map."""
+    # A single position is a gate or a pooled feature.
     if shape is None or len(shape) < 3 or is_single_position(shape):
         return None
     positions = _positions(shape)
     size = tuple(length for length in positions if length is not None)
     if len(size) < len(positions):
         raise ValueError(
-            f"The feature maps of {model.name!r} have no known size ({path!r}: "
-            f"{shape}), which would tell its stages. Give its input a size."
+            f"The stages of {model.name!r} cannot be found, because its feature maps "
+            f"have no known size ({path!r}: {shape}). Give its input a fixed size."
         )
     return size
 
 
 def is_single_position(shape: Shape) -> bool:
-    """Whether a shape `(n, ..., c)` has one position alone."""
+    """Whether a shape `(n, ..., c)` has exactly one position."""
     return len(shape) > 2 and set(_positions(shape)) == {1}
 
 

@@ -11,8 +11,9 @@ from fuzz.verdict import answer
 from hypothesis import strategies as st
 
 from keras_dskd.features.feature_model import FeatureModel
+from keras_dskd.features.finding import find_layer
 from keras_dskd.features.layer_graph import layer_paths
-from keras_dskd.features.taps import OUTPUT, Tap, capture, find_layer
+from keras_dskd.features.taps import OUTPUT, Tap, capture
 
 # Dozens of layers in float32, against float64, as a share of the largest entry: each
 # entry is a sum of terms of that size.

@@ -11,8 +11,9 @@ from small_models import Composite, Subclassed, mlp, rows
 
 from keras_dskd.features.choosing import output_activations
 from keras_dskd.features.feature_model import FeatureModel
+from keras_dskd.features.finding import find_layer
 from keras_dskd.features.layer_graph import layer_paths
-from keras_dskd.features.taps import OUTPUT, Tap, capture, find_layer
+from keras_dskd.features.taps import OUTPUT, Tap, capture
 
 # A layer's output is compared with the same operations in another program: equal but
 # for the order in which float32 sums are taken.
@@ -124,7 +125,7 @@ def test_a_name_like_none_of_them_raises_with_the_layers_there_are():
 
 def test_an_ambiguous_name_raises_with_the_paths():
     expected = (
-        r'Tap "conv1" is ambiguous in model "student"\. Received a name of 2 layers\. '
+        r'Tap "conv1" is ambiguous in model "student": 2 layers have this name\. '
         r'Use a path: "backbone/stage1/conv1", "backbone/stage2/conv1"\.'
     )
     with pytest.raises(ValueError, match=expected):
@@ -132,7 +133,9 @@ def test_an_ambiguous_name_raises_with_the_paths():
 
 
 def test_a_call_that_is_no_number_raises():
-    with pytest.raises(ValueError, match='a number counted from 0, as in "hidden#0"'):
+    with pytest.raises(
+        ValueError, match='must be a number counted from 0, as in "hidden#0"'
+    ):
         Tap(mlp(4), "hidden#last")
 
 
