@@ -11,7 +11,7 @@ from keras_dskd.features.layer_graph import has_graph, output_shape
 from keras_dskd.features.taps import OUTPUT, Tap, capture
 from keras_dskd.internal import trainer_state
 from keras_dskd.internal.types import Nested, Shape
-from keras_dskd.ops.rows import rows
+from keras_dskd.ops.rows import as_rows
 
 
 class FeatureModel(keras.Model):
@@ -54,7 +54,7 @@ class FeatureModel(keras.Model):
         if OUTPUT in self.names:
             features[OUTPUT] = output
         return {
-            name: rows(feature) if name in self.pooled else feature
+            name: as_rows(feature) if name in self.pooled else feature
             for name, feature in features.items()
         }
 

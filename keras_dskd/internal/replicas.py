@@ -35,7 +35,7 @@ def current() -> Replicas | None:
         - `count`, the number of replicas;
         - `sum(tensor)`, the sum of all replicas' tensors of one shape, on each;
         - `gather(rows)`, all replicas' rows `(n_r, ...)` below one another;
-        - `start(rows)`, where a replica's own begin in them.
+        - `global_offset(rows)`, the index of this replica's first row among them.
 
         Numbers of rows may differ between replicas. All replicas must ask for the same
         in the same order. Gradients flow back to all parts: that of a sum is the sum of
@@ -77,7 +77,7 @@ def _tensorflow_replicas() -> Replicas:
             gathered.set_shape([None, *rows.shape[1:]])
             return ops.cast(gathered, rows.dtype)
 
-        def start(self, rows: Tensor) -> Any:
+        def global_offset(self, rows: Tensor) -> Any:
             sizes = self._context().all_gather(tf.shape(rows)[:1], axis=0)
             return tf.reduce_sum(sizes[: self._context().replica_id_in_sync_group])
 
@@ -138,7 +138,7 @@ def _torch_replicas() -> Replicas:
             numbers = _as_numbers(rows).contiguous()
             return ops.cast(Gather.apply(numbers, self._sizes(rows)), rows.dtype)
 
-        def start(self, rows: Any) -> Any:
+        def global_offset(self, rows: Any) -> Any:
             if rows.is_meta:
                 return 0
             return sum(self._sizes(rows)[: distributed.get_rank()])

@@ -1,4 +1,4 @@
-"""Layer: regularise features towards independent channels."""
+"""Layer: regularize a feature toward decorrelated channels."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from keras_dskd.ops.checks import check_epsilon, check_number
 
 @keras.saving.register_keras_serializable(package="keras_dskd_layers")
 class ChannelIndependence(keras.layers.Layer):
-    """Identity layer that adds a penalty on correlated channels.
+    """Identity layer that penalizes correlated channels.
 
     Formula: with `R` the correlation matrix of the pooled features over the batch,
 
@@ -20,22 +20,22 @@ class ChannelIndependence(keras.layers.Layer):
     weight Σ_{i≠j} R_ij² / (c (c - 1))
     ```
 
-    Inactive unless `training`. For any Keras model, with or without a teacher.
+    Inactive unless `training`. It works in any Keras model, with or without a teacher.
 
     Args:
-        weight: Weight of the penalty in the model's loss, not negative.
-        epsilon: Added to each variance, positive.
+        weight: Weight of the penalty in the model's loss, at least 0.
+        epsilon: Positive number, added to each variance.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If an argument is out of its range; in training, if the batch
-            has fewer than two samples.
+        ValueError: If an argument is out of range, or if a training batch has fewer
+            than two samples.
 
     Input shape:
         `(n, c)` or `(n, ..., c)`.
 
     Output shape:
-        The same; the input, unchanged.
+        Same as the input, which is returned unchanged.
 
     Example:
     ```python
@@ -45,8 +45,9 @@ class ChannelIndependence(keras.layers.Layer):
     ```
 
     Source:
-        `keras_dskd.ops.off_diagonal_energy`. `activity_regularizer` would divide
-        the penalty by the batch size, which is wrong for a batch statistic.
+        `keras_dskd.ops.off_diagonal_energy`. It is not an `activity_regularizer`:
+        Keras would divide the penalty by the batch size, which is wrong for a batch
+        statistic.
     """
 
     def __init__(self, weight: float, epsilon: float = 1e-5, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Layer: regularise features towards an even spread over the unit sphere."""
+"""Layer: regularize a feature toward uniformity on the unit sphere."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from keras_dskd.ops.checks import check_number, check_rows_kind, check_temperatu
 
 @keras.saving.register_keras_serializable(package="keras_dskd_layers")
 class SpatialUniformity(keras.layers.Layer):
-    """Identity layer that rewards features spread evenly over the unit sphere.
+    """Identity layer that rewards uniformity on the unit sphere.
 
     Formula: with `u` the rows scaled to unit length,
 
@@ -20,24 +20,24 @@ class SpatialUniformity(keras.layers.Layer):
     weight log mean_{i<j} exp(-t ||u_i - u_j||²)
     ```
 
-    Inactive unless `training`. For any Keras model, with or without a teacher.
+    Inactive unless `training`. It works in any Keras model, with or without a teacher.
 
     Args:
-        weight: Weight of the term in the model's loss, not negative.
-        temperature: `t`, positive. 2 as in the source.
+        weight: Weight of the term in the model's loss, at least 0.
+        temperature: `t`, between 1e-6 and 1e6. Defaults to 2, as in the source.
         rows: What becomes a row: `"pooled"`, `"flattened"` or `"positions"`. See
             `keras_dskd.ops.rows`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If an argument is out of its range; in training, if the batch
-            has fewer than two rows.
+        ValueError: If an argument is out of range, or if a training batch has fewer
+            than two rows.
 
     Input shape:
         `(n, c)` or `(n, ..., c)`.
 
     Output shape:
-        The same; the input, unchanged.
+        Same as the input, which is returned unchanged.
 
     Example:
     ```python

@@ -1,4 +1,19 @@
-"""Losses for `Distiller`: thin classes over the formulas in `keras_dskd.ops`."""
+"""COMPARE: distillation losses, one file per published loss.
+
+Each is a `keras.distillation.DistillationLoss`: it names a layer of each model, and
+compares their outputs with a formula from `keras_dskd.ops`. The losses run in
+`keras_dskd.Distiller` and in Keras's Distiller.
+
+    SoftTargets, DecoupledDistillation                 class distributions
+    ChannelAlignment, ChannelIndependence, FitNet      features, channel by channel
+    SimilarityPreserving, CenteredKernelAlignment,
+    RelationalDistillation, ContrastiveDistillation    features, sample by sample
+    AttentionTransfer                                  feature maps, by position
+    SpatialUniformity                                  the student's features alone
+
+To add a loss: write its formula in `ops/`, subclass `LayerLoss` (`base.py`, which
+explains the interface) in a new file, and export it here.
+"""
 
 from keras_dskd.losses.attention_transfer import AttentionTransfer
 from keras_dskd.losses.channel_alignment import ChannelAlignment

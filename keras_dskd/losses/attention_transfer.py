@@ -1,4 +1,4 @@
-"""Loss: the student looks where the teacher looks."""
+"""Loss: the student's attention map matches the teacher's."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.internal.types import Tensor
-from keras_dskd.losses.base import OfLayers
+from keras_dskd.losses.base import LayerLoss
 from keras_dskd.ops.sharing import detached
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class AttentionTransfer(OfLayers):
-    """Attention transfer (AT): feature maps large where the teacher's are.
+class AttentionTransfer(LayerLoss):
+    """Attention transfer (AT): feature maps are large where the teacher's are.
 
     Formula: with `Q` the mean over channels of the squared feature map, flattened and
     scaled to unit length,
@@ -21,12 +21,13 @@ class AttentionTransfer(OfLayers):
     mean_b ||Q_t,b - Q_s,b||²
     ```
 
-    Widths are free; of two grids the finer is averaged over blocks. For pairs that are
-    registered. The teacher is detached.
+    Use it for registered pairs: position i of both inputs shows the same place. The
+    numbers of channels may differ. If the grids differ, the finer map is averaged over
+    blocks. The teacher is detached.
 
     Args:
-        teacher_layer_name: Name of the teacher's layer, a feature map.
-        student_layer_name: Name of the student's layer, a feature map.
+        teacher_layer_name: Teacher layer to read, with a feature map.
+        student_layer_name: Student layer to read, with a feature map.
 
     Source:
         Zagoruyko and Komodakis 2017 (arXiv 1612.03928). See
@@ -42,19 +43,20 @@ class AttentionTransfer(OfLayers):
         sample_weight: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """The loss.
+        """Compute the loss.
 
         Args:
             teacher_outputs: Tensor `(n, ..., c_teacher)`.
             student_outputs: Tensor `(n, ..., c_student)`.
-            sample_weight: Tensor `(n,)`, weights of the samples.
+            sample_weight: Tensor `(n,)`.
             **kwargs: Ignored.
 
         Returns:
-            Scalar, float32, in [0, 2] where samples weigh the same.
+            Scalar, float32, in [0, 2] with equal sample weights.
 
         Raises:
-            ValueError: If a feature has no positions, or the grids do not fit.
+            ValueError: If a feature has no positions, or one grid is not a multiple of
+                the other.
         """
         return ops.attention_transfer(
             detached(teacher_outputs), student_outputs, sample_weight

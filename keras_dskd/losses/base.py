@@ -1,4 +1,4 @@
-"""What the losses have in common: a layer of each model."""
+"""Base class of the losses: which layer each reads of teacher and student."""
 
 from typing import TYPE_CHECKING
 
@@ -11,16 +11,39 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class OfLayers(keras.distillation.DistillationLoss):
-    """A loss that reads one layer of each model.
+class LayerLoss(keras.distillation.DistillationLoss):
+    """A loss that compares one layer of the teacher with one layer of the student.
+
+    A subclass implements `compute_loss(teacher_outputs, student_outputs, **kwargs)`,
+    which returns a scalar, and extends `get_config`. It gets more if its `compute_loss`
+    names one of these arguments (default `None`, for batches without it):
+
+    - `labels`: the batch's labels, as passed to `fit`.
+    - `sample_weight`: float tensor `(n,)`, for a loss that is a mean over samples:
+      return `Σ_i w_i v_i / n`. Samples without a teacher have weight 0.
+    - `teacher_mask`: bool tensor `(n,)`, false for samples without a teacher, for any
+      other loss: leave these samples out.
+
+    Class attributes tell the Distiller how to treat the loss:
+
+    - `name`: name of the loss's metric. Defaults to the class's name in snake case.
+    - `reads_teacher`: set `False` if the loss ignores the teacher. It then gets
+      `teacher_outputs=None`, and the teacher does not run if no loss reads it.
+    - `pools_teacher`: set `True` if the loss uses only the mean over positions of the
+      teacher's feature. A teacher cache then stores that mean, which is smaller.
+
+    A subclass does not inherit `reads_teacher` and `pools_teacher`, because it may read
+    more than its parent: declare them again in its class body. If the value depends on
+    an argument, declare the flag in the class body and set it in `__init__` as well.
 
     Args:
-        teacher_layer_name: Name or path of the teacher's layer. `None` for the final
+        teacher_layer_name: Name or path of the teacher's layer. `None` for the model's
             output.
-        student_layer_name: The same for the student.
+        student_layer_name: Name or path of the student's layer. `None` for the model's
+            output.
 
     Raises:
-        ValueError: If one is neither a string nor `None`.
+        ValueError: If a name is neither a string nor `None`.
     """
 
     def __init__(
@@ -30,8 +53,8 @@ class OfLayers(keras.distillation.DistillationLoss):
     ) -> None:
         check_layer_name(teacher_layer_name)
         check_layer_name(student_layer_name)
-        # Keras's own Distiller reads the student's layer only where the teacher's
-        # is not None, and takes "" for the teacher's final output.
+        # Keras's own Distiller reads the student's layer only if the teacher's is not
+        # None, and takes "" for the teacher's output.
         student_alone = teacher_layer_name is None and student_layer_name is not None
         self.teacher_layer_name = "" if student_alone else teacher_layer_name
         self.student_layer_name = student_layer_name
@@ -39,7 +62,7 @@ class OfLayers(keras.distillation.DistillationLoss):
     def validate_outputs(
         self, teacher_outputs: Nested, student_outputs: Nested
     ) -> None:
-        """Accepts any pair: `compute_loss` checks what it uses."""
+        """Accept any pair of outputs: `compute_loss` checks what it uses."""
 
     def get_config(self) -> Config:
         return {

@@ -1,4 +1,4 @@
-"""Loss: each student channel follows its teacher channel."""
+"""Loss: each student channel correlates with its teacher channel."""
 
 from typing import Any
 
@@ -7,37 +7,35 @@ import keras
 from keras_dskd import ops
 from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Config, RowsKind, Tensor
-from keras_dskd.losses.base import OfLayers
+from keras_dskd.losses.base import LayerLoss
 from keras_dskd.losses.paired_rows import paired_rows
 from keras_dskd.ops.checks import check_epsilon, check_rows_kind
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class ChannelAlignment(OfLayers):
-    """Channel-wise correlation of the student's features with the teacher's.
+class ChannelAlignment(LayerLoss):
+    """Deviation from 1 of each student channel's correlation with its teacher channel.
 
-    Formula: with `z` the rows standardised per channel over the batch,
+    Formula: with `z` the rows standardized per channel over the batch,
 
     ```
     C_ii = mean(z_t,i z_s,i),  Σ_i (1 - C_ii)² / c
     ```
 
-    Each student channel follows its teacher channel, whatever the scale: the
-    aligning half of `ChannelIndependence`, and the half that measured best. The
-    teacher is detached.
+    The scale and mean of a channel do not matter. This is the alignment term of
+    `ChannelIndependence`, the one of its two terms that measured best. If the numbers
+    of channels differ, use a projector. The teacher is detached.
 
     Args:
-        teacher_layer_name: Name of the teacher's layer. `None` for the final
-            output.
-        student_layer_name: Name of the student's layer. `None` for the final
-            output.
-        epsilon: Added to each variance, positive.
-        rows: `"pooled"`: the means over positions follow the teacher's. `"positions"`:
-            each position follows the same one of the teacher's, for pairs that are
-            registered; the finer of two grids is averaged over blocks.
+        teacher_layer_name: Teacher layer to read. `None` for the model's output.
+        student_layer_name: Student layer to read. `None` for the model's output.
+        epsilon: Positive number, added to each variance.
+        rows: `"pooled"` correlates the means over positions. `"positions"` correlates
+            each position with the teacher's same position, for registered pairs; if the
+            grids differ, the finer map is averaged over blocks.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of range.
 
     Source:
         The invariance term of Barlow Twins (arXiv 2103.03230, equation 1) with the
@@ -45,7 +43,6 @@ class ChannelAlignment(OfLayers):
     """
 
     name = "channel_alignment"
-    #: Of the teacher's feature its pooled rows are enough, unless positions count.
     pools_teacher = True
 
     def __init__(
@@ -69,21 +66,22 @@ class ChannelAlignment(OfLayers):
         teacher_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """The loss.
+        """Compute the loss.
 
         Args:
             teacher_outputs: Tensor `(n, c)` or `(n, ..., c)`.
-            student_outputs: The same number of channels.
-            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher:
-                statistics are those of the others, and with fewer than two of them
-                the loss is 0.
+            student_outputs: Tensor `(n, c)` or `(n, ..., c)`.
+            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher.
+                Statistics are over the other samples; with fewer than two, the loss
+                is 0.
             **kwargs: Ignored.
 
         Returns:
             Scalar, float32, in [0, 4].
 
         Raises:
-            ValueError: If there are fewer than two samples, or widths or grids differ.
+            ValueError: If there are fewer than two samples, or channels or grids do
+                not match.
         """
         teacher, student, mask = paired_rows(
             teacher_outputs, student_outputs, self.rows, teacher_mask

@@ -1,4 +1,4 @@
-"""Loss: channels that are independent of one another."""
+"""Loss: channels are decorrelated from each other."""
 
 from typing import Any, Literal
 
@@ -7,18 +7,18 @@ import keras
 from keras_dskd import ops
 from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Config, Tensor
-from keras_dskd.losses.base import OfLayers
-from keras_dskd.ops.checks import check_epsilon, check_weight
+from keras_dskd.losses.base import LayerLoss
+from keras_dskd.ops.checks import check_epsilon, check_number
 from keras_dskd.ops.sharing import detached, sharing
 
 TARGETS = ("teacher", "self")
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class ChannelIndependence(OfLayers):
+class ChannelIndependence(LayerLoss):
     """Channel-wise independence of the student's deep features.
 
-    Formula: with `z` the pooled features standardised per channel over the batch,
+    Formula: with `z` the pooled features standardized per channel over the batch,
 
     ```
     target="teacher":  C = z_tᵀ z_s / n
@@ -27,33 +27,32 @@ class ChannelIndependence(OfLayers):
                        Σ_{i≠j} R_ij² / (c (c - 1))
     ```
 
-    The teacher is detached. Batch statistics need at least two samples, and more
-    samples than a few make them less noisy.
+    The correlations are batch statistics: they need at least two samples, and small
+    batches make them noisy. With `target="teacher"` and different numbers of channels,
+    use a projector. The teacher is detached.
 
     Args:
-        teacher_layer_name: Name of the teacher's layer. `None` for the final
-            output. Not read with `target="self"`.
-        student_layer_name: Name of the student's layer. `None` for the final
-            output.
-        target: `"teacher"` decorrelates each student channel from all teacher
-            channels but its own, which it follows. `"self"` decorrelates the
-            student's channels from one another, whatever the teacher does.
-        off_diagonal_weight: Weight of decorrelation beside alignment, not negative.
-            Only read with `target="teacher"`. Defaults to 0.02.
-        epsilon: Added to each variance, positive.
+        teacher_layer_name: Teacher layer to read. `None` for the model's output.
+            Ignored with `target="self"`.
+        student_layer_name: Student layer to read. `None` for the model's output.
+        target: `"teacher"` correlates each student channel with its teacher channel,
+            and decorrelates it from the other teacher channels. `"self"` decorrelates
+            the student's channels from each other, without the teacher.
+        off_diagonal_weight: Weight of the decorrelation term relative to the alignment
+            term, at least 0. Ignored with `target="self"`.
+        epsilon: Positive number, added to each variance.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of range.
 
     Source:
         Our reading of "channel-wise independent" in DSKD (Si et al.,
         arXiv 2306.15977). `"teacher"` is Barlow Twins (arXiv 2103.03230) with the
         teacher as the other view; `"self"` is the covariance term of VICReg
-        (arXiv 2105.04906) on standardised features.
+        (arXiv 2105.04906) on standardized features.
     """
 
     name = "channel_independence"
-    #: Of the teacher's feature its pooled rows are enough, or nothing.
     pools_teacher = True
     reads_teacher = True
 
@@ -69,7 +68,7 @@ class ChannelIndependence(OfLayers):
             raise ValueError(
                 f"`target` must be one of {TARGETS}. Received: target={target!r}"
             )
-        check_weight("off_diagonal_weight", off_diagonal_weight)
+        check_number("off_diagonal_weight", off_diagonal_weight)
         check_epsilon(epsilon)
         super().__init__(teacher_layer_name, student_layer_name)
         self.target = target
@@ -84,32 +83,33 @@ class ChannelIndependence(OfLayers):
         teacher_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """The loss.
+        """Compute the loss.
 
         Args:
             teacher_outputs: Tensor `(n, c)` or `(n, ..., c)`, pooled over positions.
-            student_outputs: The same number of channels; positions may differ.
-            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher:
-                statistics are those of the others, and with fewer than two of them
-                the loss is 0. Not read with `target="self"`, which needs no teacher.
+            student_outputs: Tensor `(n, c)` or `(n, ..., c)`; positions may differ.
+            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher.
+                Statistics are over the other samples; with fewer than two, the loss
+                is 0. Ignored with `target="self"`, which needs no teacher.
             **kwargs: Ignored.
 
         Returns:
             Scalar, float32.
 
         Raises:
-            ValueError: If there are fewer than two samples or the widths differ.
+            ValueError: If there are fewer than two samples or the numbers of channels
+                differ.
         """
         student_rows = ops.rows(student_outputs)
-        of_step = replicas.current()
+        current = replicas.current()
         if self.target == "self":
-            return ops.off_diagonal_energy(student_rows, self.epsilon, of_step)
+            return ops.off_diagonal_energy(student_rows, self.epsilon, current)
         teacher_rows = ops.rows(detached(teacher_outputs))
-        compared = (teacher_rows, student_rows, self.epsilon, teacher_mask, of_step)
+        given = (teacher_rows, student_rows, self.epsilon, teacher_mask, current)
         with sharing():
-            return ops.channel_alignment(
-                *compared
-            ) + self.off_diagonal_weight * ops.cross_off_diagonal_energy(*compared)
+            alignment = ops.channel_alignment(*given)
+            decorrelation = ops.cross_off_diagonal_energy(*given)
+        return alignment + self.off_diagonal_weight * decorrelation
 
     def get_config(self) -> Config:
         return {

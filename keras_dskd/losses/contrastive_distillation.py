@@ -1,4 +1,4 @@
-"""Loss: of all teacher features, a student finds its own sample's."""
+"""Loss: a student feature identifies its own sample's teacher feature."""
 
 from typing import Any
 
@@ -6,35 +6,34 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.internal.types import Config, Tensor
-from keras_dskd.losses.base import OfLayers
-from keras_dskd.losses.paired_rows import paired_rows, whole_batch
+from keras_dskd.losses.base import LayerLoss
+from keras_dskd.losses.paired_rows import gather_global_batch, paired_rows
 from keras_dskd.ops.checks import check_temperature
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class ContrastiveDistillation(OfLayers):
+class ContrastiveDistillation(LayerLoss):
     """Contrastive distillation (CRD-style) of pooled features, within the batch.
 
-    Formula: with `u` the rows scaled to unit length, and `N_i` the samples of other
-    classes than i's,
+    Formula: with `u` the rows scaled to unit length, and `N_i` the samples whose class
+    differs from sample i's,
 
     ```
     mean_i -log( exp(u_s,i · u_t,i / T) / Σ_{j in {i} ∪ N_i} exp(u_s,i · u_t,j / T) )
     ```
 
-    `keras_dskd.Distiller` hands the labels over; without labels, as in Keras's
-    distiller, `N_i` is all others. The teacher is detached. Other widths than the
-    teacher's take a projector.
+    `keras_dskd.Distiller` passes the labels. Without labels, as in Keras's Distiller,
+    `N_i` is all other samples. If the numbers of channels differ, use a projector. The
+    teacher is detached.
 
     Args:
-        teacher_layer_name: Name of the teacher's layer. `None` for the final
-            output.
-        student_layer_name: Name of the student's layer. `None` for the final
-            output.
-        temperature: `T`, positive. Lower looks at the closest others only.
+        teacher_layer_name: Teacher layer to read. `None` for the model's output.
+        student_layer_name: Student layer to read. `None` for the model's output.
+        temperature: `T`, between 1e-6 and 1e6. A lower value focuses on the most
+            similar samples.
 
     Raises:
-        ValueError: If `temperature` is not positive.
+        ValueError: If an argument is out of range.
 
     Source:
         Tian et al. 2020, CRD (arXiv 1910.10699), as InfoNCE (arXiv 1807.03748) within
@@ -42,7 +41,6 @@ class ContrastiveDistillation(OfLayers):
     """
 
     name = "contrastive_distillation"
-    #: Of the teacher's feature its pooled rows are enough.
     pools_teacher = True
 
     def __init__(
@@ -64,27 +62,28 @@ class ContrastiveDistillation(OfLayers):
         teacher_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """The loss.
+        """Compute the loss.
 
         Args:
             teacher_outputs: Tensor `(n, c)` or `(n, ..., c)`, pooled over positions.
-            student_outputs: The same number of channels.
-            labels: Class numbers `(n,)`, or one-hot, or `None`.
-            sample_weight: Tensor `(n,)`, weights of the samples that look.
-            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher,
-                which neither look nor are found.
+            student_outputs: Tensor `(n, c)` or `(n, ..., c)`.
+            labels: Class indices `(n,)`, one-hot labels `(n, classes)`, or `None`.
+            sample_weight: Tensor `(n,)`, weights of the student's samples.
+            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher.
+                They are left out, as anchors and as negatives.
             **kwargs: Ignored.
 
         Returns:
             Scalar, float32, at least 0.
 
         Raises:
-            ValueError: If there are fewer than two samples or the widths differ.
+            ValueError: If there are fewer than two samples or the numbers of channels
+                differ.
         """
         teacher, student, mask = paired_rows(
             teacher_outputs, student_outputs, teacher_mask=teacher_mask
         )
-        teacher, student, labels, sample_weight, mask = whole_batch(
+        teacher, student, labels, sample_weight, mask = gather_global_batch(
             teacher, student, labels, sample_weight, mask
         )
         return ops.contrastive_distillation(

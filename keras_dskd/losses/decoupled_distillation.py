@@ -1,4 +1,4 @@
-"""Loss: soft targets in two parts, each with a weight."""
+"""Loss: soft targets with separate weights for true class and other classes."""
 
 from typing import Any
 
@@ -6,42 +6,41 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.internal.types import Config, Tensor
-from keras_dskd.losses.base import OfLayers
+from keras_dskd.losses.base import LayerLoss
 from keras_dskd.losses.logits import as_logits, check_gives_logits
-from keras_dskd.ops.checks import check_weight
+from keras_dskd.ops.checks import check_number
 from keras_dskd.ops.sharing import detached
 from keras_dskd.ops.soft_targets import check_divergence_temperature
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class DecoupledDistillation(OfLayers):
+class DecoupledDistillation(LayerLoss):
     """Decoupled knowledge distillation (DKD).
 
     Formula: with `p` and `q` the softened distributions of teacher and student, `y`
-    the true class, and `p'`, `q'` those over the other classes alone,
+    the true class, and `p'` and `q'` the distributions over the other classes,
 
     ```
     T² (a KL([p_y, 1 - p_y] || [q_y, 1 - q_y]) + b KL(p' || q'))
     ```
 
-    Reads the labels, which `keras_dskd.Distiller` hands over; Keras's does not. The
-    teacher is detached.
+    The loss needs labels: `keras_dskd.Distiller` passes them, Keras's Distiller does
+    not. The teacher is detached.
 
     Args:
-        temperature: `T`, positive, at most 1000.
-        target_weight: `a`, not negative.
-        non_target_weight: `b`, not negative. The source takes 8 on CIFAR-100, between
-            1 and 8 elsewhere, and raises the loss's weight over the first epochs.
-        teacher_layer_name: Name of the teacher's layer that holds the logits.
-            `None` for the final output.
-        student_layer_name: The same for the student.
-        teacher_from_logits: `False` where the teacher's output has gone through a
-            softmax.
+        temperature: `T`, between 1e-6 and 1000.
+        target_weight: `a`, at least 0.
+        non_target_weight: `b`, at least 0. The source uses 8 on CIFAR-100 and 1 to 8
+            elsewhere, and ramps up the loss's weight over the first epochs.
+        teacher_layer_name: Teacher layer with logits. `None` for the model's output.
+        student_layer_name: Student layer with logits. `None` for the model's output.
+        teacher_from_logits: `False` if the teacher's output is probabilities (after a
+            softmax).
         student_from_logits: The same for the student.
 
     Raises:
-        ValueError: If an argument is out of its range; when the models are known, if
-            one ends in a softmax and is said to give logits.
+        ValueError: If an argument is out of range; in `Distiller`, if a model ends in a
+            softmax while `..._from_logits` is true, or in a sigmoid.
 
     Source:
         Zhao et al. 2022 (arXiv 2203.08679). See
@@ -61,8 +60,8 @@ class DecoupledDistillation(OfLayers):
         student_from_logits: bool = True,
     ) -> None:
         check_divergence_temperature(temperature)
-        check_weight("target_weight", target_weight)
-        check_weight("non_target_weight", non_target_weight)
+        check_number("target_weight", target_weight)
+        check_number("non_target_weight", non_target_weight)
         super().__init__(teacher_layer_name, student_layer_name)
         self.temperature = temperature
         self.target_weight = target_weight
@@ -73,7 +72,7 @@ class DecoupledDistillation(OfLayers):
     def validate_model_compatibility(
         self, teacher: keras.Model, student: keras.Model
     ) -> None:
-        """Raises `ValueError` where a model's last layer shows it gives no logits."""
+        """Raise `ValueError` if a model's last layer does not return logits."""
         check_gives_logits(self, teacher, student)
 
     def compute_loss(
@@ -84,25 +83,25 @@ class DecoupledDistillation(OfLayers):
         sample_weight: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """The loss.
+        """Compute the loss.
 
         Args:
             teacher_outputs: Tensor `(n, ..., classes)`.
-            student_outputs: The same shape.
-            labels: Class numbers `(n, ...)`, or one-hot.
-            sample_weight: Tensor `(n,)`, weights of the samples.
+            student_outputs: Tensor of the same shape.
+            labels: Class indices `(n, ...)`, or one-hot labels `(n, ..., classes)`.
+            sample_weight: Tensor `(n,)`.
             **kwargs: Ignored.
 
         Returns:
             Scalar, float32.
 
         Raises:
-            ValueError: If there are no labels, or shapes differ.
+            ValueError: If labels are missing, or shapes differ.
         """
         return ops.decoupled_distillation(
             as_logits(detached(teacher_outputs), self.teacher_from_logits),
             as_logits(student_outputs, self.student_from_logits),
-            labels,  # type: ignore[arg-type]  # Without any it says what is missing.
+            labels,
             self.temperature,
             self.target_weight,
             self.non_target_weight,

@@ -1,4 +1,4 @@
-"""Loss: the student's features regress on the teacher's."""
+"""Loss: the student's features match the teacher's, value by value."""
 
 from typing import Any
 
@@ -7,35 +7,33 @@ import keras
 from keras_dskd import ops
 from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Config, RowsKind, Tensor
-from keras_dskd.losses.base import OfLayers
+from keras_dskd.losses.base import LayerLoss
 from keras_dskd.losses.paired_rows import paired_rows
 from keras_dskd.ops.checks import check_epsilon, check_rows_kind
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class FitNet(OfLayers):
-    """FitNet's regression on the teacher's features, each channel standardised.
+class FitNet(LayerLoss):
+    """FitNet's regression of the teacher's features, standardized per channel.
 
-    Formula: with `z` the rows standardised per channel over the batch,
+    Formula: with `z` the rows standardized per channel over the batch,
 
     ```
     Σ_bi (z_t,bi - z_s,bi)² / (n c)
     ```
 
-    The teacher is detached. Other widths than the teacher's take a projector.
+    If the numbers of channels differ, use a projector. The teacher is detached.
 
     Args:
-        teacher_layer_name: Name of the teacher's layer. `None` for the final
-            output.
-        student_layer_name: Name of the student's layer. `None` for the final
-            output.
-        rows: `"pooled"`: the means over positions are compared. `"positions"`: each
-            position with the same one of the teacher's, for pairs that are registered;
-            the finer of two grids is averaged over blocks.
-        epsilon: Added to each variance, positive.
+        teacher_layer_name: Teacher layer to read. `None` for the model's output.
+        student_layer_name: Student layer to read. `None` for the model's output.
+        rows: `"pooled"` compares the means over positions. `"positions"` compares each
+            position with the teacher's same position, for registered pairs; if the
+            grids differ, the finer map is averaged over blocks.
+        epsilon: Positive number, added to each variance.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of range.
 
     Source:
         Romero et al. 2015 (arXiv 1412.6550). See
@@ -43,7 +41,6 @@ class FitNet(OfLayers):
     """
 
     name = "fitnet"
-    #: Of the teacher's feature its pooled rows are enough, unless positions count.
     pools_teacher = True
 
     def __init__(
@@ -67,21 +64,22 @@ class FitNet(OfLayers):
         teacher_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """The loss.
+        """Compute the loss.
 
         Args:
             teacher_outputs: Tensor `(n, c)` or `(n, ..., c)`.
-            student_outputs: The same number of channels.
-            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher:
-                statistics are those of the others, and with fewer than two of them
-                the loss is 0.
+            student_outputs: Tensor `(n, c)` or `(n, ..., c)`.
+            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher.
+                Statistics are over the other samples; with fewer than two, the loss
+                is 0.
             **kwargs: Ignored.
 
         Returns:
             Scalar, float32, in [0, 4].
 
         Raises:
-            ValueError: If there are fewer than two samples, or widths or grids differ.
+            ValueError: If there are fewer than two samples, or channels or grids do
+                not match.
         """
         teacher, student, mask = paired_rows(
             teacher_outputs, student_outputs, self.rows, teacher_mask

@@ -1,4 +1,4 @@
-"""What losses on logits have in common."""
+"""Logits from a model's outputs, and a check that a model returns them."""
 
 import keras
 
@@ -6,9 +6,9 @@ from keras_dskd.features.choosing import output_activations
 from keras_dskd.internal.types import Tensor
 
 
-def as_logits(outputs: Tensor, are_logits: bool) -> Tensor:
-    """Logits, or where the outputs are probabilities, their logarithm in float32."""
-    if are_logits:
+def as_logits(outputs: Tensor, from_logits: bool) -> Tensor:
+    """Convert outputs to logits: the logarithm, if they are probabilities."""
+    if from_logits:
         return outputs
     probabilities = keras.ops.cast(outputs, "float32")
     return keras.ops.log(keras.ops.maximum(probabilities, 1e-30))
@@ -19,11 +19,13 @@ def check_gives_logits(
     teacher: keras.Model,
     student: keras.Model,
 ) -> None:
-    """Raises `ValueError` where a model's last layer shows that it gives no logits.
+    """Raise `ValueError` if a model's last layer applies a softmax or a sigmoid.
+
+    A role is skipped if the loss expects probabilities of it.
 
     Args:
-        loss: Has `teacher_layer_name` and `teacher_from_logits`, and the same of the
-            student.
+        loss: A loss with `teacher_layer_name`, `student_layer_name`,
+            `teacher_from_logits` and `student_from_logits`.
         teacher: The `keras.Model`.
         student: The `keras.Model`.
     """
@@ -40,6 +42,6 @@ def check_gives_logits(
         if "sigmoid" in activations:
             raise ValueError(
                 f"{name} compares distributions over classes, and the {role} "
-                f"{model.name!r} ends in a sigmoid. Give the model one logit a class "
+                f"{model.name!r} ends in a sigmoid. Give the model one logit per class "
                 "and no activation."
             )

@@ -1,4 +1,4 @@
-"""Rows of teacher and student that belong together."""
+"""Matching rows of teacher and student."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,25 +8,25 @@ import keras
 from keras_dskd import ops
 from keras_dskd.internal import replicas
 from keras_dskd.internal.types import RowsKind, Tensor
-from keras_dskd.ops.grids import channels_last, mask_of_positions, on_one_grid
+from keras_dskd.ops.grids import channels_last, on_one_grid, position_mask
 from keras_dskd.ops.sharing import detached
 
 
-def whole_batch(*parts: Tensor | None) -> Sequence[Any]:
-    """What all replicas of a step hold of each, below one another; see `replicas`.
+def gather_global_batch(*tensors: Tensor | None) -> Sequence[Any]:
+    """Concatenate each tensor's rows across the replicas of this step.
 
     Args:
-        *parts: Tensors `(n, ...)`, or `None`.
+        *tensors: Tensors `(n, ...)`, or `None`.
 
     Returns:
-        A list of as many tensors, or `None` where there was.
+        One tensor, or `None`, for each argument. On a single device, the arguments.
     """
-    of_step = replicas.current()
-    if of_step is None:
-        return parts
+    current = replicas.current()
+    if current is None:
+        return tensors
     return [
-        part if part is None else of_step.gather(keras.ops.convert_to_tensor(part))
-        for part in parts
+        None if tensor is None else current.gather(keras.ops.convert_to_tensor(tensor))
+        for tensor in tensors
     ]
 
 
@@ -36,18 +36,18 @@ def paired_rows(
     rows: RowsKind = "pooled",
     teacher_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The rows of both features, the teacher's detached, and a mask of them.
+    """Convert both features to matching rows, with the teacher's detached.
 
     Args:
         teacher_feature: Tensor `(n, c)` or `(n, ..., c)`.
         student_feature: Tensor of the same samples.
-        rows: See `keras_dskd.ops.rows`. With `"positions"` both get the same grid, as
-            `on_one_grid` makes it.
+        rows: See `keras_dskd.ops.rows`. With `"positions"`, both features are first
+            brought to one grid; see `on_one_grid`.
         teacher_mask: Bool tensor `(n,)`, or `None`.
 
     Returns:
-        Tensors `(rows, c_teacher)` and `(rows, c_student)`, and a bool tensor
-        `(rows,)` or `None`.
+        Tensors `(rows, c_teacher)` and `(rows, c_student)`, and the mask of these rows:
+        a bool tensor `(rows,)`, or `None`.
     """
     teacher_feature = detached(teacher_feature)
     ranks = len(teacher_feature.shape), len(student_feature.shape)
@@ -59,7 +59,7 @@ def paired_rows(
         return (
             ops.rows(teacher_feature, rows, "channels_last"),
             ops.rows(student_feature, rows, "channels_last"),
-            mask_of_positions(teacher_mask, student_feature),
+            position_mask(teacher_mask, student_feature),
         )
     return (
         ops.rows(teacher_feature, rows),

@@ -1,4 +1,4 @@
-"""Loss: distances and angles between samples are those of the teacher."""
+"""Loss: distances and angles between samples match the teacher's."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.internal.types import Config, Tensor
-from keras_dskd.losses.base import OfLayers
-from keras_dskd.losses.paired_rows import paired_rows, whole_batch
-from keras_dskd.ops.checks import check_weight
+from keras_dskd.losses.base import LayerLoss
+from keras_dskd.losses.paired_rows import gather_global_batch, paired_rows
+from keras_dskd.ops.checks import check_number
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class RelationalDistillation(OfLayers):
+class RelationalDistillation(LayerLoss):
     """Relational knowledge distillation (RKD) of pooled features.
 
     Formula: with `d` the distances between samples divided by their mean, `a` the
@@ -22,17 +22,16 @@ class RelationalDistillation(OfLayers):
     v mean_{i≠j} h(d_t,ij - d_s,ij) + w mean_{i≠j≠k≠i} h(a_t,ijk - a_s,ijk)
     ```
 
-    Widths are free. Angles take `n² c + n³` numbers a model. The teacher is detached.
+    The numbers of channels may differ. Angles need memory for `n² c + n³` numbers per
+    model. The teacher is detached.
 
     Args:
-        teacher_layer_name: Name of the teacher's layer. `None` for the final
-            output.
-        student_layer_name: Name of the student's layer. `None` for the final
-            output.
-        distance_weight: `v`, not negative. 25 as in the source's distillation of
-            classifiers.
-        angle_weight: `w`, not negative. 50 as in the source. At 0 angles are not
-            made.
+        teacher_layer_name: Teacher layer to read. `None` for the model's output.
+        student_layer_name: Student layer to read. `None` for the model's output.
+        distance_weight: `v`, at least 0. Defaults to 25, as in the source for
+            classification.
+        angle_weight: `w`, at least 0. Defaults to 50, as in the source. At 0, angles
+            are not computed.
 
     Raises:
         ValueError: If a weight is negative.
@@ -43,7 +42,6 @@ class RelationalDistillation(OfLayers):
     """
 
     name = "relational_distillation"
-    #: Of the teacher's feature its pooled rows are enough.
     pools_teacher = True
 
     def __init__(
@@ -53,8 +51,8 @@ class RelationalDistillation(OfLayers):
         distance_weight: float = 25.0,
         angle_weight: float = 50.0,
     ) -> None:
-        check_weight("distance_weight", distance_weight)
-        check_weight("angle_weight", angle_weight)
+        check_number("distance_weight", distance_weight)
+        check_number("angle_weight", angle_weight)
         super().__init__(teacher_layer_name, student_layer_name)
         self.distance_weight = distance_weight
         self.angle_weight = angle_weight
@@ -66,22 +64,23 @@ class RelationalDistillation(OfLayers):
         teacher_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """The loss.
+        """Compute the loss.
 
         Args:
             teacher_outputs: Tensor `(n, c_teacher)` or `(n, ..., c_teacher)`.
             student_outputs: Tensor `(n, c_student)` or `(n, ..., c_student)`.
-            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher,
-                which form no pairs and triplets.
+            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher.
+                Pairs and triplets with these are left out.
             **kwargs: Ignored.
 
         Returns:
             Scalar, float32.
 
         Raises:
-            ValueError: If there are fewer than three samples, or two without angles.
+            ValueError: If there are fewer than three samples (two if `angle_weight` is
+                0).
         """
-        teacher, student, mask = whole_batch(
+        teacher, student, mask = gather_global_batch(
             *paired_rows(teacher_outputs, student_outputs, teacher_mask=teacher_mask)
         )
         loss = 0.0

@@ -1,4 +1,4 @@
-"""Losses: samples are as similar to one another as in the teacher."""
+"""Losses: samples are as similar to each other as in the teacher."""
 
 from typing import Any
 
@@ -6,42 +6,63 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.internal.types import Config, RowsKind, Tensor
-from keras_dskd.losses.base import OfLayers
-from keras_dskd.losses.paired_rows import paired_rows, whole_batch
+from keras_dskd.losses.base import LayerLoss
+from keras_dskd.losses.paired_rows import gather_global_batch, paired_rows
 from keras_dskd.ops.checks import check_rows_kind
 from keras_dskd.ops.samples import count_rows
 
 
+class _SampleSimilarity(LayerLoss):
+    """A loss on similarities between samples, with one row per sample."""
+
+    def __init__(
+        self,
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
+        rows: RowsKind = "pooled",
+    ) -> None:
+        check_rows_kind(rows)
+        if rows == "positions":
+            raise ValueError(
+                'Samples are compared, one row each: `rows` must be "pooled" or '
+                f'"flattened". Received: rows={rows!r}'
+            )
+        super().__init__(teacher_layer_name, student_layer_name)
+        self.rows = rows
+        self.pools_teacher = rows == "pooled"
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "rows": self.rows}
+
+
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class SimilarityPreserving(OfLayers):
+class SimilarityPreserving(_SampleSimilarity):
     """Similarity-preserving distillation (SP).
 
-    Formula: with `G` the products of all pairs of samples, `x xᵀ (n, n)`, each of its
-    rows scaled to unit length,
+    Formula: with `G = x xᵀ (n, n)` the products of all pairs of samples, and each row
+    of `G` scaled to unit length,
 
     ```
     Σ_ij (G_t,ij - G_s,ij)² / n²
     ```
 
-    Widths are free. The teacher is detached.
+    The numbers of channels may differ. The teacher is detached.
 
     Args:
-        teacher_layer_name: Name of the teacher's layer. `None` for the final
-            output.
-        student_layer_name: Name of the student's layer. `None` for the final
-            output.
-        rows: `"flattened"` (all positions, as in the source) or `"pooled"`.
+        teacher_layer_name: Teacher layer to read. `None` for the model's output.
+        student_layer_name: Student layer to read. `None` for the model's output.
+        rows: `"flattened"` (all positions, as in the source) or `"pooled"` (the mean
+            over positions).
 
     Raises:
         ValueError: If `rows` is neither.
 
     Source:
-        Tung and Mori 2019 (arXiv 1907.09682), whose weight is 3000. See
+        Tung and Mori 2019 (arXiv 1907.09682), with a weight of 3000. See
         `keras_dskd.ops.similarity_preserving`.
     """
 
     name = "similarity_preserving"
-    #: Of the teacher's feature its pooled rows are enough, if they are what is read.
     pools_teacher = True
 
     def __init__(
@@ -50,10 +71,7 @@ class SimilarityPreserving(OfLayers):
         student_layer_name: str | None = None,
         rows: RowsKind = "flattened",
     ) -> None:
-        _check_row_a_sample(rows)
-        super().__init__(teacher_layer_name, student_layer_name)
-        self.rows = rows
-        self.pools_teacher = rows == "pooled"
+        super().__init__(teacher_layer_name, student_layer_name, rows)
 
     def compute_loss(
         self,
@@ -62,13 +80,13 @@ class SimilarityPreserving(OfLayers):
         teacher_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """The loss.
+        """Compute the loss.
 
         Args:
             teacher_outputs: Tensor `(n, c_teacher)` or `(n, ..., c_teacher)`.
             student_outputs: Tensor `(n, c_student)` or `(n, ..., c_student)`.
-            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher,
-                which are left out; with fewer than two others the loss is 0.
+            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher, which
+                are left out. With fewer than two others, the loss is 0.
             **kwargs: Ignored.
 
         Returns:
@@ -78,30 +96,25 @@ class SimilarityPreserving(OfLayers):
             ValueError: If there are fewer than two samples.
         """
         rows = paired_rows(teacher_outputs, student_outputs, self.rows, teacher_mask)
-        return ops.similarity_preserving(*whole_batch(*rows))
-
-    def get_config(self) -> Config:
-        return {**super().get_config(), "rows": self.rows}
+        return ops.similarity_preserving(*gather_global_batch(*rows))
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class CenteredKernelAlignment(OfLayers):
-    """Representations alike up to rotation and scale: `1 - CKA`.
+class CenteredKernelAlignment(_SampleSimilarity):
+    """`1 - CKA`: representations match up to a rotation and a scale.
 
-    Formula: with `x` centred per channel and `K = x xᵀ (n, n)`,
+    Formula: with `x` centered per channel and `K = x xᵀ (n, n)`,
 
     ```
     1 - <K_t, K_s> / (||K_t|| ||K_s||)
     ```
 
-    Widths are free. The teacher is detached.
+    The numbers of channels may differ. The teacher is detached.
 
     Args:
-        teacher_layer_name: Name of the teacher's layer. `None` for the final
-            output.
-        student_layer_name: Name of the student's layer. `None` for the final
-            output.
-        rows: `"pooled"` (means over positions) or `"flattened"` (all positions).
+        teacher_layer_name: Teacher layer to read. `None` for the model's output.
+        student_layer_name: Student layer to read. `None` for the model's output.
+        rows: `"pooled"` (the mean over positions) or `"flattened"` (all positions).
 
     Raises:
         ValueError: If `rows` is neither.
@@ -112,19 +125,7 @@ class CenteredKernelAlignment(OfLayers):
     """
 
     name = "centered_kernel_alignment"
-    #: Of the teacher's feature its pooled rows are enough, if they are what is read.
     pools_teacher = True
-
-    def __init__(
-        self,
-        teacher_layer_name: str | None = None,
-        student_layer_name: str | None = None,
-        rows: RowsKind = "pooled",
-    ) -> None:
-        _check_row_a_sample(rows)
-        super().__init__(teacher_layer_name, student_layer_name)
-        self.rows = rows
-        self.pools_teacher = rows == "pooled"
 
     def compute_loss(
         self,
@@ -133,13 +134,13 @@ class CenteredKernelAlignment(OfLayers):
         teacher_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """The loss.
+        """Compute the loss.
 
         Args:
             teacher_outputs: Tensor `(n, c_teacher)` or `(n, ..., c_teacher)`.
             student_outputs: Tensor `(n, c_student)` or `(n, ..., c_student)`.
-            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher,
-                which are left out; with fewer than two others the loss is 0.
+            teacher_mask: Bool tensor `(n,)`, false for samples without a teacher, which
+                are left out. With fewer than two others, the loss is 0.
             **kwargs: Ignored.
 
         Returns:
@@ -148,22 +149,10 @@ class CenteredKernelAlignment(OfLayers):
         Raises:
             ValueError: If there are fewer than two samples.
         """
-        teacher, student, mask = whole_batch(
+        teacher, student, mask = gather_global_batch(
             *paired_rows(teacher_outputs, student_outputs, self.rows, teacher_mask)
         )
         loss = 1.0 - ops.centered_kernel_alignment(teacher, student, mask)
         if mask is None:
             return loss
         return keras.ops.where(count_rows(student, mask) >= 2, loss, 0.0)
-
-    def get_config(self) -> Config:
-        return {**super().get_config(), "rows": self.rows}
-
-
-def _check_row_a_sample(rows: RowsKind) -> None:
-    check_rows_kind(rows)
-    if rows == "positions":
-        raise ValueError(
-            'Samples are compared, one row each: `rows` must be "pooled" or '
-            f'"flattened". Received: rows={rows!r}'
-        )

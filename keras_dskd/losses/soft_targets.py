@@ -1,4 +1,4 @@
-"""Loss: follow the teacher's softened class distribution."""
+"""Loss: the softened class distribution matches the teacher's."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.internal.types import Config, Nested, Tensor
-from keras_dskd.losses.base import OfLayers
+from keras_dskd.losses.base import LayerLoss
 from keras_dskd.losses.logits import as_logits, check_gives_logits
 from keras_dskd.ops.soft_targets import check_divergence_temperature
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class SoftTargets(OfLayers):
-    """Divergence of the student's softened class distribution from the teacher's.
+class SoftTargets(LayerLoss):
+    """KL divergence of the student's softened class distribution from the teacher's.
 
     Formula:
 
@@ -21,23 +21,23 @@ class SoftTargets(OfLayers):
     T² KL(softmax(teacher / T) || softmax(student / T))
     ```
 
-    Where the models have several outputs, the terms of all outputs are summed. The
-    teacher is detached.
+    If the models have several outputs, their losses are summed. The teacher is
+    detached.
 
     Args:
-        temperature: `T`, positive, at most 1000. Higher shows more of the small
-            probabilities. Defaults to 4, which measured well on small images.
-        teacher_layer_name: Name of the teacher's layer that holds the logits.
-            `None` for the final output.
-        student_layer_name: The same for the student.
-        teacher_from_logits: `False` where the teacher's output has gone through a
-            softmax. Its logarithm then takes the place of logits, which is exact
-            down to probabilities of 1e-30.
+        temperature: `T`, between 1e-6 and 1000. A higher value gives small
+            probabilities more influence. Defaults to 4, which measured well on small
+            images.
+        teacher_layer_name: Teacher layer with logits. `None` for the model's output.
+        student_layer_name: Student layer with logits. `None` for the model's output.
+        teacher_from_logits: `False` if the teacher's output is probabilities (after a
+            softmax). Their logarithm then replaces the logits; this is exact for
+            probabilities above 1e-30.
         student_from_logits: The same for the student.
 
     Raises:
-        ValueError: If `temperature` is out of its range; when the models are known, if
-            one ends in a softmax and is said to give logits.
+        ValueError: If an argument is out of range; in `Distiller`, if a model ends in a
+            softmax while `..._from_logits` is true, or in a sigmoid.
 
     Source:
         Hinton, Vinyals and Dean 2015 (arXiv 1503.02531). See
@@ -63,13 +63,13 @@ class SoftTargets(OfLayers):
     def validate_model_compatibility(
         self, teacher: keras.Model, student: keras.Model
     ) -> None:
-        """Raises `ValueError` where a model's last layer shows it gives no logits."""
+        """Raise `ValueError` if a model's last layer does not return logits."""
         check_gives_logits(self, teacher, student)
 
     def validate_outputs(
         self, teacher_outputs: Nested, student_outputs: Nested
     ) -> None:
-        """Raises `ValueError` unless both models give the same structure of outputs."""
+        """Raise `ValueError` unless both outputs have the same structure."""
         try:
             keras.tree.assert_same_structure(teacher_outputs, student_outputs)
         except (TypeError, ValueError) as error:
@@ -78,11 +78,11 @@ class SoftTargets(OfLayers):
                 for outputs in (teacher_outputs, student_outputs)
             ]
             raise ValueError(
-                "SoftTargets compares outputs of one structure. Received a mismatch: "
-                f"{counts[0]} from the teacher in a {type(teacher_outputs).__name__}, "
-                f"{counts[1]} from the student in a {type(student_outputs).__name__}. "
-                "Name the layers that hold the logits: teacher_layer_name=..., "
-                "student_layer_name=..."
+                "SoftTargets expects the same structure of outputs from both models. "
+                f"Received a mismatch: {counts[0]} from the teacher in a "
+                f"{type(teacher_outputs).__name__}, {counts[1]} from the student in a "
+                f"{type(student_outputs).__name__}. Name the layers with the logits: "
+                "teacher_layer_name=..., student_layer_name=..."
             ) from error
 
     def compute_loss(
@@ -92,12 +92,13 @@ class SoftTargets(OfLayers):
         sample_weight: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """The loss.
+        """Compute the loss.
 
         Args:
-            teacher_outputs: Tensor `(n, ..., classes)`, or a structure of them.
+            teacher_outputs: Tensor `(n, ..., classes)`, or a list, tuple or dict of
+                such tensors.
             student_outputs: The same structure and shapes.
-            sample_weight: Tensor `(n,)`, weights of the samples.
+            sample_weight: Tensor `(n,)`.
             **kwargs: Ignored.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Loss: features spread evenly over the unit sphere."""
+"""Loss: features are spread uniformly over the unit sphere."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ import keras
 from keras_dskd import ops
 from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Config, RowsKind, Tensor
-from keras_dskd.losses.base import OfLayers
+from keras_dskd.losses.base import LayerLoss
 from keras_dskd.ops.checks import check_rows_kind, check_temperature
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class SpatialUniformity(OfLayers):
-    """Uniform distribution of the student's intermediate features on the sphere.
+class SpatialUniformity(LayerLoss):
+    """Uniformity of the student's intermediate features on the unit sphere.
 
     Formula: with `u` the rows scaled to unit length,
 
@@ -21,19 +21,19 @@ class SpatialUniformity(OfLayers):
     log mean_{i<j} exp(-t ||u_i - u_j||²)
     ```
 
-    The teacher is not read: what its features show is that a strong modality's
-    are more uniform. The value is negative, and lower is more uniform.
+    The value is negative; lower is more uniform. The teacher is not read: in DSKD,
+    features of a strong modality are more uniform, and this loss makes the student's
+    uniform directly.
 
     Args:
-        student_layer_name: Name of the student's layer. `None` for the final
-            output.
-        temperature: `t`, positive. 2 as in the source.
-        rows: What becomes a row: `"pooled"` (the mean over positions, one row a
-            sample), `"flattened"` (one row a sample, all positions) or
-            `"positions"` (each position a row).
+        student_layer_name: Student layer to read. `None` for the model's output.
+        temperature: `t`, between 1e-6 and 1e6. Defaults to 2, as in the source.
+        rows: What becomes a row: `"pooled"` (the mean over positions, one row per
+            sample), `"flattened"` (all positions side by side, one row per sample) or
+            `"positions"` (one row per position).
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of range.
 
     Source:
         Our reading of "uniformly distributed" in DSKD (Si et al.,
@@ -41,7 +41,6 @@ class SpatialUniformity(OfLayers):
     """
 
     name = "spatial_uniformity"
-    #: The teacher need not run for it.
     reads_teacher = False
 
     def __init__(
@@ -63,12 +62,12 @@ class SpatialUniformity(OfLayers):
         teacher_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """The loss.
+        """Compute the loss.
 
         Args:
-            teacher_outputs: Not read.
+            teacher_outputs: Ignored.
             student_outputs: Tensor `(n, c)` or `(n, ..., c)`.
-            teacher_mask: Not read: no sample needs a teacher here.
+            teacher_mask: Ignored: all samples count, with or without a teacher.
             **kwargs: Ignored.
 
         Returns:

@@ -1,4 +1,18 @@
-"""The formulas: pure, differentiable, float32 inside, on every Keras backend."""
+"""FORMULAS: pure, differentiable functions of tensors, on every Keras backend.
+
+All compute in float32. One file per formula, plus what they share:
+
+    rows.py      features -> rows `(n, c)`; standardize, normalize
+    samples.py   masked and weighted means, sums across replicas
+    grids.py     two feature maps on one grid of positions
+    labels.py    labels -> class indices
+    checks.py    argument and shape checks
+    sharing.py   compute once per step what several losses need (torch)
+
+To add a formula: write one function with `keras.ops` in a new file, give its formula
+and source in the docstring, export it here, and test it against a float64 reference in
+`tests/reference.py`.
+"""
 
 from keras_dskd.ops.attention_transfer import attention_transfer
 from keras_dskd.ops.channel_correlation import (
@@ -13,7 +27,8 @@ from keras_dskd.ops.decoupled_distillation import decoupled_distillation
 from keras_dskd.ops.effective_rank import centered_effective_rank, effective_rank
 from keras_dskd.ops.fitnet import standardized_distance
 from keras_dskd.ops.relational_distillation import relational_angle, relational_distance
-from keras_dskd.ops.rows import normalize, rows, standardize
+from keras_dskd.ops.rows import as_rows as rows
+from keras_dskd.ops.rows import normalize, standardize
 from keras_dskd.ops.samples import weighted_mean
 from keras_dskd.ops.similarity import centered_kernel_alignment, similarity_preserving
 from keras_dskd.ops.soft_targets import soft_targets

@@ -1,10 +1,10 @@
-"""Attention transfer: the student looks where the teacher looks."""
+"""Compare the attention maps of two models."""
 
 from keras import ops
 
 from keras_dskd.internal.types import Tensor
 from keras_dskd.ops.grids import channels_last, on_one_grid
-from keras_dskd.ops.rows import normalize
+from keras_dskd.ops.rows import divide_by_largest, normalize
 from keras_dskd.ops.samples import weighted_mean
 
 
@@ -20,8 +20,9 @@ def attention_transfer(
     mean_b ||Q_t,b - Q_s,b||²
     ```
 
-    Widths may differ. Where grids differ, the finer attention map is averaged over
-    blocks. A map of zeros has no direction, and stays zero. Nothing is detached here.
+    The numbers of channels may differ. If the grids differ, the finer attention map is
+    averaged over blocks. A feature map of zeros gives an attention map of zeros.
+    Nothing is detached here.
 
     Args:
         teacher_map: Tensor `(n, ..., c_teacher)`.
@@ -29,15 +30,16 @@ def attention_transfer(
         sample_weight: Tensor `(n,)`. See `weighted_mean`.
 
     Returns:
-        Scalar, float32, in [0, 2].
+        Scalar, float32, in [0, 2] with equal sample weights.
 
     Raises:
-        ValueError: If a feature has no positions, or the grids do not fit.
+        ValueError: If a feature has no positions, or one grid is not a multiple of the
+            other.
 
     Source:
         Zagoruyko and Komodakis 2017 (arXiv 1612.03928), equation 2 with p = 2, squared
-        as in the authors' code, which also divides by the number of positions: a
-        weight of 1000 there is one of 1000 / positions here.
+        as in the authors' code. That code also divides by the number of positions: a
+        weight of 1000 there corresponds to 1000 / positions here.
     """
     teacher, student = on_one_grid(
         _attention(teacher_map, "teacher_map"), _attention(student_map, "student_map")
@@ -47,12 +49,11 @@ def attention_transfer(
 
 
 def _attention(feature_map: Tensor, name: str) -> Tensor:
+    """Attention map `(n, ..., 1)`, up to a factor per sample that cancels out later."""
     feature_map = channels_last(feature_map, name)
-    # Unit length takes out any scale, and squares of large features would overflow.
     axes = tuple(range(1, len(feature_map.shape)))
-    largest = ops.max(ops.abs(feature_map), axis=axes, keepdims=True)
-    scale = ops.stop_gradient(ops.where(ops.equal(largest, 0.0), 1.0, largest))
-    return ops.mean(ops.square(feature_map / scale), axis=-1, keepdims=True)
+    squares = ops.square(divide_by_largest(feature_map, axes))
+    return ops.mean(squares, axis=-1, keepdims=True)
 
 
 def _flat(attention: Tensor) -> Tensor:

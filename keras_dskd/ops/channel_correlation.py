@@ -1,21 +1,16 @@
-"""Correlations between channels, and the energies that the losses minimise."""
+"""Correlations between channels, and the energies that losses minimize."""
 
 from keras import ops
 
 from keras_dskd.internal.types import Replicas, Tensor
-from keras_dskd.ops.checks import (
-    as_floats,
-    check_paired_rows,
-    check_rows,
-    check_same_width,
-)
+from keras_dskd.ops.checks import as_floats, as_paired_rows, check_rows
 from keras_dskd.ops.rows import standardize
-from keras_dskd.ops.samples import count_rows, mean_of_rows, over
+from keras_dskd.ops.samples import all_reduce_sum, count_rows, mean_of_rows
 from keras_dskd.ops.sharing import shared
 
 
 def channel_correlation(rows: Tensor, epsilon: float = 1e-5) -> Tensor:
-    """Correlation of every pair of channels over the rows.
+    """Correlation matrix of the channels over the rows.
 
     Formula:
 
@@ -23,12 +18,12 @@ def channel_correlation(rows: Tensor, epsilon: float = 1e-5) -> Tensor:
     R = zᵀ z / n
     ```
 
-    with `z` the rows standardised per channel (biased variance).
+    with `z` the rows standardized per channel (biased variance).
 
     Args:
         rows: Tensor `(n, c)`, at least two rows.
-        epsilon: Added to each variance. With 0 variance a channel correlates 0
-            with everything, itself included.
+        epsilon: Positive number, added to each variance. A constant channel therefore
+            has correlation 0 with every channel, itself included.
 
     Returns:
         Tensor `(c, c)`, float32, symmetric, values in [-1, 1].
@@ -49,23 +44,23 @@ def cross_correlation(
     mask: Tensor | None = None,
     replicas: Replicas | None = None,
 ) -> Tensor:
-    """Correlation of every teacher channel with every student channel.
+    """Correlation of each teacher channel with each student channel.
 
-    Formula:
+    Formula: with `z` the rows standardized per channel,
 
     ```
     C = z_tᵀ z_s / n
     ```
 
-    Nothing is detached here: differentiate with respect to what you like.
+    Nothing is detached here.
 
     Args:
         teacher_rows: Tensor `(n, c_teacher)`, at least two rows.
         student_rows: Tensor `(n, c_student)`, row i of the same sample.
-        epsilon: Added to each variance.
-        mask: Bool tensor `(n,)`, true for the rows to look at. With fewer than two
-            of them all is 0.
-        replicas: What holds the other rows of the batch; see `standardize`.
+        epsilon: Positive number, added to each variance.
+        mask: Bool tensor `(n,)`, true for the rows to include. With fewer than two, all
+            values are 0.
+        replicas: See `standardize`.
 
     Returns:
         Tensor `(c_teacher, c_student)`, float32, values in [-1, 1].
@@ -77,9 +72,7 @@ def cross_correlation(
         Zbontar et al. 2021, Barlow Twins (arXiv 2103.03230), equation 2, with the
         teacher as the other view.
     """
-    teacher_rows = as_floats(teacher_rows, "teacher_rows")
-    student_rows = as_floats(student_rows, "student_rows")
-    check_paired_rows(teacher_rows, student_rows, replicas)
+    teacher_rows, student_rows = as_paired_rows(teacher_rows, student_rows, replicas)
     return _mean_product(
         standardize(teacher_rows, epsilon, mask, replicas),
         standardize(student_rows, epsilon, mask, replicas),
@@ -93,7 +86,7 @@ def off_diagonal_energy(
 ) -> Tensor:
     """Mean squared correlation between different channels.
 
-    Formula:
+    Formula: with `R` the `channel_correlation`,
 
     ```
     Σ_{i≠j} R_ij² / (c (c - 1))
@@ -101,8 +94,8 @@ def off_diagonal_energy(
 
     Args:
         rows: Tensor `(n, c)`, at least two rows.
-        epsilon: Added to each variance.
-        replicas: What holds the other rows of the batch; see `standardize`.
+        epsilon: Positive number, added to each variance.
+        replicas: See `standardize`.
 
     Returns:
         Scalar, float32, in [0, 1]; 0 for a single channel.
@@ -112,7 +105,7 @@ def off_diagonal_energy(
 
     Source:
         The covariance term of VICReg (Bardes et al. 2022, arXiv 2105.04906,
-        equation 3) on standardised rows.
+        equation 3) on standardized rows.
     """
     rows = as_floats(rows)
     check_rows(rows, replicas=replicas)
@@ -129,9 +122,9 @@ def channel_alignment(
     mask: Tensor | None = None,
     replicas: Replicas | None = None,
 ) -> Tensor:
-    """How far each student channel is from following its teacher channel.
+    """Mean squared deviation from 1 of matching channels' correlation.
 
-    Formula:
+    Formula: with `C` the `cross_correlation`,
 
     ```
     Σ_i (1 - C_ii)² / c
@@ -142,10 +135,10 @@ def channel_alignment(
     Args:
         teacher_rows: Tensor `(n, c)`, at least two rows.
         student_rows: Tensor `(n, c)`, row i of the same sample.
-        epsilon: Added to each variance.
-        mask: Bool tensor `(n,)`, true for the rows to look at. With fewer than two
-            of them the value is 0.
-        replicas: What holds the other rows of the batch; see `standardize`.
+        epsilon: Positive number, added to each variance.
+        mask: Bool tensor `(n,)`, true for the rows to include. With fewer than two, the
+            result is 0.
+        replicas: See `standardize`.
 
     Returns:
         Scalar, float32, in [0, 4].
@@ -157,10 +150,9 @@ def channel_alignment(
         The invariance term of Barlow Twins (arXiv 2103.03230, equation 1), divided
         by the number of channels.
     """
-    teacher_rows = as_floats(teacher_rows, "teacher_rows")
-    student_rows = as_floats(student_rows, "student_rows")
-    check_paired_rows(teacher_rows, student_rows, replicas)
-    check_same_width(teacher_rows, student_rows)
+    teacher_rows, student_rows = as_paired_rows(
+        teacher_rows, student_rows, replicas, same_width=True
+    )
     products = standardize(teacher_rows, epsilon, mask, replicas) * standardize(
         student_rows, epsilon, mask, replicas
     )  # (n, c)
@@ -178,24 +170,24 @@ def cross_off_diagonal_energy(
     mask: Tensor | None = None,
     replicas: Replicas | None = None,
 ) -> Tensor:
-    """Squared correlation between different teacher and student channels.
+    """Squared correlations between different teacher and student channels.
 
-    Formula:
+    Formula: with `C` the `cross_correlation`,
 
     ```
     Σ_{i≠j} C_ij² / c
     ```
 
-    Nothing is detached here. Divided by c, as in Barlow Twins, where
-    `off_diagonal_energy` divides by c (c - 1).
+    The sum is divided by c, as in Barlow Twins; `off_diagonal_energy` divides by
+    c (c - 1). Nothing is detached here.
 
     Args:
         teacher_rows: Tensor `(n, c)`, at least two rows.
         student_rows: Tensor `(n, c)`, row i of the same sample.
-        epsilon: Added to each variance.
-        mask: Bool tensor `(n,)`, true for the rows to look at. With fewer than two
-            of them the value is 0.
-        replicas: What holds the other rows of the batch; see `standardize`.
+        epsilon: Positive number, added to each variance.
+        mask: Bool tensor `(n,)`, true for the rows to include. With fewer than two, the
+            result is 0.
+        replicas: See `standardize`.
 
     Returns:
         Scalar, float32, in [0, c - 1].
@@ -207,10 +199,9 @@ def cross_off_diagonal_energy(
         The redundancy reduction term of Barlow Twins (arXiv 2103.03230,
         equation 1), divided by the number of channels.
     """
-    teacher_rows = as_floats(teacher_rows, "teacher_rows")
-    student_rows = as_floats(student_rows, "student_rows")
-    check_paired_rows(teacher_rows, student_rows, replicas)
-    check_same_width(teacher_rows, student_rows)
+    teacher_rows, student_rows = as_paired_rows(
+        teacher_rows, student_rows, replicas, same_width=True
+    )
     z_teacher = standardize(teacher_rows, epsilon, mask, replicas)
     z_student = standardize(student_rows, epsilon, mask, replicas)
     return _off_diagonal_sum(z_teacher, z_student, mask, replicas) / z_student.shape[1]
@@ -223,7 +214,7 @@ def _mean_product(
     replicas: Replicas | None = None,
 ) -> Tensor:
     n = ops.maximum(count_rows(left, mask, replicas), 1.0)
-    return over(replicas, ops.matmul(ops.transpose(left), right)) / n
+    return all_reduce_sum(replicas, ops.matmul(ops.transpose(left), right)) / n
 
 
 def _off_diagonal_sum(
@@ -232,11 +223,11 @@ def _off_diagonal_sum(
     mask: Tensor | None = None,
     replicas: Replicas | None = None,
 ) -> Tensor:
-    """`Σ_{i≠j} C_ij²` with `C = leftᵀ right / n`, for rows `(n, c)` both.
+    """`Σ_{i≠j} C_ij²` with `C = leftᵀ right / n`, for rows `(n, c)`.
 
-    Of the products of channels `(c, c)` and of rows `(n, n)` the smaller is made:
-    `||leftᵀ right||² = <left leftᵀ, right rightᵀ>`. Over replicas those of channels are
-    summed, since nobody holds all rows.
+    Computes only the smaller of the two product matrices, that of channels `(c, c)` or
+    that of rows `(n, n)`, because `||leftᵀ right||² = <left leftᵀ, right rightᵀ>`. With
+    replicas it is that of channels, which can be summed; no replica holds all rows.
     """
 
     def by_channels() -> Tensor:
@@ -246,19 +237,19 @@ def _off_diagonal_sum(
 
     def by_rows() -> Tensor:
         n = ops.maximum(count_rows(left, mask), 1.0)
-        # Divided before they are squared: sums of many channels grow large.
+        # Divide before squaring: sums over many channels are large.
         of_left = _row_products(left) / n
         of_right = of_left if right is left else _row_products(right) / n
-        whole = ops.sum(of_left * of_right)
+        total = ops.sum(of_left * of_right)
         diagonal = ops.sum(left * right, axis=0) / n  # (c,)
-        # Rounding must not make it negative.
-        return ops.maximum(whole - ops.sum(ops.square(diagonal)), 0.0)
+        # Rounding can make the difference slightly negative.
+        return ops.maximum(total - ops.sum(ops.square(diagonal)), 0.0)
 
     rows, channels = left.shape
     if replicas is not None:
         return by_channels()
     if rows is not None:
-        # (A batch of any size is no integer while JAX works out shapes.)
+        # (JAX's shape inference gives an unknown batch size a symbol, not an int.)
         is_smaller = isinstance(rows, int) and rows < channels
         return by_rows() if is_smaller else by_channels()
     return ops.cond(ops.shape(left)[0] < channels, by_rows, by_channels)

@@ -1,20 +1,13 @@
-"""Contrast: of all teacher features, a student finds its own sample's."""
+"""Contrast features: each student row must identify its own sample's teacher row."""
 
 from keras import ops
 
 from keras_dskd.internal.types import Tensor
-from keras_dskd.ops.checks import (
-    as_floats,
-    check_paired_rows,
-    check_same_width,
-    check_temperature,
-)
-from keras_dskd.ops.labels import class_numbers
+from keras_dskd.ops.checks import as_paired_rows, check_temperature
+from keras_dskd.ops.labels import class_indices
 from keras_dskd.ops.rows import normalize
 from keras_dskd.ops.samples import keep_rows, weighted_mean
-
-# Less than any logit, and still a number: exp gives 0, and no gradient.
-_NEVER = -1e30
+from keras_dskd.ops.soft_targets import MASKED_LOGIT
 
 
 def contrastive_distillation(
@@ -25,57 +18,60 @@ def contrastive_distillation(
     sample_weight: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy of finding a sample's teacher feature among the batch's.
+    """Cross-entropy of identifying each sample's teacher feature within the batch.
 
-    Formula: with `u` the rows scaled to unit length, and `N_i` the samples of other
-    classes than i's,
+    Formula: with `u` the rows scaled to unit length, and `N_i` the samples whose class
+    differs from sample i's,
 
     ```
     mean_i -log( exp(u_s,i · u_t,i / T) / Σ_{j in {i} ∪ N_i} exp(u_s,i · u_t,j / T) )
     ```
 
-    Without labels `N_i` is all others. Nothing is detached here.
+    Without labels, `N_i` is all other samples. Nothing is detached here.
 
     Args:
         teacher_rows: Tensor `(n, c)`, at least two rows.
         student_rows: Tensor `(n, c)`, row i of the same sample.
-        temperature: `T`, positive. Lower looks at the closest others only.
-        labels: Class numbers `(n,)`, or one-hot: samples of one class are then not
-            told apart.
+        temperature: `T`, between 1e-6 and 1e6. A lower value focuses on the most
+            similar samples.
+        labels: Class indices `(n,)`, or one-hot labels `(n, classes)`. Samples of one
+            class are not contrasted with each other.
         sample_weight: Tensor `(n,)`. See `weighted_mean`.
-        mask: Bool tensor `(n,)`, false for rows that are not there: they are neither
-            looked for nor found. `sample_weight` should leave them out as well.
+        mask: Bool tensor `(n,)`, false for rows to leave out, as anchors and as
+            negatives. The sum is still divided by n: rescale it with `sample_weight`.
 
     Returns:
         Scalar, float32, at least 0.
 
     Raises:
         ValueError: If shapes differ, there are fewer than two rows, or `temperature`
-            is not positive.
+            is out of range.
 
     Source:
         InfoNCE (van den Oord et al. 2018, arXiv 1807.03748, equation 4) between the
         features of student and teacher, as in contrastive representation distillation
-        (Tian et al. 2020, arXiv 1910.10699), with the batch in place of a memory.
+        (Tian et al. 2020, arXiv 1910.10699), with the batch in place of a memory bank.
     """
     check_temperature(temperature)
-    teacher_rows = as_floats(teacher_rows, "teacher_rows")
-    student_rows = as_floats(student_rows, "student_rows")
-    check_paired_rows(teacher_rows, student_rows)
-    check_same_width(teacher_rows, student_rows)
+    teacher_rows, student_rows = as_paired_rows(
+        teacher_rows, student_rows, same_width=True
+    )
     teacher = normalize(keep_rows(teacher_rows, mask))
     student = normalize(keep_rows(student_rows, mask))
     logits = ops.matmul(student, ops.transpose(teacher)) / temperature  # (n, n)
     own = ops.sum(student * teacher, axis=1) / temperature  # (n,)
-    number = ops.cumsum(ops.ones_like(own))  # The batch size may be unknown.
-    is_other = ops.not_equal(number[:, None], number[None, :])
+    index = ops.cumsum(ops.ones_like(own))  # `arange` would need a known batch size.
+    is_negative = ops.not_equal(index[:, None], index[None, :])
     if labels is not None:
-        classes = class_numbers(labels)
-        is_other = ops.logical_and(
-            is_other, ops.not_equal(classes[:, None], classes[None, :])
+        classes = class_indices(labels)
+        is_negative = ops.logical_and(
+            is_negative, ops.not_equal(classes[:, None], classes[None, :])
         )
     if mask is not None:
-        is_other = ops.logical_and(is_other, ops.cast(mask, "bool")[None, :])
-    # log(1 + Σ exp(other - own)), and softplus loses nothing where that is small.
-    others = ops.logsumexp(ops.where(is_other, logits, _NEVER), axis=1)  # (n,)
-    return weighted_mean(keep_rows(ops.softplus(others - own), mask), sample_weight)
+        is_negative = ops.logical_and(is_negative, ops.cast(mask, "bool")[None, :])
+    negatives = ops.logsumexp(
+        ops.where(is_negative, logits, MASKED_LOGIT), axis=1
+    )  # (n,)
+    # -log(exp(own) / (exp(own) + exp(negatives))), without rounding small values to 0.
+    cross_entropy = ops.softplus(negatives - own)
+    return weighted_mean(keep_rows(cross_entropy, mask), sample_weight)

@@ -1,13 +1,14 @@
-"""How many dimensions rows really use."""
+"""Number of dimensions that rows effectively use."""
 
 from keras import ops
 
 from keras_dskd.internal.types import Tensor
 from keras_dskd.ops.checks import as_floats, check_rows
+from keras_dskd.ops.rows import divide_by_largest
 
 
 def effective_rank(rows: Tensor) -> Tensor:
-    """Smooth rank of the rows: the exponential of the entropy of singular values.
+    """Effective rank of the rows: exponential of the entropy of their singular values.
 
     Formula:
 
@@ -15,14 +16,14 @@ def effective_rank(rows: Tensor) -> Tensor:
     exp(-Σ_k p_k log p_k),  p_k = σ_k / Σσ + 1e-7
     ```
 
-    over the min(n, c) singular values of the rows, not centred.
+    over the min(n, c) singular values `σ` of the rows, which are not centered.
 
     Args:
         rows: Tensor `(n, c)`, at least two rows.
 
     Returns:
-        Scalar, float32, between 1 and min(n, c) (up to the 1e-7); NaN where the rows
-        are not finite.
+        Scalar, float32, between 1 and min(n, c) (up to the 1e-7). NaN if a value is
+        infinite or NaN.
 
     Raises:
         ValueError: If there are fewer than two rows or the rank is not 2.
@@ -33,19 +34,16 @@ def effective_rank(rows: Tensor) -> Tensor:
     rows = as_floats(rows)
     check_rows(rows)
     is_finite = ops.all(ops.isfinite(rows))
-    rows = ops.where(is_finite, rows, 0.0)  # torch's decomposition would raise.
-    # The rank does not change with scale, but squares inside the decomposition
-    # overflow beyond 1e19.
-    largest = ops.stop_gradient(ops.max(ops.abs(rows)))
-    rows = rows / ops.where(ops.equal(largest, 0.0), 1.0, largest)
-    sigma = ops.svd(rows, compute_uv=False)  # (min(n, c),)
+    rows = ops.where(is_finite, rows, 0.0)  # torch's SVD would raise.
+    # The effective rank does not depend on scale.
+    sigma = ops.svd(divide_by_largest(rows), compute_uv=False)  # (min(n, c),)
     total = ops.sum(sigma)
     p = sigma / ops.where(ops.equal(total, 0.0), 1.0, total) + 1e-7
     return ops.where(is_finite, ops.exp(-ops.sum(p * ops.log(p))), float("nan"))
 
 
 def centered_effective_rank(rows: Tensor) -> Tensor:
-    """`effective_rank` of the rows with their mean taken off.
+    """`effective_rank` after subtracting each channel's mean.
 
     Args:
         rows: Tensor `(n, c)`, at least two rows.

@@ -1,4 +1,4 @@
-"""Feature maps of two models, position by position."""
+"""Feature maps of two models on one grid of positions."""
 
 from keras import ops
 
@@ -8,11 +8,11 @@ from keras_dskd.ops.rows import channel_axis
 
 
 def channels_last(feature: Tensor, name: str = "feature") -> Tensor:
-    """A feature map as float32 with its channels on the last axis.
+    """Convert a feature map to float32 with its channels on the last axis.
 
     Args:
-        feature: Tensor `(n, ..., c)`, of Keras's image data format.
-        name: What errors call it.
+        feature: Tensor `(n, ..., c)`, in Keras's image data format.
+        name: Name for error messages.
 
     Returns:
         Tensor `(n, ..., c)`.
@@ -31,20 +31,19 @@ def channels_last(feature: Tensor, name: str = "feature") -> Tensor:
 
 
 def on_one_grid(teacher_map: Tensor, student_map: Tensor) -> tuple[Tensor, Tensor]:
-    """Both feature maps with the same positions.
+    """Give both feature maps the same positions, by averaging blocks of the finer one.
 
-    The finer one is averaged over blocks of its positions, along each axis for
-    itself.
+    Each axis is averaged separately: either map can be the finer one.
 
     Args:
         teacher_map: Tensor `(n, ..., c_teacher)`, channels last.
         student_map: Tensor `(n, ..., c_student)` of the same rank.
 
     Returns:
-        The two.
+        Both feature maps.
 
     Raises:
-        ValueError: If one number of positions is no multiple of the other.
+        ValueError: If along an axis neither length is a multiple of the other.
     """
     grids = tuple(teacher_map.shape)[1:-1], tuple(student_map.shape)[1:-1]
     if grids[0] == grids[1]:
@@ -54,21 +53,22 @@ def on_one_grid(teacher_map: Tensor, student_map: Tensor) -> tuple[Tensor, Tenso
         for lengths in zip(*grids, strict=True)
     ):
         raise ValueError(
-            "Feature maps are compared by position where each axis of one has a "
-            "multiple of the other's positions. Received grids of "
+            "To compare feature maps by position, the length of each axis in one must "
+            "be a multiple of its length in the other. Received grids of "
             f"{grids[0]} positions from the teacher and {grids[1]} from the student"
         )
     coarse = tuple(map(min, *grids))
     return _block_means(teacher_map, coarse), _block_means(student_map, coarse)
 
 
-def mask_of_positions(mask: Tensor | None, feature: Tensor) -> Tensor | None:
-    """A mask of samples `(n,)` as one of the positions of a channels-last feature."""
+def position_mask(mask: Tensor | None, feature: Tensor) -> Tensor | None:
+    """Repeat a mask of samples `(n,)` for each position of a channels-last feature."""
     if mask is None:
         return None
-    there = ops.ones_like(feature[..., 0], dtype="bool")  # (n, ...)
-    mask = ops.reshape(ops.cast(mask, "bool"), (-1,) + (1,) * (len(there.shape) - 1))
-    return ops.reshape(ops.logical_and(there, mask), (-1,))
+    positions = ops.ones_like(feature[..., 0], dtype="bool")  # (n, ...)
+    mask = ops.cast(mask, "bool")
+    mask = ops.reshape(mask, (-1,) + (1,) * (len(positions.shape) - 1))
+    return ops.reshape(ops.logical_and(positions, mask), (-1,))
 
 
 def _block_means(feature: Tensor, coarse: tuple[int, ...]) -> Tensor:
@@ -76,7 +76,7 @@ def _block_means(feature: Tensor, coarse: tuple[int, ...]) -> Tensor:
     if fine == coarse:
         return feature
     split = [-1]
-    for length, few in zip(fine, coarse, strict=True):
-        split += [few, length // few]
+    for length, count in zip(fine, coarse, strict=True):
+        split += [count, length // count]
     blocks = ops.reshape(feature, (*split, feature.shape[-1]))
     return ops.mean(blocks, axis=tuple(range(2, len(split), 2)))

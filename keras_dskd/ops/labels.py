@@ -1,21 +1,21 @@
-"""Labels, in whichever form they come."""
+"""Class indices from labels of any form."""
 
 from keras import ops
 
 from keras_dskd.internal.types import Nested, Tensor
 
 
-def class_numbers(labels: Nested, rank: int = 1) -> Tensor:
-    """The number of the class of each sample.
+def class_indices(labels: Nested, rank: int = 1) -> Tensor:
+    """Convert labels to the index of each sample's class.
 
     Args:
-        labels: Class numbers of the given rank, the same with a last axis of length 1,
-            or one number a class on a last axis (one-hot, smoothed), of which the
-            largest counts.
-        rank: Rank of the result: 1 for a class a sample.
+        labels: One of three forms: class indices with `rank` axes; the same with a last
+            axis of length 1; or one number per class on a last axis (one-hot or
+            smoothed), of which the largest counts.
+        rank: Number of axes of the result. 1 means one class per sample.
 
     Returns:
-        Tensor of that rank, int32.
+        Tensor with `rank` axes, int32.
 
     Raises:
         ValueError: If there are no labels, several arrays of them, or the rank differs.
@@ -41,7 +41,7 @@ def class_numbers(labels: Nested, rank: int = 1) -> Tensor:
             labels = ops.argmax(labels, axis=-1)
     if len(labels.shape) != rank:
         raise ValueError(
-            f"Expected class numbers of rank {rank}, or as many numbers as classes on "
-            f"one more axis. Received: labels.shape={tuple(labels.shape)}"
+            f"Expected class indices of rank {rank}, or one-hot labels of rank "
+            f"{rank + 1}. Received: labels.shape={tuple(labels.shape)}"
         )
     return ops.cast(labels, "int32")

@@ -1,4 +1,4 @@
-"""Features become rows: float32 matrices `(n, c)`, one channel a column."""
+"""Features as rows: float32 matrices `(n, c)` with one channel per column."""
 
 import keras
 from keras import ops
@@ -15,18 +15,20 @@ from keras_dskd.ops.sharing import shared
 
 
 @shared
-def rows(
+def as_rows(
     feature: Tensor, rows: RowsKind = "pooled", data_format: str | None = None
 ) -> Tensor:
-    """Turns a feature into float32 rows.
+    """Convert a feature to float32 rows. The public name is `keras_dskd.ops.rows`.
 
     Args:
         feature: Tensor `(n, c)`, or a feature map `(n, ..., c)` with any number of
             positions, of any real dtype.
-        rows: What becomes a row. `"pooled"`: the mean over positions, one row a
-            sample, `(n, c)`. `"flattened"`: all positions side by side, one row a
-            sample, `(n, positions * c)`. `"positions"`: each position of each
-            sample, `(n * positions, c)`.
+        rows: What becomes a row.
+
+            - `"pooled"`: the mean over positions, one row per sample, `(n, c)`.
+            - `"flattened"`: all positions side by side, one row per sample,
+              `(n, positions * c)`.
+            - `"positions"`: each position of each sample, `(n * positions, c)`.
         data_format: `"channels_last"` or `"channels_first"`, for feature maps of
             rank 4 and 5. Defaults to `keras.config.image_data_format()`. Rank 3 is
             always `(n, length, c)`.
@@ -77,7 +79,7 @@ def rows(
 
 
 def channel_axis(rank: int, data_format: str | None = None) -> int:
-    """Which axis of a feature map of that rank holds the channels. See `rows`."""
+    """Index of the channel axis in a feature map of that rank. See `as_rows`."""
     data_format = data_format or keras.config.image_data_format()
     if data_format not in ("channels_last", "channels_first"):
         raise ValueError(
@@ -94,7 +96,7 @@ def standardize(
     mask: Tensor | None = None,
     replicas: Replicas | None = None,
 ) -> Tensor:
-    """Standardises each channel over the rows.
+    """Standardize each channel over the rows.
 
     Formula:
 
@@ -102,16 +104,17 @@ def standardize(
     z = (x - mean(x)) / sqrt(var(x) + epsilon)
     ```
 
-    with the biased variance (divided by n). A constant channel becomes 0 and has
-    a finite gradient.
+    The variance is biased (divided by n). A constant channel becomes 0 and has a finite
+    gradient.
 
     Args:
         rows: Tensor `(n, c)`.
-        epsilon: Added to the variance, in squared units of the feature.
-        mask: Bool tensor `(n,)`, true for the rows to standardise over. The others
-            become 0, whatever they hold.
-        replicas: Where rows are a part of the batch, what sums and gathers over the
-            replicas that hold the others: mean and variance are those of all rows.
+        epsilon: Positive number, added to the variance, in squared units of the
+            feature.
+        mask: Bool tensor `(n,)`, true for the rows to include. The others become 0,
+            whatever their values.
+        replicas: Collective operations, if `rows` are one replica's part of the batch.
+            Mean and variance are then those of the whole batch.
 
     Returns:
         Tensor `(n, c)`, float32.
@@ -122,30 +125,32 @@ def standardize(
     check_epsilon(epsilon)
     rows = as_floats(rows)
     check_not_empty(rows, replicas)
-    centred = centre(rows, mask, replicas)
-    # Squares of features beyond 1e19 overflow float32. Dividing by a constant
-    # leaves the formula as it is, provided that epsilon is divided as well.
-    largest = ops.stop_gradient(ops.abs(centred))
+    centered = center(rows, mask, replicas)
+    # Squares of features beyond 1e19 overflow float32. Dividing by a constant does not
+    # change the result if epsilon is divided too.
+    largest = ops.stop_gradient(ops.abs(centered))
     if replicas is not None:
         largest = replicas.gather(_largest(largest))
     scale = _largest(largest)  # (1, c)
-    centred = centred / scale
-    variance = mean_of_rows(ops.square(centred), mask, replicas)  # (1, c)
-    return centred * ops.rsqrt(variance + epsilon / scale / scale)
+    centered = centered / scale
+    variance = mean_of_rows(ops.square(centered), mask, replicas)  # (1, c)
+    return centered * ops.rsqrt(variance + epsilon / scale / scale)
 
 
 def _largest(rows: Tensor) -> Tensor:
     return ops.max(rows, axis=0, keepdims=True, initial=1.0)
 
 
-def centre(
+def center(
     rows: Tensor, mask: Tensor | None = None, replicas: Replicas | None = None
 ) -> Tensor:
-    """Each channel less its mean over the rows; arguments as in `standardize`."""
-    # The mean of equal numbers can miss them by a rounding, which would be taken for a
-    # spread. Less one of them, a constant channel is exactly 0.
+    """Subtract each channel's mean over the rows. Arguments as in `standardize`."""
+    # Rounding makes the mean of equal numbers differ from them, and `standardize` would
+    # amplify that difference. Subtracting one row first makes constant channels 0.
     if replicas is not None:
-        one = mean_of_rows(rows, mask, replicas)  # Missed by a rounding: here enough.
+        # No row is at hand on all replicas. Their rounded mean is close enough: the
+        # second subtraction removes what is left.
+        one = mean_of_rows(rows, mask, replicas)
     elif mask is not None:
         one = ops.take(rows, ops.argmax(ops.cast(mask, "int32")), axis=0)[None]
     else:
@@ -156,7 +161,7 @@ def centre(
 
 @shared
 def normalize(rows: Tensor) -> Tensor:
-    """Scales each row to unit L2 length; a row of zeros stays zero.
+    """Scale each row to unit L2 length. A row of zeros stays zero.
 
     Args:
         rows: Tensor `(n, c)`.
@@ -169,10 +174,21 @@ def normalize(rows: Tensor) -> Tensor:
     """
     rows = as_floats(rows)
     check_not_empty(rows)
-    largest = ops.stop_gradient(ops.max(ops.abs(rows), axis=1, keepdims=True))
-    is_zero = ops.equal(largest, 0.0)  # (n, 1)
-    # The largest entry becomes 1, so that squares neither overflow nor vanish.
-    rows = rows / ops.where(is_zero, 1.0, largest)
+    # With a largest entry of 1, squares neither overflow nor underflow to 0.
+    rows = divide_by_largest(rows, axis=1)
     squares = ops.sum(ops.square(rows), axis=1, keepdims=True)
+    is_zero = ops.equal(squares, 0.0)  # (n, 1)
     lengths = ops.sqrt(ops.where(is_zero, 1.0, squares))
     return ops.where(is_zero, 0.0, rows / lengths)
+
+
+def divide_by_largest(
+    values: Tensor, axis: int | tuple[int, ...] | None = None
+) -> Tensor:
+    """Divide by the largest absolute value along `axis`, so that squares fit float32.
+
+    Use it where the scale cancels out later: the divisor is treated as a constant.
+    Zeros stay zero.
+    """
+    largest = ops.max(ops.abs(ops.stop_gradient(values)), axis=axis, keepdims=True)
+    return values / ops.where(ops.equal(largest, 0.0), 1.0, largest)

@@ -1,30 +1,30 @@
-"""Which samples count, and how much."""
+"""Sums and means over samples: masked, weighted, and across replicas."""
 
 from keras import ops
 
 from keras_dskd.internal.types import Replicas, Tensor
-from keras_dskd.ops.checks import as_floats
+from keras_dskd.ops.checks import as_floats, is_same_shape
 
 
 def keep_rows(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Sets to 0 what belongs to rows that are not there, even where it is NaN.
+    """Zero the masked-out rows, NaNs included.
 
     Args:
         values: Tensor `(n, ...)`.
-        mask: Bool tensor `(n,)`, or `None`: all are there.
+        mask: Bool tensor `(n,)`, true for the rows to keep. `None` keeps all.
 
     Returns:
-        Tensor of the shape of `values`.
+        Tensor of the same shape as `values`.
+
+    Raises:
+        ValueError: If the numbers of rows differ.
     """
     if mask is None:
         return values
     values, mask = ops.convert_to_tensor(values), ops.convert_to_tensor(mask)
-    if not values.shape or (
-        None not in (values.shape[0], mask.shape[0])
-        and values.shape[0] != mask.shape[0]
-    ):
+    if not values.shape or not is_same_shape(values.shape[:1], mask.shape[:1]):
         raise ValueError(
-            "Where samples are left out, a feature has one row a sample. Received: "
+            "With a mask of samples, a feature must have one row per sample. Received: "
             f"feature.shape={tuple(values.shape)} and a mask of {mask.shape[0]} samples"
         )
     mask = ops.reshape(mask, (-1,) + (1,) * (len(values.shape) - 1))
@@ -34,44 +34,44 @@ def keep_rows(values: Tensor, mask: Tensor | None) -> Tensor:
 def count_rows(
     rows: Tensor, mask: Tensor | None = None, replicas: Replicas | None = None
 ) -> Tensor:
-    """Number of rows, or of those that the mask keeps: a float32 scalar."""
+    """Number of rows that the mask keeps, on all replicas: a float32 scalar."""
     if mask is None:
         count = ops.cast(ops.shape(rows)[0], "float32")
     else:
         count = ops.sum(ops.cast(mask, "float32"))
-    return over(replicas, count)
+    return all_reduce_sum(replicas, count)
 
 
 def mean_of_rows(
     rows: Tensor, mask: Tensor | None = None, replicas: Replicas | None = None
 ) -> Tensor:
-    """Mean over the rows that the mask keeps, `(1, c)`; 0 where it keeps none."""
+    """Mean of the rows that the mask keeps, `(1, c)`; 0 if it keeps none."""
     if mask is None and replicas is None:
         return ops.mean(rows, axis=0, keepdims=True)
     total = ops.sum(keep_rows(rows, mask), axis=0, keepdims=True)  # (1, c)
     count = ops.reshape(count_rows(rows, mask), (1, 1))
-    if replicas is not None:  # One sum for both: what costs is their number.
+    if replicas is not None:  # One message for both: latency dominates the cost.
         both = replicas.sum(ops.concatenate([total, count], axis=1))
         total, count = both[:, :-1], both[:, -1:]
     return total / ops.maximum(count, 1.0)
 
 
-def over(replicas: Replicas | None, part: Tensor) -> Tensor:
-    """The sum of the parts that replicas hold, on each of them.
+def all_reduce_sum(replicas: Replicas | None, tensor: Tensor) -> Tensor:
+    """Sum a tensor across replicas; the result is the same on each.
 
     Args:
-        replicas: What sums and gathers over the replicas of a step, as
-            `internal.replicas.current` gives it, or `None`: there are no others.
-        part: Tensor, of the same shape on all.
+        replicas: Collective operations, as `internal.replicas.current` returns them.
+            `None` returns the tensor unchanged.
+        tensor: Tensor of the same shape on each replica.
 
     Returns:
-        Tensor of that shape, through which gradients flow back to all parts.
+        Tensor of that shape. Gradients flow back to every replica.
     """
-    return part if replicas is None else replicas.sum(part)
+    return tensor if replicas is None else replicas.sum(tensor)
 
 
 def weighted_mean(values: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-    """Mean of values, each times its sample's weight.
+    """Mean of weighted values.
 
     Formula:
 
@@ -79,16 +79,20 @@ def weighted_mean(values: Tensor, sample_weight: Tensor | None = None) -> Tensor
     Σ_i w_i v_i / n
     ```
 
-    as Keras's losses weigh samples.
+    As in Keras's losses, the sum is divided by the number of samples, not by the sum of
+    weights.
 
     Args:
         values: Tensor `(n, ...)`.
-        sample_weight: Tensor `(n,)`, or `(n, ...)` with a weight for each of some
-            further axes; their mean counts where `values` lack these axes. `None`
-            for 1 each.
+        sample_weight: Tensor `(n,)`, or `(n, ...)` with weights for some of the further
+            axes. Weights for axes that `values` lack are averaged. `None` weighs each
+            value 1.
 
     Returns:
         Scalar, float32.
+
+    Raises:
+        ValueError: If the shapes do not match.
     """
     values = as_floats(values, "values")
     if sample_weight is None:
@@ -97,15 +101,17 @@ def weighted_mean(values: Tensor, sample_weight: Tensor | None = None) -> Tensor
     rank = len(values.shape)
     if len(weight.shape) > rank:
         weight = ops.mean(weight, axis=tuple(range(rank, len(weight.shape))))
-    shapes = tuple(values.shape), tuple(weight.shape)
-    if any(
-        None not in (v, w) and w != v and (axis == 0 or w != 1)
-        for axis, (v, w) in enumerate(zip(*shapes, strict=False))
-    ):
+    # Axes of length 1 broadcast, but for that of the samples.
+    expected = [
+        1 if axis and length == 1 else values.shape[axis]
+        for axis, length in enumerate(weight.shape)
+    ]
+    if not is_same_shape(weight.shape, expected):
         raise ValueError(
-            "`sample_weight` holds one weight a sample, or one for each of further "
-            f"axes. Received: sample_weight.shape={tuple(sample_weight.shape)} for "
-            f"values of shape {shapes[0]}"
+            "Expected `sample_weight` with one weight per sample, or with further axes "
+            "that match the values'. Received: "
+            f"sample_weight.shape={tuple(sample_weight.shape)} for values of shape "
+            f"{tuple(values.shape)}"
         )
     for _ in range(rank - len(weight.shape)):
         weight = ops.expand_dims(weight, -1)

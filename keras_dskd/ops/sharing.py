@@ -1,7 +1,11 @@
-"""What several terms of a step need is made once, on torch.
+"""Compute once per step what several losses need, on torch.
 
-The compilers of JAX and TensorFlow find what is computed twice; and there a tensor that
-is made in a branch of a graph must not be used outside of it.
+The compilers of JAX and TensorFlow merge equal computations by themselves. There, a
+cache would even be wrong: a tensor made in one branch of a graph must not be used
+outside of it.
+
+This is a cache around functions of tensors, not an object with cached properties,
+because losses receive plain tensors through Keras's `DistillationLoss` interface.
 """
 
 import contextlib
@@ -17,60 +21,66 @@ from keras import ops
 
 from keras_dskd.internal.types import Tensor
 
-Given = ParamSpec("Given")
+Arguments = ParamSpec("Arguments")
 
-_here = threading.local()
+_thread = threading.local()
 
 
 @contextlib.contextmanager
 def sharing() -> Iterator[None]:
-    """A context in which functions marked as `shared` run once for equal arguments.
+    """A context in which `shared` functions run once for equal arguments, on torch.
 
-    On torch, that is; elsewhere it does nothing. Within another one it adds nothing:
-    what was made is kept until the outer one ends.
+    On other backends it has no effect. Results are kept until the outermost context
+    ends. Each thread has its own.
     """
-    if keras.backend.backend() != "torch" or getattr(_here, "made", None) is not None:
+    is_needed = keras.backend.backend() == "torch" and _results() is None
+    if not is_needed:
         yield
         return
-    _here.made = {}
+    _thread.results = {}
     try:
         yield
     finally:
-        _here.made = None
+        _thread.results = None
 
 
-def shared(function: Callable[Given, Tensor]) -> Callable[Given, Tensor]:
-    """Decorator of a pure function whose result a `sharing` context keeps.
+def shared(function: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor]:
+    """Decorate a pure function so that a `sharing` context keeps its results.
 
-    Tensors are equal if they are one object, plain arguments if they are equal. What
-    was made without gradients of arguments that have them, as under `torch.no_grad`, is
+    Tensors count as equal if they are the same object, other arguments by value. A
+    result without gradients of arguments that have them (as under `torch.no_grad`) is
     not kept.
     """
     signature = inspect.signature(function)
 
     @functools.wraps(function)
-    def once(*args: Given.args, **kwargs: Given.kwargs) -> Tensor:
-        made = getattr(_here, "made", None)
-        if made is None:
+    def wrapper(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Tensor:
+        results = _results()
+        if results is None:
             return function(*args, **kwargs)
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         key = (function, *map(_key, given.args), *map(_key, given.kwargs.values()))
-        if key in made:
-            return made[key][0]
+        if key in results:
+            return results[key][0]
         result = function(*args, **kwargs)
         if _has_gradient(result) or not any(map(_has_gradient, given.args)):
-            # The arguments are kept, lest another tensor get the id of a dead one.
-            made[key] = result, given
+            # Keep the arguments alive, so that no new tensor gets the same id.
+            results[key] = result, given
         return result
 
-    return once
+    return wrapper
 
 
 @shared
 def detached(tensor: Tensor) -> Tensor:
-    """The tensor, through which no gradient flows. An array passes: it has none."""
+    """Stop the gradient of a tensor. Returns an array unchanged."""
     return ops.stop_gradient(tensor) if ops.is_tensor(tensor) else tensor
+
+
+def _results() -> dict[Hashable, tuple[Tensor, object]] | None:
+    """Results that the current thread keeps, or `None` outside of a context."""
+    return getattr(_thread, "results", None)
 
 
 def _has_gradient(value: object) -> bool:

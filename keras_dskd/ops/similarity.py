@@ -1,32 +1,32 @@
-"""Similarities between samples, compared between two models."""
+"""Compare the similarities between samples in two models."""
 
 from keras import ops
 
 from keras_dskd.internal.types import Tensor
-from keras_dskd.ops.checks import as_floats, check_paired_rows
-from keras_dskd.ops.rows import centre, normalize
+from keras_dskd.ops.checks import as_paired_rows
+from keras_dskd.ops.rows import center, divide_by_largest, normalize
 from keras_dskd.ops.samples import count_rows, keep_rows
 
 
 def similarity_preserving(
     teacher_rows: Tensor, student_rows: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """Squared distance between the similarities of samples in two models.
+    """Squared distance between the sample similarities of two models.
 
-    Formula: with `G` the products of all pairs of rows, `x xᵀ (n, n)`, each of its rows
-    scaled to unit length,
+    Formula: with `G = x xᵀ (n, n)` the products of all pairs of rows, and each row of
+    `G` scaled to unit length,
 
     ```
     Σ_ij (G_t,ij - G_s,ij)² / n²
     ```
 
-    Widths may differ. Nothing is detached here.
+    The numbers of channels may differ. Nothing is detached here.
 
     Args:
         teacher_rows: Tensor `(n, c_teacher)`, at least two rows.
         student_rows: Tensor `(n, c_student)`, row i of the same sample.
-        mask: Bool tensor `(n,)`, true for the rows to look at. With fewer than two
-            of them the value is 0.
+        mask: Bool tensor `(n,)`, true for the rows to include. With fewer than two, the
+            result is 0.
 
     Returns:
         Scalar, float32, in [0, 4 / n].
@@ -37,7 +37,7 @@ def similarity_preserving(
     Source:
         Tung and Mori 2019 (arXiv 1907.09682), equations 2 to 4.
     """
-    teacher_rows, student_rows = _checked(teacher_rows, student_rows)
+    teacher_rows, student_rows = as_paired_rows(teacher_rows, student_rows)
     count = count_rows(student_rows, mask)
     teacher, student = (
         normalize(_products(keep_rows(rows, mask)))
@@ -50,23 +50,23 @@ def similarity_preserving(
 def centered_kernel_alignment(
     teacher_rows: Tensor, student_rows: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """Similarity of two representations, whatever their widths, scales and rotations.
+    """Linear CKA: similarity of two representations, invariant to rotation and scale.
 
-    Formula: with `x` centred per channel and `K = x xᵀ (n, n)`,
+    Formula: with `x` centered per channel and `K = x xᵀ (n, n)`,
 
     ```
     <K_t, K_s> / (||K_t|| ||K_s||)
     ```
 
-    which is linear CKA. 1 for representations that differ by a rotation and a scale;
-    0 where one of them does not vary. With few rows and many channels it is biased
-    upwards. Nothing is detached here.
+    It is 1 if the representations differ only by a rotation and a scale, and 0 if one
+    of them is constant. With few rows and many channels it is biased upwards. The
+    numbers of channels may differ. Nothing is detached here.
 
     Args:
         teacher_rows: Tensor `(n, c_teacher)`, at least two rows.
         student_rows: Tensor `(n, c_student)`, row i of the same sample.
-        mask: Bool tensor `(n,)`, true for the rows to look at. With fewer than two
-            of them the value is 0.
+        mask: Bool tensor `(n,)`, true for the rows to include. With fewer than two, the
+            result is 0.
 
     Returns:
         Scalar, float32, in [0, 1].
@@ -77,25 +77,15 @@ def centered_kernel_alignment(
     Source:
         Kornblith et al. 2019 (arXiv 1905.00414), equation 3 with linear kernels.
     """
-    teacher_rows, student_rows = _checked(teacher_rows, student_rows)
+    teacher_rows, student_rows = as_paired_rows(teacher_rows, student_rows)
     teacher, student = (
-        _products(centre(rows, mask)) for rows in (teacher_rows, student_rows)
-    )
-    teacher, student = (
-        normalize(ops.reshape(products, (1, -1))) for products in (teacher, student)
+        normalize(ops.reshape(_products(center(rows, mask)), (1, -1)))
+        for rows in (teacher_rows, student_rows)
     )
     return ops.sum(teacher * student)
 
 
-def _checked(teacher_rows: Tensor, student_rows: Tensor) -> tuple[Tensor, Tensor]:
-    teacher_rows = as_floats(teacher_rows, "teacher_rows")
-    student_rows = as_floats(student_rows, "student_rows")
-    check_paired_rows(teacher_rows, student_rows)
-    return teacher_rows, student_rows
-
-
 def _products(rows: Tensor) -> Tensor:
-    # Unit length takes out any scale, and products of large features would overflow.
-    largest = ops.max(ops.abs(rows))
-    rows = rows / ops.stop_gradient(ops.where(ops.equal(largest, 0.0), 1.0, largest))
-    return ops.matmul(rows, ops.transpose(rows))  # (n, n)
+    """Products of all pairs of rows `(n, n)`, up to a factor that cancels out later."""
+    rows = divide_by_largest(rows)
+    return ops.matmul(rows, ops.transpose(rows))

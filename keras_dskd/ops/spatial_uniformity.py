@@ -1,4 +1,4 @@
-"""How evenly rows spread over the unit sphere."""
+"""Uniformity of rows on the unit sphere."""
 
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -8,15 +8,16 @@ from keras import ops
 from keras_dskd.internal.types import Replicas, Tensor
 from keras_dskd.ops.checks import as_floats, check_rows, check_temperature
 from keras_dskd.ops.rows import normalize
-from keras_dskd.ops.samples import over
+from keras_dskd.ops.samples import all_reduce_sum
 
-# What bounds the memory: a block is of so many pairs of rows, for a processor's cache,
-# but of no fewer rows than make a product worth its while.
+# Block size: at most this many pairs of rows (they fit the processor's cache), but at
+# least this many rows (the matrix product stays efficient).
 PAIRS_AT_ONCE = 2**21
 ROWS_AT_LEAST = 128
 
-#: Potentials at higher temperatures are too small for float32 as they are.
-_PLAIN_BELOW = 15.0
+#: Above this temperature exp(-t ||u_i - u_j||²) underflows float32, so the largest
+#: exponent is subtracted first (as in logsumexp).
+_MAX_PLAIN_TEMPERATURE = 15.0
 
 
 def spatial_uniformity(
@@ -30,27 +31,27 @@ def spatial_uniformity(
     log mean_{i<j} exp(-t ||u_i - u_j||²),  u = x / ||x||
     ```
 
-    Lower is more uniform: 0 when all rows point the same way, -4 t for two
-    opposite rows.
+    The logarithm is natural. Lower is more uniform: 0 if all rows point the same way,
+    -4 t for two opposite rows.
 
-    The value and its gradient are made in one pass over blocks of rows, so that memory
-    grows with n c, not with n². On torch that rules out a `keras.ops.vectorized_map`
-    around it.
+    Value and gradient are computed in one pass over blocks of rows, so memory grows
+    with n c, not with n². On torch the function therefore does not run inside
+    `keras.ops.vectorized_map`.
 
     Args:
         rows: Tensor `(n, c)`, at least two rows. A row of zeros stays at the origin.
-        temperature: `t`, positive. 2 as in the paper; larger values look at
-            closer neighbours only.
-        replicas: Where rows are a part of the batch, what sums and gathers over the
-            replicas that hold the others: each looks from its own rows at all.
+        temperature: `t`, between 1e-6 and 1e6. Defaults to 2, as in the paper. A larger
+            value focuses on closer neighbors.
+        replicas: Collective operations, if `rows` are one replica's part of the batch.
+            Each replica pairs its own rows with the rows of all.
 
     Returns:
         Scalar, float32, in [-4 t, 0].
 
     Raises:
         ValueError: If there are fewer than two rows, the rank is not 2, or
-            `temperature` is not positive.
-        NotImplementedError: If its gradient is differentiated.
+            `temperature` is out of range.
+        NotImplementedError: If the gradient is differentiated again.
 
     Source:
         Wang and Isola 2020 (arXiv 2005.10242), L_uniform.
@@ -69,8 +70,9 @@ def spatial_uniformity(
             if upstream is None:
                 (upstream,) = args
             else:
-                (source,) = args  # On torch the one that autograd knows.
-            return over(replicas, upstream) * _not_differentiable(source, gradient)
+                (source,) = args  # On torch, the tensor that autograd tracks.
+            upstream = all_reduce_sum(replicas, upstream)
+            return upstream * _not_differentiable(source, gradient)
 
         return value, backward
 
@@ -81,12 +83,12 @@ def spatial_uniformity(
 def _not_differentiable(
     source: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Callable[..., NoReturn]]:
-    """The gradient, known to come from `source`, to say so if that is asked for."""
+    """The gradient, linked to `source` so that differentiating it raises an error."""
 
     def refuse(*args: Tensor, upstream: Tensor | None = None) -> NoReturn:
         raise NotImplementedError(
-            "`spatial_uniformity` has a first derivative only. For second ones, write "
-            "the formula in its docstring with `keras.ops`."
+            "`spatial_uniformity` has a first derivative only. For second derivatives, "
+            "write the formula in its docstring with `keras.ops`."
         )
 
     return gradient, refuse
@@ -97,17 +99,17 @@ def _value_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Value and gradient with respect to `unit`, `(n, c)`, in one pass.
 
-    With `E_ij = exp(-t ||u_i - u_j||²)` for i ≠ j and `S` the sum of all, the gradient
-    is `4 t / S (E u - (Σ_j E_ij) u)`: to that of a row all pairs that it does not form
-    are nothing, so that a replica needs no more than its own rows' sums and `S`.
+    With `E_ij = exp(-t ||u_i - u_j||²)` for i ≠ j and `S` the sum of all `E_ij`, the
+    gradient is `4 t / S (E u - (Σ_j E_ij) u)`. Row i's gradient involves only pairs
+    that contain row i, so a replica needs its own rows' sums and the global `S`.
     """
-    own, start, count = unit, 0, _length(unit)
+    own, global_offset, count = unit, 0, _length(unit)
     if replicas is not None:
-        unit, start = replicas.gather(own), replicas.start(own)
+        unit, global_offset = replicas.gather(own), replicas.global_offset(own)
     n = _length(unit)
     squares = ops.sum(ops.square(unit), axis=1, keepdims=True)  # 0 for a row of zeros.
     ones = ops.ones_like(squares)
-    # One product of these gives -t ||u_i - u_j||².
+    # Their product is -t ||u_i - u_j||².
     left = ops.concatenate(
         [2.0 * temperature * unit, ones, -temperature * squares], axis=1
     )
@@ -115,20 +117,25 @@ def _value_and_gradient(
         ops.concatenate([unit, -temperature * squares, ones], axis=1)
     )  # (c + 2, n)
     summed = ops.concatenate([unit, ones], axis=1)
-    everyone = ops.arange(n, dtype="int32")[None, :]
+    all_indices = ops.arange(n, dtype="int32")[None, :]
 
-    def of_block(index: Tensor) -> Tensor:
-        if replicas is not None:  # One without rows begins where all rows end.
-            index = ops.minimum(index + start, n - 1)
+    def sums_of_block(index: Tensor) -> Tensor:
+        """`E u` and `Σ_j E_ij` of the rows with these indices, `(block, c + 1)`.
+
+        If `is_steep`, both are divided by exp(largest exponent of the row), and that
+        exponent is appended.
+        """
+        if replicas is not None:  # An empty last replica has the offset n.
+            index = ops.minimum(index + global_offset, n - 1)
         exponents = ops.matmul(ops.take(left, index, axis=0), right)  # (block, n)
-        # A row is no neighbour of its own: exp(-1e9) is 0.
-        exponents = ops.where(index[:, None] == everyone, -1e9, exponents)
+        # Exclude the pair of a row with itself: exp(-1e9) is 0.
+        exponents = ops.where(index[:, None] == all_indices, -1e9, exponents)
         largest = ops.max(exponents, axis=1, keepdims=True) if is_steep else 0.0
         sums = ops.matmul(ops.exp(exponents - largest), summed)  # (block, c + 1)
         return ops.concatenate([sums, largest], axis=1) if is_steep else sums
 
-    is_steep = temperature > _PLAIN_BELOW
-    sums = _over_blocks(of_block, count, n)
+    is_steep = temperature > _MAX_PLAIN_TEMPERATURE
+    sums = _map_blocks(sums_of_block, count, n)
     channels = unit.shape[1]
     attraction, potential = sums[:, :channels], sums[:, channels : channels + 1]
     shift = 0.0
@@ -137,15 +144,15 @@ def _value_and_gradient(
         shift = ops.max(largest if replicas is None else replicas.gather(largest))
         scale = ops.exp(largest - shift)
         attraction, potential = scale * attraction, scale * potential
-    total = over(replicas, ops.sum(potential))
+    total = all_reduce_sum(replicas, ops.sum(potential))
     n = ops.cast(n, "float32")
     pairs = n * (n - 1.0)
-    # A batch of one whose size is unknown until run time has no pair.
+    # A batch of unknown size can turn out to have a single row, and so no pair.
     has_pairs = pairs > 0
     total = ops.where(has_pairs, total, 1.0)
     value = ops.log(total) + shift - ops.log(ops.maximum(pairs, 1.0))
     gradient = (4.0 * temperature / total) * (attraction - potential * own)
-    # Rounding must not make rows that are equal less than uniform.
+    # Rounding can make the value of equal rows slightly positive.
     return (
         ops.where(has_pairs, ops.minimum(value, 0.0), 0.0),
         ops.where(has_pairs, gradient, 0.0),
@@ -153,30 +160,31 @@ def _value_and_gradient(
 
 
 def _length(rows: Tensor) -> Any:
+    """Number of rows: an integer if it is known, else a tensor."""
     return rows.shape[0] if rows.shape[0] is not None else ops.shape(rows)[0]
 
 
-def _over_blocks(function: Callable[[Tensor], Tensor], n: Any, others: Any) -> Tensor:
-    """Applies a function of row indices to blocks of rows: `(n, ...)`.
+def _map_blocks(function: Callable[[Tensor], Tensor], n: Any, others: Any) -> Tensor:
+    """Apply a function of row indices block by block: `(n, ...)`.
 
     Args:
-        function: Takes int32 indices `(block,)`, and gives `(block, ...)`.
+        function: Maps int32 indices `(block,)` to a tensor `(block, ...)`.
         n: Number of rows.
-        others: Number of rows that each of them is paired with.
+        others: Number of rows that each row is paired with.
     """
     if ops.is_tensor(n) or ops.is_tensor(others):
         size = ops.maximum(PAIRS_AT_ONCE // ops.maximum(others, 1), ROWS_AT_LEAST)
         size = ops.maximum(ops.minimum(n, size), 1)
-        blocks = ops.maximum((n + size - 1) // size, 1)  # None cannot be put together.
+        blocks = ops.maximum((n + size - 1) // size, 1)  # `map` needs at least one.
     else:
-        # (A batch of any size is no integer while JAX works out shapes.)
+        # (JAX's shape inference gives an unknown batch size a symbol, not an int.)
         size = n
         if isinstance(n, int):
             size = min(n, max(PAIRS_AT_ONCE // others, ROWS_AT_LEAST))
         if size == n:
             return function(ops.arange(n, dtype="int32"))
         blocks = -(-n // size)
-    # The last block repeats the last row to be of the size of the others.
+    # The last block is filled up by repeating the last row.
     index = ops.arange(blocks * size, dtype="int32")
     index = ops.maximum(ops.minimum(index, n - 1), 0)
     results = ops.map(function, ops.reshape(index, (blocks, size)))

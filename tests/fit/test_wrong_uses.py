@@ -191,13 +191,13 @@ def test_a_loss_that_is_no_scalar_raises():
 @pytest.mark.parametrize(
     "make, expected",
     [
-        (lambda: SoftTargets(0), "`temperature` must be > 0.*Received: temperature=0"),
-        (lambda: SpatialUniformity(temperature=-1), "`temperature` must be > 0.*-1"),
+        (lambda: SoftTargets(0), "`temperature` must be.*Received: temperature=0"),
+        (lambda: SpatialUniformity(temperature=-1), "`temperature` must be.*-1"),
         (lambda: SpatialUniformity(rows="all"), "`rows` must be one of .*rows='all'"),
         (lambda: ChannelIndependence(target="both"), "must be one of .*target='both'"),
         (
             lambda: ChannelIndependence(off_diagonal_weight=-1),
-            "`off_diagonal_weight` must be >= 0. Received: off_diagonal_weight=-1",
+            "`off_diagonal_weight` must be a number >= 0. Received: .*=-1",
         ),
         (lambda: ChannelAlignment(epsilon=0), "`epsilon` must be > 0. .*epsilon=0"),
     ],

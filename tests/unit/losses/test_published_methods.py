@@ -249,7 +249,7 @@ def test_a_softmax_is_not_taken_for_logits():
     ("make", "message"),
     [
         (lambda: losses.RelationalDistillation(distance_weight=-1), "distance_weight"),
-        (lambda: losses.RelationalDistillation(angle_weight="2"), "angle_weight=2"),
+        (lambda: losses.RelationalDistillation(angle_weight="2"), "angle_weight='2'"),
         (lambda: losses.DecoupledDistillation(non_target_weight=-1), "non_target"),
         (lambda: losses.DecoupledDistillation(temperature=0), "temperature"),
         (lambda: losses.FitNet(rows="row"), "rows='row'"),

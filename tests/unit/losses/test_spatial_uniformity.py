@@ -88,8 +88,11 @@ def test_config_survives_serialization(layer):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"temperature": 0.0}, "> 0 and finite. Received: temperature=0.0"),
-        ({"temperature": float("nan")}, "> 0 and finite. Received: temperature=nan"),
+        ({"temperature": 0.0}, "between 1e-6 and 1e6. Received: temperature=0.0"),
+        (
+            {"temperature": float("nan")},
+            "between 1e-6 and 1e6. Received: temperature=nan",
+        ),
         ({"rows": "mean"}, r"one of \('pooled', .*\). Received: rows='mean'"),
     ],
 )
