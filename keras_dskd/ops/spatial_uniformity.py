@@ -12,8 +12,8 @@ from keras_dskd.ops.samples import all_reduce_sum
 
 # Block size: at most this many pairs of rows (they fit the processor's cache), but at
 # least this many rows (the matrix product stays efficient).
-PAIRS_AT_ONCE = 2**21
-ROWS_AT_LEAST = 128
+MAX_PAIRS_PER_BLOCK = 2**21
+MIN_ROWS_PER_BLOCK = 128
 
 #: Above this temperature exp(-t ||u_i - u_j||²) underflows float32, so the largest
 #: exponent is subtracted first (as in logsumexp).
@@ -109,7 +109,7 @@ def _value_and_gradient(
     n = _length(unit)
     squares = ops.sum(ops.square(unit), axis=1, keepdims=True)  # 0 for a row of zeros.
     ones = ops.ones_like(squares)
-    # Their product is -t ||u_i - u_j||².
+    # `left @ right` is -t ||u_i - u_j||².
     left = ops.concatenate(
         [2.0 * temperature * unit, ones, -temperature * squares], axis=1
     )
@@ -173,14 +173,16 @@ def _map_blocks(function: Callable[[Tensor], Tensor], n: Any, others: Any) -> Te
         others: Number of rows that each row is paired with.
     """
     if ops.is_tensor(n) or ops.is_tensor(others):
-        size = ops.maximum(PAIRS_AT_ONCE // ops.maximum(others, 1), ROWS_AT_LEAST)
+        size = ops.maximum(
+            MAX_PAIRS_PER_BLOCK // ops.maximum(others, 1), MIN_ROWS_PER_BLOCK
+        )
         size = ops.maximum(ops.minimum(n, size), 1)
         blocks = ops.maximum((n + size - 1) // size, 1)  # `map` needs at least one.
     else:
         # (JAX's shape inference gives an unknown batch size a symbol, not an int.)
         size = n
         if isinstance(n, int):
-            size = min(n, max(PAIRS_AT_ONCE // others, ROWS_AT_LEAST))
+            size = min(n, max(MAX_PAIRS_PER_BLOCK // others, MIN_ROWS_PER_BLOCK))
         if size == n:
             return function(ops.arange(n, dtype="int32"))
         blocks = -(-n // size)

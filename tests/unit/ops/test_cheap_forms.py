@@ -117,8 +117,8 @@ def test_masked_rows_are_left_out_where_rows_are_fewer(mask):
 @pytest.mark.parametrize("temperature", [2.0, 20.0])
 @pytest.mark.parametrize("compiled", COMPILED)
 def test_uniformity_in_blocks_and_its_gradient(n, temperature, compiled, monkeypatch):
-    monkeypatch.setattr(uniformity, "PAIRS_AT_ONCE", 36)
-    monkeypatch.setattr(uniformity, "ROWS_AT_LEAST", 1)
+    monkeypatch.setattr(uniformity, "MAX_PAIRS_PER_BLOCK", 36)
+    monkeypatch.setattr(uniformity, "MIN_ROWS_PER_BLOCK", 1)
     x = reference.samples(n, 3)
     x[n // 2] = x[0]
 
@@ -138,7 +138,7 @@ def test_uniformity_in_blocks_and_its_gradient(n, temperature, compiled, monkeyp
 
 
 def test_uniformity_of_many_rows_in_real_blocks():
-    n = int(uniformity.PAIRS_AT_ONCE**0.5) + 300
+    n = int(uniformity.MAX_PAIRS_PER_BLOCK**0.5) + 300
     x = reference.samples(n, 4)
 
     actual, (gradient,) = value_and_gradient(ops.spatial_uniformity, x, compiled=True)
@@ -228,8 +228,8 @@ def second_derivative(f, x):
 def test_size_unknown_until_run_time_picks_the_side(shape, jit_compile, monkeypatch):
     import tensorflow as tf
 
-    monkeypatch.setattr(uniformity, "PAIRS_AT_ONCE", 36)
-    monkeypatch.setattr(uniformity, "ROWS_AT_LEAST", 1)
+    monkeypatch.setattr(uniformity, "MAX_PAIRS_PER_BLOCK", 36)
+    monkeypatch.setattr(uniformity, "MIN_ROWS_PER_BLOCK", 1)
     x = reference.samples(*shape)
 
     @tf.function(
