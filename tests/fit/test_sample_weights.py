@@ -418,5 +418,5 @@ def test_masked_standardised_rows_are_zero_where_nothing_is():
 
 
 def test_a_feature_without_a_row_a_sample_cannot_be_masked():
-    with pytest.raises(ValueError, match="one row a sample. Received: feature.shape="):
+    with pytest.raises(ValueError, match="one row per sample. Received: feature.shape"):
         keras_dskd.ops.standardize(rows(2 * N, 3), mask=MASK)

@@ -135,7 +135,7 @@ def test_a_softmax_teacher_with_soft_targets_raises_at_construction():
 def test_a_sigmoid_student_with_soft_targets_raises_at_construction():
     inputs = keras.Input((4,))
     student = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(inputs), name="s")
-    expected = "the student 's' ends in a sigmoid. Give the model one logit a class"
+    expected = "the student 's' ends in a sigmoid. Give the model one logit per class"
     with pytest.raises(ValueError, match=expected):
         distiller(student=student)
 

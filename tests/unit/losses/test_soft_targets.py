@@ -98,7 +98,7 @@ def test_probability_of_zero_is_finite():
 @pytest.mark.parametrize("role", ["teacher", "student"])
 @pytest.mark.parametrize(
     ("activation", "advice"),
-    [("softmax", "{role}_from_logits=False"), ("sigmoid", "one logit a class")],
+    [("softmax", "{role}_from_logits=False"), ("sigmoid", "one logit per class")],
 )
 def test_model_that_ends_in_an_activation_is_refused(role, activation, advice):
     activations = {"teacher": None, "student": None, role: activation}
