@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from keras_dskd import ops
 from keras_dskd.data import pairs
-from keras_dskd.distiller import loss_interface
+from keras_dskd.distiller.loss_term import names_read
 from keras_dskd.features.feature_model import FeatureModel
 from keras_dskd.features.taps import OUTPUT, Tap
 from keras_dskd.internal.metric_names import TOTALS
@@ -97,14 +97,10 @@ class StructureHistory(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         model = self.model
         student = getattr(model, "student", model)
-        losses = getattr(model, "distillation_losses", [])
+        terms = getattr(model, "loss_terms", ())
         names = self.layers
         if names is None:
-            names = [
-                name
-                for name in loss_interface.keys(losses, "student")
-                if name != OUTPUT
-            ]
+            names = [name for name in names_read(terms, "student") if name != OUTPUT]
         if not names:
             raise ValueError(
                 "StructureHistory has no layer to look at: no loss reads one by name. "
@@ -114,10 +110,8 @@ class StructureHistory(keras.callbacks.Callback):
             Tap(student, name)
         self._features = FeatureModel(student, names, pooled=names)
         self._read_by = {
-            name: "teacher {!r}, student {!r}".format(
-                *(loss_interface.key(loss, role) for role in ("teacher", "student"))
-            )
-            for name, loss in zip(loss_interface.names(losses), losses, strict=True)
+            term.name: f"teacher {term.teacher_name!r}, student {term.student_name!r}"
+            for term in terms
         }
         self._warned.clear()
         if self.terminate_on_nan:

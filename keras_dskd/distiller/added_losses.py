@@ -1,13 +1,14 @@
-"""What layers `add_loss`, kept apart for each replica.
+"""Losses that layers `add_loss`, separate for each replica.
 
-Replicas of `tf.distribute` in one process are threads that take turns: one that waits
-for the others, as in synchronised batch normalization, lets the next begin. Keras keeps
-what a layer adds in one list for all of them, and empties it whenever one begins.
+The replicas of `tf.distribute` in one process are threads that take turns: one that
+waits for the others, as in synchronized batch normalization, lets the next one begin.
+Keras keeps one list of added losses per layer, which all replicas share, and clears it
+whenever one of them begins.
 """
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -17,16 +18,24 @@ from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Nested, Tensor
 
 
+class StudentLosses(threading.local):
+    """What the student's layers added in the latest pass of this replica, a thread.
+
+    Empty without replicas: Keras then keeps the losses itself.
+    """
+
+    added: Sequence[Tensor] = ()
+
+
 @contextlib.contextmanager
-def kept_apart(*layers: keras.layers.Layer) -> Iterator[list[Tensor]]:
-    """A context in which this replica's losses go to a list of its own.
+def per_replica_losses(*layers: keras.layers.Layer) -> Iterator[list[Tensor]]:
+    """A context in which `add_loss` appends to a list of this replica.
 
     Args:
-        *layers: Layers, with all below them.
+        *layers: Layers; those below them take part.
 
     Yields:
-        A list, to be read at any time, of what the layers added in this thread. Where
-        there are no replicas it stays empty, and Keras keeps the losses.
+        The list. It stays empty without replicas: Keras then keeps the losses itself.
     """
     added: list[Tensor] = []
     if replicas.current() is None:
@@ -36,16 +45,16 @@ def kept_apart(*layers: keras.layers.Layer) -> Iterator[list[Tensor]]:
     each = {id(layer): layer for layer in (*layers, *below)}.values()
     with contextlib.ExitStack() as stack:
         for layer in each:
-            stack.enter_context(_standing_in(layer, added))
+            stack.enter_context(_replacing_add_loss(layer, added))
         yield added
 
 
 class _AddLoss:
-    """Stands in for a layer's `add_loss`."""
+    """Replaces a layer's `add_loss`."""
 
     def __init__(self, add_loss: Callable[[Any], None]) -> None:
         self.add_loss = add_loss
-        self.lists: dict[int, list[Tensor]] = {}  # Of each thread that keeps its own.
+        self.lists: dict[int, list[Tensor]] = {}  # By thread.
 
     def __call__(self, loss: Nested) -> None:
         if threading.get_ident() in self.lists:
@@ -58,12 +67,14 @@ _lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def _standing_in(layer: keras.layers.Layer, added: list[Tensor]) -> Iterator[None]:
-    # Past `Layer.__setattr__`, as a tap is.
+def _replacing_add_loss(
+    layer: keras.layers.Layer, added: list[Tensor]
+) -> Iterator[None]:
+    # Bypass `Layer.__setattr__`: Keras and torch must not track the replacement.
     attributes, thread = vars(layer), threading.get_ident()
     with _lock:
         add_loss = attributes.setdefault("add_loss", _AddLoss(layer.add_loss))
-        outer = add_loss.lists.get(thread)  # As where the student is a distiller.
+        outer = add_loss.lists.get(thread)
         add_loss.lists[thread] = added
     try:
         yield

@@ -1,53 +1,59 @@
-"""What a distiller is made of, checked."""
+"""Checks of the arguments of a distiller."""
 
 from collections.abc import Sequence
 
 import keras
 
-from keras_dskd.distiller import loss_interface
+from keras_dskd.distiller.loss_term import LossTerm, names_read
 from keras_dskd.features.taps import OUTPUT
 
 
 def check_models(teacher: keras.Model, student: keras.Model) -> None:
-    """Raises `ValueError` unless both are Keras models, and two."""
+    """Raises `ValueError` unless both are Keras models, and different ones."""
     for role, model in (("teacher", teacher), ("student", student)):
         if not isinstance(model, keras.Model):
             raise ValueError(
                 f"`{role}` must be a keras.Model. Received: {model!r} of type "
                 f"{type(model).__name__}"
             )
+    if hasattr(student, "distillation_losses"):
+        raise ValueError(
+            f"The student {student.name!r} is a distiller itself. Pass its student: "
+            "`distiller.student`."
+        )
     if teacher is student:
         raise ValueError(
-            f"Teacher and student are the same object, {teacher.name!r}. To distil a "
+            f"Teacher and student are the same object, {teacher.name!r}. To distill a "
             "model from itself, copy it: keras.models.clone_model, then set_weights."
         )
 
 
 def check_projectors(
     projectors: dict[str, keras.layers.Layer] | None,
-    losses: Sequence[keras.distillation.DistillationLoss],
+    terms: Sequence[LossTerm],
 ) -> dict[str, keras.layers.Layer]:
     """The projectors as a dict.
 
     Raises:
-        ValueError: If one is no layer, or no loss reads the feature it is for.
+        ValueError: If one is not a layer, or no loss reads the layer it is for.
     """
-    read = loss_interface.keys(losses, "student")
+    read = names_read(terms, "student")
     if projectors is not None and not isinstance(projectors, dict):
         raise ValueError(
-            "`projectors` is a dict of student layer name -> keras.layers.Layer. "
+            "`projectors` must map student layer names to keras.layers.Layer. "
             f"Received: {projectors!r} of type {type(projectors).__name__}"
         )
     for layer_name, projector in (projectors or {}).items():
         if layer_name not in read or layer_name == OUTPUT:
             raise ValueError(
-                f"No loss reads the student's layer of projector {layer_name!r}. The "
-                f"losses read: {[name for name in read if name != OUTPUT]}"
+                f"No loss reads the student's layer {layer_name!r}, which has a "
+                "projector. The losses read: "
+                f"{[name for name in read if name != OUTPUT]}"
             )
         if not isinstance(projector, keras.layers.Layer):
             raise ValueError(
-                f"A projector is a keras.layers.Layer. Received for {layer_name!r}: "
-                f"{projector!r} of type {type(projector).__name__}"
+                "A projector must be a keras.layers.Layer. Received for "
+                f"{layer_name!r}: {projector!r} of type {type(projector).__name__}"
             )
     return dict(projectors or {})
 
@@ -60,7 +66,7 @@ def check_losses(
     """The losses as a list.
 
     Raises:
-        ValueError: If there are none, or one is no `DistillationLoss`.
+        ValueError: If the list is empty, or an item is not a `DistillationLoss`.
     """
     if losses is None:
         losses = []
@@ -74,7 +80,7 @@ def check_losses(
     for loss in losses:
         if not isinstance(loss, keras.distillation.DistillationLoss):
             raise ValueError(
-                "A distillation loss is an instance of "
+                "A distillation loss must be an instance of "
                 "`keras.distillation.DistillationLoss`, for instance "
                 f"`keras_dskd.losses.SoftTargets()`. Received: {loss!r} of type "
                 f"{type(loss).__name__}"
@@ -89,9 +95,14 @@ def check_compatible(
 ) -> None:
     """Lets a loss check the models, as Keras's distiller does.
 
-    `FeatureDistillation` is not asked: it refuses subclassed and nested models, whose
-    layers can be tapped here.
+    The check of `FeatureDistillation` is skipped: it refuses subclassed and nested
+    models, whose layers can be tapped here.
     """
     check = type(loss).validate_model_compatibility
     if check is not keras.distillation.FeatureDistillation.validate_model_compatibility:
         loss.validate_model_compatibility(teacher, student)
+
+
+def distinct_layers(terms: Sequence[LossTerm]) -> list[keras.layers.Layer]:
+    """The layers inside losses, each once."""
+    return list({id(layer): layer for term in terms for layer in term.layers}.values())

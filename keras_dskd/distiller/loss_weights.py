@@ -1,4 +1,4 @@
-"""Weights of the terms: numbers, or functions of the training step."""
+"""Weights of the losses: numbers, or functions of the training step."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
@@ -6,22 +6,24 @@ from typing import Any, NoReturn
 import keras
 from keras import ops
 
-from keras_dskd.internal.types import Config, Tensor, Weight
+from keras_dskd.distiller.loss_term import LossTerm
+from keras_dskd.internal import trainer_state
+from keras_dskd.internal.types import Tensor, Weight
 from keras_dskd.ops.checks import check_number
 
 
 def check_weights(
     weights: Weight | Sequence[Weight] | None, count: int
 ) -> list[Weight]:
-    """One weight a loss, as a list.
+    """The weights as a list, one per loss.
 
     Args:
         weights: `None` (1 each), one weight for a single loss, or a list.
         count: Number of losses.
 
     Raises:
-        ValueError: If the number of weights is another, or one is neither callable
-            nor a number that is finite and not negative.
+        ValueError: If the number of weights differs, or a weight is neither callable
+            nor a finite number >= 0.
     """
     if weights is None:
         return [1.0] * count
@@ -41,19 +43,29 @@ def check_weights(
     return given
 
 
-class TermWeights(keras.layers.Layer):
-    """State of a distiller: the step, the student's weight and one weight a loss.
+class LossWeightState(keras.layers.Layer):
+    """State of a distiller: the step, the student's weight and one weight per loss.
 
-    Variables rather than Python numbers, since a compiled step would never see a
-    number change; and not the optimizer's iterations, which a loss cannot read on
-    JAX.
+    These are variables, because a compiled step would never see a Python number
+    change. The step is our own: a loss cannot read `optimizer.iterations` on JAX.
+
+    Args:
+        student_weight: Weight of the student's own loss.
+        terms: The losses, whose `weight`s this sets.
+        weights: One weight per loss.
     """
 
-    def __init__(self, student_weight: float, weights: Sequence[Weight]) -> None:
+    def __init__(
+        self,
+        student_weight: float,
+        terms: Sequence[LossTerm],
+        weights: Sequence[Weight],
+    ) -> None:
         super().__init__(name="loss_weights", trainable=False)
+        self.terms = tuple(terms)
         self.step = self._state("step", (), "int32")
         self.student = self._state("student", (), "float32")
-        self.losses_ = self._state("losses", (len(weights),), "float32")
+        self.values = self._state("losses", (len(weights),), "float32")
         self.built = True
         self.set_student(student_weight)
         self.set_losses(weights)
@@ -75,21 +87,22 @@ class TermWeights(keras.layers.Layer):
         self.student.assign(self.student_number)
 
     def set_losses(self, weights: Sequence[Weight]) -> None:
-        """Sets the weights of the losses, checked before."""
-        self._given = tuple(weights)
-        self.losses_.assign([0.0 if callable(w) else float(w) for w in weights])
+        """Sets the weights of the losses, which `check_weights` has checked."""
+        for term, weight in zip(self.terms, weights, strict=True):
+            term.weight = weight
+        self.values.assign([0.0 if callable(w) else float(w) for w in weights])
 
     @property
     def given(self) -> list[Weight]:
         """The weights of the losses, as they were given."""
-        return list(self._given)
+        return [term.weight for term in self.terms]
 
     def at_step(self) -> list[Tensor]:
         """The weights of the losses at the present step, float32 scalars."""
         step = ops.convert_to_tensor(self.step)
         weights = [
-            weight(step) if callable(weight) else self.losses_[index]
-            for index, weight in enumerate(self._given)
+            weight(step) if callable(weight) else self.values[index]
+            for index, weight in enumerate(self.given)
         ]
         return [ops.cast(weight, "float32") for weight in weights]
 
@@ -103,46 +116,20 @@ class TermWeights(keras.layers.Layer):
         self.step.assign(self.step + 1)
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads the state, and takes the loaded numbers over."""
+        """Loads the variables, and updates the numbers that they hold."""
         super().load_own_variables(store)
-        loaded = ops.convert_to_numpy(self.losses_)
-        self._given = tuple(
-            weight
-            if callable(weight) or loaded[index] == loaded.dtype.type(weight)
-            else float(loaded[index])
-            for index, weight in enumerate(self._given)
-        )
+        loaded = ops.convert_to_numpy(self.values)
+        for term, value in zip(self.terms, loaded, strict=True):
+            # A number that float32 rounds stays as it was given.
+            if not callable(term.weight) and value != value.dtype.type(term.weight):
+                term.weight = float(value)
         student = ops.convert_to_numpy(self.student)
         if student != student.dtype.type(self.student_number):
             self.student_number = float(student)
 
 
-def serialize(weight: Weight) -> float | Config:
-    """A weight as plain data.
-
-    Raises:
-        ValueError: If it is a function that cannot be loaded again.
-    """
-    if not callable(weight):
-        return float(weight)
-    if getattr(weight, "__name__", None) == "<lambda>":
-        raise ValueError(
-            "A lambda as a weight cannot be saved. Use a "
-            "`keras.optimizers.schedules.LearningRateSchedule`, or a function with "
-            "the decorator `keras.saving.register_keras_serializable`."
-        )
-    return keras.saving.serialize_keras_object(weight)
-
-
-def deserialize(config: float | Config) -> Weight:
-    """The inverse of `serialize`."""
-    if isinstance(config, dict):
-        return keras.saving.deserialize_keras_object(config)
-    return config
-
-
 class LossWeights(list[Weight]):
-    """A distiller's weights as a list; an assigned item reaches the compiled step."""
+    """A distiller's weights as a list: assigning an item changes the compiled step."""
 
     def __init__(
         self, weights: Iterable[Weight], assign: Callable[[list[Weight]], None]
@@ -158,9 +145,50 @@ class LossWeights(list[Weight]):
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError(
-            "There is one weight for each distillation loss: their number is fixed. "
-            "Assign an item, or the whole list."
+            "The number of weights is fixed: one per distillation loss. Assign an item "
+            "or the whole list."
         )
 
     append = clear = extend = insert = pop = remove = reverse = sort = _refuse
     __delitem__ = __iadd__ = __imul__ = _refuse
+
+
+class WeightsLosses(keras.Model):
+    """A model whose loss weights can change at any time, also in compiled steps."""
+
+    loss_terms: tuple[LossTerm, ...]
+    _term_weights: LossWeightState
+
+    @property
+    def distillation_loss_weights(self) -> list[Weight]:
+        """The weights, one per loss. Assign the list or an item at any time."""
+        return LossWeights(self._term_weights.given, self._set_loss_weights)
+
+    @distillation_loss_weights.setter
+    def distillation_loss_weights(
+        self, loss_weights: Weight | Sequence[Weight] | None
+    ) -> None:
+        self._set_loss_weights(loss_weights)
+
+    def _set_loss_weights(self, loss_weights: Weight | Sequence[Weight] | None) -> None:
+        given = check_weights(loss_weights, len(self.loss_terms))
+        previous = self._term_weights.given
+        trainer_state.sync(self)
+        self._term_weights.set_losses(given)
+        if list(filter(callable, previous)) != list(filter(callable, given)):
+            trainer_state.compile_step_again(self)
+
+    @property
+    def student_loss_weight(self) -> float:
+        """Weight of the student's own loss, between 0 and 1. Assign at any time."""
+        return self._term_weights.student_number
+
+    @student_loss_weight.setter
+    def student_loss_weight(self, weight: float) -> None:
+        check_number("student_loss_weight", weight, most=1)
+        previous = self.student_loss_weight
+        trainer_state.sync(self)
+        self._term_weights.set_student(weight)
+        # At 0 and at 1 the compiled step leaves out one half.
+        if previous != weight and {previous, float(weight)} & {0.0, 1.0}:
+            trainer_state.compile_step_again(self)

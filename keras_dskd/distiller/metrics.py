@@ -1,20 +1,30 @@
-"""The terms' means over an epoch, in fit's logs."""
+"""Means of the losses over an epoch, and which of them the logs report."""
 
-from collections.abc import Sequence
+import contextlib
+import contextvars
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
+from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Tensor
 
+#: The names that the step in progress computes; `None` between steps.
+_computed: contextvars.ContextVar[frozenset[str] | None] = contextvars.ContextVar(
+    "computed", default=None
+)
 
-class TermMeans(keras.metrics.Metric):
-    """Mean of each of some named numbers, weighted by the samples that gave it.
 
-    One metric for all, since each one costs a step several small operations.
+class LossMeans(keras.metrics.Metric):
+    """Mean of each of several named losses, weighted by the samples of each batch.
+
+    It is one metric for all of them, since each metric costs a step several small
+    operations.
 
     Args:
-        names: The numbers' names.
+        names: Names of the losses.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -25,10 +35,10 @@ class TermMeans(keras.metrics.Metric):
         self.counts = self.add_variable(shape, initializer="zeros", name="counts")
 
     def update_state(self, values: dict[str, Tensor], samples: Tensor) -> None:
-        """Counts a batch.
+        """Adds a batch.
 
         Args:
-            values: Dict of name -> scalar; names may be missing.
+            values: Dict of name -> scalar. It may lack names.
             samples: Number of samples in the batch.
         """
         samples, none = ops.cast(samples, "float32"), ops.zeros(())
@@ -38,6 +48,39 @@ class TermMeans(keras.metrics.Metric):
         self.counts.assign(self.counts + ops.stack(counts))
 
     def result(self) -> dict[str, Tensor]:
-        """Dict of name -> mean; 0 for a number that no batch had."""
+        """Dict of name -> mean, 0 for a name that no batch had."""
         means = ops.divide_no_nan(self.totals, self.counts)
         return {name: means[index] for index, name in enumerate(self.names)}
+
+    def computed(self, results: dict[str, Any]) -> dict[str, Any]:
+        """The results without the losses that no batch had.
+
+        Within a step these are known from `reporting`. Between steps they are those
+        counted since the last reset.
+        """
+        names = _computed.get()
+        if names is None:
+            if replicas.is_traced(self.counts.value):
+                return results
+            counts = ops.convert_to_numpy(self.counts)
+            counted = zip(self.names, counts, strict=True)
+            names = frozenset(name for name, count in counted if count)
+        # Keras's own mean of the total.
+        known = {*self.names, "loss"}
+        if "total_loss" in names:
+            names = names | {"loss"}
+        return {
+            name: result
+            for name, result in results.items()
+            if name in names or name not in known
+        }
+
+
+@contextlib.contextmanager
+def reporting(names: Iterable[str]) -> Iterator[None]:
+    """A context within a step that computes the losses of these names."""
+    token = _computed.set(frozenset(names))
+    try:
+        yield
+    finally:
+        _computed.reset(token)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_dskd.distiller import weight_files
+from keras_dskd.distiller.config import from_config, to_config
 from keras_dskd.features.identity import fingerprint
 from keras_dskd.features.layer_graph import layer_ids, layer_paths
 from keras_dskd.internal import files
@@ -233,6 +234,18 @@ class ResumableModel(keras.Model):
         others = [*self.weights, *self.metrics_variables, *teacher.variables]
         apart = {id(variable) for variable in others}
         return [variable for variable in self.variables if id(variable) not in apart]
+
+    def get_config(self) -> Config:
+        teacher = {"teacher": self._teacher_config()}
+        return {**super().get_config(), **teacher, **to_config(self)}
+
+    @classmethod
+    def from_config(cls, config: Config) -> "Self":
+        teacher, is_left_out = teacher_of(config["teacher"])
+        distiller = cls(**from_config({**config, "teacher": teacher}))
+        distiller._awaits_teacher = is_left_out
+        distiller.saves_teacher = not is_left_out
+        return distiller
 
     def _teacher_config(self) -> Config:
         if self._left_out is not None:

@@ -9,21 +9,16 @@ import rich.console  # Keras's own way to print summaries.
 import rich.markup
 from keras import ops
 
-from keras_dskd.distiller import loss_interface
+from keras_dskd.internal import trainer_state
 from keras_dskd.internal.tables import table
 
 
-def line(distiller: keras.Model) -> str:
-    """A distiller in one line: its models, and the formula of its total."""
+def one_line(distiller: Any) -> str:
+    """The distiller's models and the formula of its total, for its `repr`."""
     if not hasattr(distiller, "teacher") or not hasattr(distiller, "_means"):
-        return str(keras.Model.__repr__(distiller))  # It is being made, or saved.
+        return str(keras.Model.__repr__(distiller))  # While it is made or saved.
     weighted = " + ".join(
-        f"{_weight_name(weight)} {term}"
-        for weight, term in zip(
-            distiller.distillation_loss_weights,
-            loss_interface.names(distiller.distillation_losses),
-            strict=True,
-        )
+        f"{_weight_name(term.weight)} {term.name}" for term in distiller.loss_terms
     )
     share = distiller.student_loss_weight
     return (
@@ -33,8 +28,8 @@ def line(distiller: keras.Model) -> str:
     )
 
 
-def summary(  # noqa: D417 - a method of `Distiller`.
-    self: keras.Model,
+def print_summary(
+    distiller: Any,
     line_length: int | None = None,
     positions: Sequence[float] | None = None,
     print_fn: Callable[[str], Any] | None = None,
@@ -42,27 +37,21 @@ def summary(  # noqa: D417 - a method of `Distiller`.
     show_trainable: bool = False,
     layer_range: Sequence[str] | None = None,
 ) -> None:
-    """Prints the distiller's parts and terms, with their parameters and weights.
-
-    One table has the parts, with the numbers of all parameters and of those that are
-    trained; the other the terms, each with the layers that it compares and its weight,
-    at the present step where it follows a schedule. Where an argument is about layers,
-    Keras's summaries of the models come after them.
+    """Prints one table of the models and layers, and one of the losses.
 
     Args:
+        distiller: A `Distiller`.
         line_length: Length of the longest line. Defaults to the terminal's width.
         positions: Where columns end in Keras's summaries.
-        print_fn: Function to call with the text, and with that of each of Keras's
-            summaries. Defaults to printing.
+        print_fn: Function that gets each text. Defaults to printing.
         expand_nested: Whether to add Keras's summaries of teacher and student, with
-            the layers of the models inside them.
-        show_trainable: Whether to add those summaries, and to say in them which layers
-            are trainable.
+            the layers of nested models.
+        show_trainable: Whether to add those summaries, with the layers' `trainable`.
         layer_range: Names or patterns of two layers of the student: adds its summary
-            from the one to the other.
+            from the first to the second.
     """
-    self._sync_state()
-    share = self.student_loss_weight
+    trainer_state.sync(distiller)
+    share = distiller.student_loss_weight
     console = rich.console.Console(
         highlight=False,
         width=line_length,
@@ -71,15 +60,14 @@ def summary(  # noqa: D417 - a method of `Distiller`.
     )
     if print_fn:
         console.begin_capture()
-    console.print(f'[bold]Distiller: "{rich.markup.escape(self.name)}"[/]')
+    console.print(f'[bold]Distiller: "{rich.markup.escape(distiller.name)}"[/]')
     numbers = ["Param #", "Trained #"]
+    header = ["Part", "Layer (type)", *numbers]
+    console.print(table(header, _parts(distiller), right_aligned=numbers))
+    console.print(table(["Loss", "Teacher", "Student", "Weight"], _losses(distiller)))
     console.print(
-        table(["Part", "Layer (type)", *numbers], _parts(self), right_aligned=numbers)
-    )
-    console.print(table(["Term", "Teacher", "Student", "Weight"], _terms(self)))
-    console.print(
-        f" total = {share:g} student_loss + {1 - share:g} Σ weight · term, "
-        f"at step {int(_number(self._term_weights.step)):,}"
+        f" total = {share:g} student_loss + {1 - share:g} Σ weight · loss, "
+        f"at step {int(_number(distiller._term_weights.step)):,}"
     )
     if print_fn:
         print_fn(console.end_capture())
@@ -91,20 +79,18 @@ def summary(  # noqa: D417 - a method of `Distiller`.
         "show_trainable": show_trainable,
     }
     if expand_nested or show_trainable:
-        self.teacher.summary(**options)
+        distiller.teacher.summary(**options)
     if expand_nested or show_trainable or layer_range:
-        self.student.summary(**options, layer_range=layer_range)
+        distiller.student.summary(**options, layer_range=layer_range)
 
 
-def _parts(distiller: keras.Model) -> Iterator[Sequence[str]]:
+def _parts(distiller: Any) -> Iterator[Sequence[str]]:
     """Rows of the first table."""
-    losses = distiller.distillation_losses
     parts = [("teacher", distiller.teacher), ("student", distiller.student)]
     for name, projector in distiller.projectors.items():
         parts.append((f"projector of {name}", projector))
-    for term, loss in zip(loss_interface.names(losses), losses, strict=True):
-        for layer in loss_interface.layers_in([loss], distiller.teacher):
-            parts.append((f"in {term}", layer))
+    for term in distiller.loss_terms:
+        parts += [(f"in {term.name}", layer) for layer in term.layers]
     trained = {id(weight) for weight in distiller.trainable_weights}
     for part, layer in parts:
         counts = ["not built", ""]
@@ -115,29 +101,23 @@ def _parts(distiller: keras.Model) -> Iterator[Sequence[str]]:
         yield part, f"{layer.name} ({type(layer).__name__})", *counts
 
 
-def _terms(distiller: keras.Model) -> Iterator[Sequence[str]]:
+def _losses(distiller: Any) -> Iterator[Sequence[str]]:
     """Rows of the second table."""
-    losses = distiller.distillation_losses
-    for term, loss, weight, present in zip(
-        loss_interface.names(losses),
-        losses,
-        distiller.distillation_loss_weights,
-        distiller._term_weights.at_step(),
-        strict=True,
-    ):
-        student_layer = loss_interface.key(loss, "student")
-        projector = distiller.projectors.get(student_layer)
+    present = distiller._term_weights.at_step()
+    for term, weight in zip(distiller.loss_terms, present, strict=True):
+        projector = distiller.projectors.get(term.student_name)
+        student = term.student_name
         yield (
-            term,
-            loss_interface.key(loss, "teacher") or "not read",
-            f"{student_layer} → {projector.name}" if projector else student_layer,
-            _weight_name(weight)
-            + (f", now {_number(present):.4g}" if callable(weight) else ""),
+            term.name,
+            term.teacher_name or "not read",
+            f"{student} → {projector.name}" if projector else student,
+            _weight_name(term.weight)
+            + (f", now {_number(weight):.4g}" if callable(term.weight) else ""),
         )
 
 
 def _weight_name(weight: Any) -> str:
-    """A number, or what a function of the step is called."""
+    """The weight, or the name of a function of the step."""
     if callable(weight):
         return str(getattr(weight, "__name__", type(weight).__name__))
     return f"{weight:g}"

@@ -24,6 +24,19 @@ def no_gradients() -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
+def is_traced(tensor: Any) -> bool:
+    """Whether a tensor has no value yet, because a program is being compiled."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.is_symbolic_tensor(tensor) or not tf.executing_eagerly()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return isinstance(tensor, jax.core.Tracer)
+    return False
+
+
 def current() -> Replicas | None:
     """What sums and gathers over the replicas that share this step.
 

@@ -119,3 +119,15 @@ def explaining_division() -> Iterator[None]:
             "whole batch: a mesh whose batch axis is 1 takes any. Received: "
             f"{error}"
         ) from error
+
+
+def sync(model: keras.Model) -> None:
+    """Updates the model's variables: the JAX trainer holds their values in an epoch."""
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()
+
+
+def compile_step_again(model: keras.Model) -> None:
+    """Compiles the training step again, if it has been compiled."""
+    if getattr(model, "train_function", None) is not None:
+        model.make_train_function(force=True)

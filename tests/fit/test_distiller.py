@@ -1076,3 +1076,57 @@ def test_methods_show_the_arguments_of_keras(name):
     )
     assert ours == of_keras
     assert "batch_size" in ours.parameters
+
+
+def test_training_pass_holds_prediction_and_features():
+    losses = [
+        keras_dskd.losses.ChannelAlignment("hidden", "hidden"),
+        keras_dskd.losses.SoftTargets(),
+    ]
+    made = distiller(losses, projectors={"hidden": keras.layers.Dense(5)})
+    forward = made(X, training=True)
+    student, teacher = made.student, made.teacher
+    hidden = keras.Model(student.input, student.get_layer("hidden").output)
+    expected = made.projectors["hidden"](hidden(X["student"]))
+    for received, wanted in (
+        (forward.prediction, student(X["student"])),
+        (forward.student["hidden"], expected),
+        (forward.teacher["(output)"], teacher(X["teacher"])),
+    ):
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(received), ops.convert_to_numpy(wanted), rtol=1e-5
+        )
+    assert forward.teacher.keys() == forward.student.keys() == {"hidden", "(output)"}
+
+
+def test_loss_of_a_prediction_without_its_features_raises():
+    made = distiller([keras_dskd.losses.SpatialUniformity("hidden")])
+    prediction = made.student(X["student"])
+    with pytest.raises(ValueError, match=r"y_pred=distiller\(x, training=True"):
+        made.compute_loss(X, Y, prediction)
+
+
+def test_each_epoch_logs_the_same_names_with_validation_between():
+    """The validation step is compiled after the training step, and once."""
+    made = distiller([keras_dskd.losses.SpatialUniformity("hidden")])
+    validation = (X["student"], Y)
+    names = []
+
+    class Names(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            names.append((set(logs), set(self.model.get_metrics_result())))
+
+    made.fit(X, Y, epochs=2, validation_data=validation, callbacks=[Names()], verbose=0)
+    trained = {"loss", "total_loss", "student_loss", "distillation_loss"}
+    trained |= {"spatial_uniformity"}
+    evaluated = {"loss", "total_loss", "student_loss"}
+    logged = trained | {f"val_{name}" for name in evaluated}
+    assert names == [(logged, evaluated)] * 2
+
+
+def test_a_distiller_as_student_is_refused():
+    inner = distiller([keras_dskd.losses.SoftTargets()])
+    with pytest.raises(ValueError, match=r"Pass its student: `distiller\.student`"):
+        keras_dskd.Distiller(
+            mlp(6, name="other"), inner, [keras_dskd.losses.SoftTargets()]
+        )

@@ -85,7 +85,7 @@ def test_summary_lists_parts_and_terms():
         ["channel_alignment", "hidden", "hidden → wider", "0.25"],
         ["spatial_uniformity", "not read", "logits", "rising, now 0"],
     ]
-    assert lines[-2] == " total = 0.5 student_loss + 0.5 Σ weight · term, at step 0"
+    assert lines[-2] == " total = 0.5 student_loss + 0.5 Σ weight · loss, at step 0"
 
 
 def test_summary_has_the_arguments_of_keras():
@@ -108,7 +108,7 @@ def test_summary_shows_assigned_weights_and_the_schedule_at_the_present_step():
     fit(made)
     cells, lines = summarized(made)
     assert [row[-1] for row in cells[3:]] == ["3", "0.25", "rising, now 0.4"]
-    assert "total = 0.75 student_loss + 0.25 Σ weight · term, at step 4" in lines[-2]
+    assert "total = 0.75 student_loss + 0.25 Σ weight · loss, at step 4" in lines[-2]
     assert "0.75 student_loss + 0.25 (3 soft_targets" in repr(made)
 
 

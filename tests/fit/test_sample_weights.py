@@ -285,7 +285,7 @@ def test_weights_come_in_one_dimension_or_as_a_column(columns):
     weight = np.reshape(WEIGHT, (N, *columns))
     mean = ops.convert_to_numpy(
         keras_dskd.ops.weighted_mean(
-            values.astype("float32"), loss_values.of_terms(weight, None)
+            values.astype("float32"), loss_values.term_weights(weight, None)
         )
     )
     assert mean == pytest.approx((WEIGHT * values).mean(), **CLOSE)
@@ -305,10 +305,10 @@ def test_weights_of_time_steps_weigh_what_has_them_and_by_their_mean_what_has_no
 
 def test_weights_of_each_output_are_said_not_to_reach_the_terms():
     outputs = {"a": WEIGHT, "b": WEIGHT + 1.0}
-    with pytest.warns(UserWarning, match="holds 2 arrays, one an output"):
-        assert loss_values.of_terms(outputs, None) is None
+    with pytest.warns(UserWarning, match="holds 2 arrays, one per output"):
+        assert loss_values.term_weights(outputs, None) is None
     same = {"a": WEIGHT, "b": WEIGHT}
-    assert loss_values.of_terms(same, None) is not None
+    assert loss_values.term_weights(same, None) is not None
 
 
 # Losses of a user's

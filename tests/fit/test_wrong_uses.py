@@ -95,7 +95,9 @@ def test_no_losses_raise(losses):
     ids=["name", "loss of labels", "class"],
 )
 def test_what_is_no_distillation_loss_raises(loss):
-    expected = "is an instance of `keras.distillation.DistillationLoss`.*Received: "
+    expected = (
+        "must be an instance of `keras.distillation.DistillationLoss`.*Received: "
+    )
     with pytest.raises(ValueError, match=expected):
         distiller([loss])
 
@@ -212,7 +214,7 @@ def test_a_losss_argument_out_of_range_raises(make, expected):
 
 def test_a_projector_for_a_layer_that_no_loss_reads_raises():
     expected = (
-        r"No loss reads the student's layer of projector 'logits'. "
+        r"No loss reads the student's layer 'logits', which has a projector. "
         r"The losses read: \['hidden'\]"
     )
     with pytest.raises(ValueError, match=expected):
@@ -223,7 +225,7 @@ def test_a_projector_for_a_layer_that_no_loss_reads_raises():
 
 
 def test_a_projector_that_is_no_layer_raises():
-    expected = "A projector is a keras.layers.Layer. Received for 'hidden': 5"
+    expected = "A projector must be a keras.layers.Layer. Received for 'hidden': 5"
     with pytest.raises(ValueError, match=expected):
         distiller(ChannelAlignment("hidden", "hidden"), projectors={"hidden": 5})
 
@@ -403,7 +405,7 @@ def test_a_layer_with_several_outputs_is_no_feature():
 
 def test_cached_features_that_are_no_dict_raise():
     x = {"student": X["student"], "teacher_features": rows(8, 3)}
-    with pytest.raises(ValueError, match="is the dict that `cache_teacher` returned"):
+    with pytest.raises(ValueError, match="must be the dict of name -> array"):
         fit(compiled(), x)
 
 

@@ -8,7 +8,7 @@ from fuzz.verdict import Refused
 from hypothesis import strategies as st
 
 import keras_dskd
-from keras_dskd.distiller import loss_interface
+from keras_dskd.distiller.loss_term import make_terms
 
 KINDS = st.sampled_from(nets.KINDS)
 OUTPUTS = st.sampled_from(["one", "one", "one", *nets.OUTPUTS])
@@ -182,10 +182,9 @@ class Case:
             "distillation_loss": distilled,
             "loss": share * own + (1 - share) * distilled,
         }
-        return {
-            **numbers,
-            **dict(zip(loss_interface.names(self.terms()), values, strict=True)),
-        }
+        terms = make_terms(self.terms(), keras.Sequential())
+        names = [term.name for term in terms]
+        return {**numbers, **dict(zip(names, values, strict=True))}
 
     def _of_samples(self, rows):
         return [

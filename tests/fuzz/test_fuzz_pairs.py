@@ -5,6 +5,7 @@ import decimal
 import fractions
 import functools
 import math
+import types
 
 import keras
 import numpy as np
@@ -273,11 +274,12 @@ def test_weights_of_terms(given, broken, count, kind, step, seed):
 
 
 def weighted_sum(weights, values, step):
-    term_weights = loss_weights.TermWeights(0.5, weights)
+    terms = [types.SimpleNamespace(weight=None) for _ in weights]
+    state = loss_weights.LossWeightState(0.5, terms, weights)
     for _ in range(step):
-        term_weights.advance()
+        state.advance()
     tensors = [keras.ops.convert_to_tensor(value) for value in values]
-    return float(keras.ops.convert_to_numpy(term_weights.weighted_sum(tensors)))
+    return float(keras.ops.convert_to_numpy(state.weighted_sum(tensors)))
 
 
 # Losses and projectors

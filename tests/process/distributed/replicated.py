@@ -13,6 +13,7 @@ from keras import layers, regularizers
 
 import keras_dskd
 from keras_dskd import losses
+from keras_dskd.internal import trainer_state
 
 CLASSES = 3
 BATCH = 16
@@ -167,7 +168,7 @@ class Recorder(keras.callbacks.Callback):
         self.steps = []
 
     def on_train_batch_end(self, batch, logs=None):
-        self.model._sync_state()
+        trainer_state.sync(self.model)
         self.steps.append(state(self.model, logs))
 
 

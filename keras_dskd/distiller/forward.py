@@ -1,0 +1,180 @@
+"""The training forward pass: one run of each model, and the features it gives."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from keras_dskd.data import pairs
+from keras_dskd.distiller.added_losses import StudentLosses, per_replica_losses
+from keras_dskd.distiller.loss_term import LossTerm, names_read
+from keras_dskd.features.taps import OUTPUT, Tap, capture
+from keras_dskd.internal import replicas
+from keras_dskd.internal.types import Nested, Role, Tensor
+from keras_dskd.ops.samples import keep_rows
+
+
+class Forward(NamedTuple):
+    """Everything that one training forward pass makes.
+
+    Attributes:
+        prediction: The student's output.
+        teacher: Dict of layer name -> the teacher's feature, detached. It comes from a
+            run of the teacher or from a cache.
+        student: Dict of layer name -> the student's feature, after its projector.
+        teacher_mask: Bool tensor `(n,)`, false for samples without a teacher; `None` if
+            all samples have one.
+        penalties: Scalars that projectors and layers inside losses add to the total:
+            what they `add_loss`, and their regularizers.
+    """
+
+    prediction: Nested
+    teacher: dict[str, Nested]
+    student: dict[str, Nested]
+    teacher_mask: Tensor | None
+    penalties: list[Tensor]
+
+
+class ForwardPass:
+    """Runs teacher and student on a batch and captures what the losses read.
+
+    Args:
+        terms: The distillation losses.
+        projectors: Dict of student layer name -> layer applied to that feature.
+        auxiliary_layers: Projectors, and layers inside losses.
+        student_losses: Takes what the student's layers `add_loss`.
+    """
+
+    def __init__(
+        self,
+        terms: Sequence[LossTerm],
+        projectors: dict[str, keras.layers.Layer],
+        auxiliary_layers: Sequence[keras.layers.Layer],
+        student_losses: StudentLosses,
+    ) -> None:
+        self.projectors = projectors
+        self.auxiliary_layers = tuple(auxiliary_layers)
+        self.student_losses = student_losses
+        self._teacher_names = names_read(terms, "teacher")
+        self._student_names = names_read(terms, "student")
+        self._taps: dict[Role, list[Tap]] = {}
+
+    def run(
+        self,
+        teacher: keras.Model,
+        student: keras.Model,
+        pair: pairs.Pair,
+        training: bool | None = True,
+        **kwargs: Any,
+    ) -> Forward:
+        """Runs both models once.
+
+        Args:
+            teacher: The teacher. Not run if the batch holds cached features.
+            student: The student.
+            pair: One batch.
+            training: Whether the student runs in training mode.
+            **kwargs: Further arguments of the student's call.
+
+        Raises:
+            ValueError: If the batch has neither the teacher's input nor its features,
+                or they do not fit.
+        """
+        mask = pairs.teacher_mask(pair)
+        # Run the teacher first: its temporaries are freed before the student's
+        # activations, which live until the backward pass, are allocated.
+        teacher_features = self._read_teacher(teacher, pair)
+        if mask is not None:
+            teacher_features = keras.tree.map_structure(
+                lambda feature: keep_rows(feature, mask), teacher_features
+            )
+        student_features = self._read_student(student, pair.student, training, **kwargs)
+        with per_replica_losses(*self.auxiliary_layers) as added:
+            for name, projector in self.projectors.items():
+                student_features[name] = projector(
+                    student_features[name], training=training
+                )
+        losses = [loss for layer in self.auxiliary_layers for loss in layer.losses]
+        return Forward(
+            prediction=student_features[OUTPUT],
+            teacher=teacher_features,
+            student=student_features,
+            teacher_mask=mask,
+            penalties=[ops.sum(loss) for loss in (*added, *losses)],
+        )
+
+    def find_taps(self, role: Role, model: keras.Model) -> list[Tap]:
+        """The taps on a built model, found once.
+
+        Raises:
+            ValueError: If a layer is not found or ambiguous.
+        """
+        if role not in self._taps:
+            names = self._teacher_names if role == "teacher" else self._student_names
+            self._taps[role] = [Tap(model, name) for name in names if name != OUTPUT]
+        return self._taps[role]
+
+    def _read_teacher(
+        self, teacher: keras.Model, pair: pairs.Pair
+    ) -> dict[str, Nested]:
+        if not self._teacher_names:
+            return {}
+        if pair.teacher_features is not None:
+            features = _check_cached(pair, self._teacher_names)
+        else:
+            check_teacher(teacher, pair)
+            taps = self.find_taps("teacher", teacher)
+            with replicas.no_gradients(), capture(taps) as features:
+                features[OUTPUT] = teacher(pair.teacher, training=False)
+        return keras.tree.map_structure(ops.stop_gradient, features)
+
+    def _read_student(
+        self, student: keras.Model, x: Nested, training: bool | None, **kwargs: Any
+    ) -> dict[str, Nested]:
+        if not student.built:
+            # Layers that a model makes in its `build` cannot be tapped before.
+            student(x, training=False, **kwargs)
+        with capture(self.find_taps("student", student)) as features:
+            features[OUTPUT] = self.predict(student, x, training, **kwargs)
+        return features
+
+    def predict(
+        self, student: keras.Model, x: Nested, training: bool | None, **kwargs: Any
+    ) -> Nested:
+        """The student's output alone."""
+        with per_replica_losses(student) as self.student_losses.added:
+            return student(x, training=training, **kwargs)
+
+
+def check_teacher(teacher: keras.Model, pair: pairs.Pair) -> None:
+    """Raises `ValueError` unless the teacher can run on the batch."""
+    if pair.teacher is None:
+        raise ValueError(
+            'Training needs the teacher\'s modality: x["teacher"] is missing. '
+            'Pass x={"teacher": ..., "student": ...}, or "teacher_features" from '
+            "`cache_teacher` in its place."
+        )
+    if not teacher.built:
+        raise ValueError(
+            f"The teacher {teacher.name!r} has no weights yet. Train it or load its "
+            "weights before distilling from it."
+        )
+
+
+def _check_cached(pair: pairs.Pair, names: Sequence[str]) -> dict[str, Nested]:
+    """The batch's cached features, or a `ValueError` if they do not fit."""
+    features = pair.teacher_features
+    if not isinstance(features, dict):
+        raise ValueError(
+            'x["teacher_features"] must be the dict of name -> array that '
+            f"`cache_teacher` returned. Received: {type(features).__name__}"
+        )
+    missing = [name for name in names if name not in features]
+    if missing:
+        raise ValueError(
+            f"The cached teacher features lack {missing}. They hold "
+            f"{sorted(features)}. Make them with this distiller's `cache_teacher`."
+        )
+    pairs.check_cached_rows(pair)
+    return features

@@ -1,0 +1,49 @@
+"""Keras's training loops, with the model intact when one of them fails."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_dskd.internal import keras_private, replicas, trainer_state
+
+
+class GuardedTrainer(keras_private.ReplicaShapes):
+    """A model that keeps its weights when `fit`, `evaluate` or `predict` fails.
+
+    Errors of several devices and processes say what to do.
+    """
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Compiles the step; see `keras.Model.make_train_function`."""
+        replicas.check_fit()
+        super().make_train_function(force)
+        self.train_function: Callable[..., Any] = trainer_state.keeping_state(
+            self, self.train_function
+        )
+
+    @functools.wraps(keras.Model.fit)
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        with trainer_state.explaining_division():
+            return super().fit(*args, **kwargs)
+
+    @functools.wraps(keras.Model.evaluate)
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        with trainer_state.keeping_values(self):
+            return super().evaluate(*args, **kwargs)
+
+    @functools.wraps(keras.Model.predict)
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        with trainer_state.keeping_values(self):
+            return super().predict(*args, **kwargs)
+
+    def test_step(self, *args: Any) -> Any:
+        """One step of `evaluate`, which needs labels."""
+        *_, data = args  # The JAX trainer passes its state first.
+        _, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if self.loss is not None and y is None:
+            raise ValueError(
+                "Labels are missing: y=None. Pass `y`: `evaluate` needs it."
+            )
+        return super().test_step(*args)
