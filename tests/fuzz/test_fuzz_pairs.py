@@ -14,7 +14,7 @@ from fuzz.verdict import Refused, Wrong, answer
 from hypothesis import strategies as st
 
 from keras_dskd.data import pairs
-from keras_dskd.distiller import arguments, loss_weights
+from keras_dskd.distiller import arguments, loss_term, loss_weights
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -314,6 +314,7 @@ def test_losses_and_projectors(losses, projectors):
     is_valid = bool(given) and all(isinstance(loss, kind) for loss in given)
     checked = answer(lambda: arguments.check_losses(losses), is_valid)
     assert all(one is other for one, other in zip(checked, given, strict=True))
+    terms = loss_term.make_terms(checked, keras.Sequential())
     reads = any(getattr(loss, "student_layer_name", None) for loss in given)
     is_valid = projectors is None or (
         isinstance(projectors, dict)
@@ -324,6 +325,6 @@ def test_losses_and_projectors(losses, projectors):
     )
     if not projectors:
         is_valid = None if projectors == [] else is_valid
-    assert answer(
-        lambda: arguments.check_projectors(projectors, checked), is_valid
-    ) == (projectors or {})
+    assert answer(lambda: arguments.check_projectors(projectors, terms), is_valid) == (
+        projectors or {}
+    )
