@@ -6,7 +6,6 @@ A block is run unless an HTML comment stands on the line above its fence:
 
 import ast
 import contextlib
-import importlib
 import re
 import textwrap
 from dataclasses import dataclass
@@ -85,7 +84,7 @@ def run(snippets, names):
 
 @contextlib.contextmanager
 def short_training():
-    """A context in which a `fit` is one step, and compiled with little effort."""
+    """A context in which a `fit` is one step, which TensorFlow does not compile."""
     fit, compile_ = keras.Model.fit, keras.Model.compile
 
     def short_fit(model, *args, epochs=1, initial_epoch=0, **kwargs):
@@ -96,14 +95,10 @@ def short_training():
     def eager_compile(model, *args, **kwargs):
         return compile_(model, *args, **{"run_eagerly": True, **kwargs})
 
-    with pytest.MonkeyPatch.context() as patched, contextlib.ExitStack() as stack:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(keras.Model, "fit", short_fit)
         if keras.backend.backend() == "tensorflow":
             patched.setattr(keras.Model, "compile", eager_compile)
-        if keras.backend.backend() == "jax":
-            jax = importlib.import_module("jax")
-            jax.config.update("jax_disable_most_optimizations", True)
-            stack.callback(jax.config.update, "jax_disable_most_optimizations", False)
         yield
 
 

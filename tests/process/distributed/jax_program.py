@@ -14,10 +14,10 @@ from pathlib import Path
 
 FOLDER, *RANK = sys.argv[1:]
 FOLDER = Path(FOLDER)
+# After the flags for fast compilation, which conftest.py sets.
 os.environ["XLA_FLAGS"] = (
-    f"--xla_force_host_platform_device_count={2 if RANK else 8} "
-    # Compiles sooner, to slower code.
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    f"{os.environ.get('XLA_FLAGS', '')} "
+    f"--xla_force_host_platform_device_count={2 if RANK else 8}"
 )
 os.environ["JAX_CPU_COLLECTIVES_IMPLEMENTATION"] = "gloo"
 
