@@ -38,11 +38,11 @@ def train(
     Returns:
         What `fit` returned, a `keras.callbacks.History`.
     """
-    options = {"batch_size": batch_size, "seed": seed, "drop_remainder": True}
+    batches = keras_dskd.ArrayDataset(
+        x, y, batch_size=batch_size, seed=seed, drop_remainder=True
+    )
     if mix:
-        batches = keras_dskd.MixedPairs(x, y, alpha=mix, **options)
-    else:
-        batches = keras_dskd.CachedDataset(x, y, **options)
+        batches = keras_dskd.MixedPairs(batches, alpha=mix, seed=seed)
     model.compile(
         keras.optimizers.AdamW(one_cycle(learning_rate, epochs * len(batches))),
         loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -15,7 +15,7 @@ distiller.student: a plain Keras model
 from keras_dskd import callbacks, layers, losses, ops
 from keras_dskd.callbacks import StructureHistory
 from keras_dskd.data.augmentation import AugmentedPairs
-from keras_dskd.data.dataset import CachedDataset
+from keras_dskd.data.dataset import ArrayDataset, CachedDataset
 from keras_dskd.data.mixup import MixedPairs
 from keras_dskd.distiller import Distiller
 from keras_dskd.internal.version import __version__
@@ -25,6 +25,7 @@ from keras_dskd.structure.figures import plot_history
 from keras_dskd.teacher_cache import open_teacher_cache, shard_rows
 
 __all__ = [
+    "ArrayDataset",
     "AugmentedPairs",
     "CachedDataset",
     "Distiller",

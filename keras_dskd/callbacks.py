@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dskd import ops
-from keras_dskd.data import pairs
+from keras_dskd.data import arrays, pairs
 from keras_dskd.distiller.loss_term import names_read
 from keras_dskd.features.feature_model import FeatureModel
 from keras_dskd.features.taps import OUTPUT, Tap
@@ -85,7 +85,7 @@ class StructureHistory(keras.callbacks.Callback):
                 "`copy_every` must be a number of batches, at least 1. Received: "
                 f"copy_every={copy_every}"
             )
-        self.x = measurement.evenly_spaced(pairs.split(x).student, max_samples)
+        self.x = arrays.evenly_spaced(pairs.split(x).student, max_samples)
         self.layers = [layers] if isinstance(layers, str) else layers
         self.terminate_on_nan = terminate_on_nan
         self.copy_every = copy_every

@@ -124,7 +124,7 @@ def epochs(made, data, opened):
         model.fit(x, y, batch_size=BATCH, verbose=0)
 
     def fit_rows(name):
-        dataset = keras_dskd.CachedDataset(cached(name), y, batch_size=BATCH, seed=0)
+        dataset = keras_dskd.ArrayDataset(cached(name), y, batch_size=BATCH, seed=0)
         made.fit(dataset, shuffle=False, verbose=0)
 
     return {
@@ -134,9 +134,9 @@ def epochs(made, data, opened):
         ),
         "cache in memory": lambda: fit(cached("memory")),
         "cache on disk": lambda: fit(cached("disk")),
-        "cache on disk, CachedDataset": lambda: fit_rows("disk"),
+        "cache on disk, ArrayDataset": lambda: fit_rows("disk"),
         "float16 on disk": lambda: fit(cached("float16")),
-        "float16 on disk, CachedDataset": lambda: fit_rows("float16"),
+        "float16 on disk, ArrayDataset": lambda: fit_rows("float16"),
     }
 
 

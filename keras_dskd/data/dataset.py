@@ -1,61 +1,64 @@
-"""Batches of arrays that need not fit into memory, in an order of their own."""
+"""A data set of arrays, in memory or on disk, shuffled by rows."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_dskd.data.arrays import check_batch_size, dense, row_count, sliceable
-from keras_dskd.data.mapped import from_place, place_of
+from keras_dskd.data.epochs import EpochDataset
+from keras_dskd.data.mapped import from_location, to_location
 from keras_dskd.internal.types import Nested
 
 
-class CachedDataset(keras.utils.PyDataset):
-    """What `fit` takes as arrays, read by rows: a cache may be larger than memory.
+class ArrayDataset(EpochDataset):
+    """Batches of arrays, read by rows: the arrays may be larger than memory.
 
-    Each batch reads its own rows of each array, all of the same samples, whatever the
-    order. Only these rows are in memory, where arrays are memory-mapped, as those of
-    `Distiller.cache_teacher` with a `path` are, and `numpy.load(..., mmap_mode="r")`.
+    Each batch reads its rows from each array. Only these rows are in memory if the
+    arrays are memory-mapped, such as the features that `Distiller.cache_teacher` wrote
+    to a `path`, or `numpy.load(..., mmap_mode="r")`.
 
     Args:
         x: The input of `fit`, such as `{"student": ..., "teacher_features": ...}`, with
-            a `"teacher_mask"` if need be: any structure of arrays of `n` rows.
-        y: Labels, any structure of arrays, or `None`.
+            or without a `"teacher_mask"`: any structure of dense arrays of `n` rows.
+        y: Labels, any structure of arrays of `n` rows, or `None`.
         sample_weight: Weights of the samples, or `None`.
-        batch_size: Rows of a batch. The last one may be smaller.
-        shuffle: Whether each epoch has an order of its own.
-        seed: Makes the orders those of every run with this seed. Defaults to one drawn
-            from NumPy's global generator, which `keras.utils.set_random_seed` sets.
-        drop_remainder: Whether to leave out the last batch of an epoch if it is
-            smaller, where statistics want full batches.
+        batch_size: Rows per batch. The last batch may be smaller.
+        shuffle: Whether to draw a new order for each epoch.
+        seed: Integer seed of the orders. Defaults to one drawn from NumPy's global
+            generator, which `keras.utils.set_random_seed` seeds.
+        drop_remainder: Whether to drop the last batch of an epoch if it is smaller.
+            Batch statistics need full batches.
         **kwargs: `workers`, `use_multiprocessing` and `max_queue_size` of
-            `keras.utils.PyDataset`. Several workers, as threads, hide a slow disk; but
-            Keras then carries batches that were read ahead into the next epoch, so
-            that a shuffled epoch may see some rows twice and miss others.
+            `keras.utils.PyDataset`. Several workers (threads) hide a slow disk. But
+            Keras then carries batches that were read ahead into the next epoch, so a
+            shuffled epoch may contain some rows twice and miss others.
 
     Attributes:
-        epoch: How often all batches were read so far; it and the seed make the order.
+        epoch: How many times all batches were read. The seed and this number determine
+            the order.
 
-    A data set that is made anew begins with epoch 0, and knows nothing of a training
-    that goes on in its midst, by `initial_epoch` or `BackupAndRestore`. A callback
-    tells it:
+    Pass `shuffle=False` to `fit`: otherwise Keras also shuffles the batches, without
+    this seed.
+
+    A new data set starts at epoch 0. When training resumes later (`initial_epoch`,
+    `BackupAndRestore`), set `data.epoch` with a callback:
     `keras.callbacks.LambdaCallback(lambda epoch, logs: setattr(data, "epoch", epoch))`.
-    With `steps_per_epoch` an epoch of Keras's may be a part of this one, and an order
-    lasts until all rows were seen; but with `use_multiprocessing`, where nobody here
-    knows what was read, pass `shuffle=False` or leave out `steps_per_epoch`.
 
-    Pass `shuffle=False` to `fit`, or else Keras changes the order of the batches too,
-    without this seed.
+    With `steps_per_epoch` an order lasts until all its batches were read, over several
+    of Keras's epochs. With `use_multiprocessing` the data set cannot know what was
+    read: pass `shuffle=False`, or leave out `steps_per_epoch`.
 
     Raises:
-        ValueError: If arrays have different numbers of rows, or no batch is left.
+        ValueError: If arrays have different numbers of rows, an array is sparse or
+            ragged, or `drop_remainder` leaves no batch.
 
     Example:
     ```python
     features = distiller.cache_teacher(optical, path="cache")
-    data = keras_dskd.CachedDataset(
+    data = keras_dskd.ArrayDataset(
         {"student": radar, "teacher_features": features}, labels, batch_size=64
     )
     distiller.fit(data, epochs=20, shuffle=False)
@@ -73,15 +76,15 @@ class CachedDataset(keras.utils.PyDataset):
         drop_remainder: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(seed, **kwargs)
         check_batch_size(batch_size)
         given = {"x": x, "y": y, "sample_weight": sample_weight}
         if y is None and sample_weight is not None:
             raise ValueError("`sample_weight` needs `y`. Received: y=None")
         self.arrays = {
             # tf.data has no lists.
-            what: keras.tree.lists_to_tuples(keras.tree.map_structure(sliceable, part))
-            for what, part in given.items()
+            name: keras.tree.lists_to_tuples(keras.tree.map_structure(sliceable, part))
+            for name, part in given.items()
             if part is not None
         }
         self.samples = _common_length(self.arrays)
@@ -93,70 +96,58 @@ class CachedDataset(keras.utils.PyDataset):
             )
         self.drop_remainder = drop_remainder
         self.shuffle = shuffle
-        self.seed = np.random.randint(2**31) if seed is None else seed
-        self.epoch = 0
-
-    @property
-    def epoch(self) -> int:
-        """How often all batches were read. Assign it to go on from there."""
-        return self._epoch
-
-    @epoch.setter
-    def epoch(self, number: int) -> None:
-        self._epoch = number
-        self._order = self._order_of(number)
-        self._read: set[int] = set()
-
-    def _order_of(self, epoch: int) -> NDArray[Any] | None:
-        if not self.shuffle:
-            return None
-        return np.random.default_rng([self.seed, epoch]).permutation(self.samples)
+        # The order, and the epoch that it was drawn for.
+        self._drawn: tuple[int | None, NDArray[Any]] = None, np.empty(0, int)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Worker processes open the files: a copy of a cache would fill their memory.
-        arrays = keras.tree.map_structure(place_of, self.arrays)
-        return {**self.__dict__, "arrays": arrays, "_order": None}
+        # Worker processes open the files themselves: copies would fill the memory.
+        arrays = keras.tree.map_structure(to_location, self.arrays)
+        return {**self.__dict__, "arrays": arrays, "_drawn": (None, None)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.arrays = keras.tree.map_structure(from_place, self.arrays)
-        self._order = self._order_of(self.epoch)
+        self.arrays = keras.tree.map_structure(from_location, self.arrays)
 
     def __len__(self) -> int:
         batches, rest = divmod(self.samples, self.batch_size)
         return batches + (rest > 0 and not self.drop_remainder)
 
-    def __getitem__(self, index: int) -> tuple[Nested, ...]:
-        self._read.add(index)
+    def _batch(self, index: int) -> tuple[Nested, ...]:
         first = index * self.batch_size
         rows = np.arange(first, min(first + self.batch_size, self.samples))
-        if self._order is not None:
-            rows = self._order[rows]
-        # In the order of the file, which is the order that `h5py` takes as well.
-        rows, places = np.unique(rows, return_inverse=True)
+        if self.shuffle:
+            rows = self._order()[rows]
+        # Read in the order of the file; `h5py` accepts no other order.
+        rows, positions = np.unique(rows, return_inverse=True)
         batch = keras.tree.map_structure(
-            lambda array: dense(array[rows])[places], self.arrays
+            lambda array: dense(array[rows])[positions], self.arrays
         )
-        return tuple(batch[part] for part in ("x", "y", "sample_weight")[: len(batch)])
+        return tuple(batch[name] for name in ("x", "y", "sample_weight")[: len(batch)])
 
-    def on_epoch_end(self) -> None:
-        """Goes on to the next epoch's order, if all batches of this one were read."""
-        # With `steps_per_epoch` Keras stops in the midst of the batches, and goes on.
-        if self.use_multiprocessing or len(self._read) == len(self):
-            self.epoch += 1
+    def _order(self) -> NDArray[Any]:
+        epoch, order = self._drawn
+        if epoch != self.epoch:
+            epoch = self.epoch
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.samples)
+            self._drawn = epoch, order
+        return order
+
+
+#: An earlier name of `ArrayDataset`.
+CachedDataset: TypeAlias = ArrayDataset
 
 
 def _common_length(arrays: dict[str, Nested]) -> int:
-    lengths = {}
-    for what, part in _parts(arrays):
-        leaves = keras.tree.flatten(part)
-        counts = [row_count(array) for array in leaves]
+    lengths: dict[str, list[int]] = {}
+    for name, part in _named_parts(arrays):
+        counts = {row_count(array) for array in keras.tree.flatten(part)}
+        lengths[name] = sorted(count for count in counts if count is not None)
         if None in counts:
             raise ValueError(
-                f"`{what}` must be arrays of one row a sample, such as "
-                f"`numpy.asarray(...)` of a list. Received: {type(leaves[0]).__name__}"
+                f"`{name}` must be arrays with one row per sample, such as "
+                "`numpy.asarray(...)` of a list. Received: "
+                f"{type(keras.tree.flatten(part)[0]).__name__}"
             )
-        lengths[what] = sorted({count for count in counts if count is not None})
     if len(set().union(*lengths.values())) != 1:
         raise ValueError(
             f"All arrays must have the same number of rows. Received: {lengths}"
@@ -164,10 +155,10 @@ def _common_length(arrays: dict[str, Nested]) -> int:
     return next(iter(lengths.values()))[0]
 
 
-def _parts(arrays: dict[str, Nested]) -> Iterator[tuple[str, Nested]]:
-    """The arrays by what an error should call them."""
-    for what, part in arrays.items():
-        if what == "x" and isinstance(part, dict):
+def _named_parts(arrays: dict[str, Nested]) -> Iterator[tuple[str, Nested]]:
+    """The arrays by the names that errors give them."""
+    for name, part in arrays.items():
+        if name == "x" and isinstance(part, dict):
             yield from ((f'x["{key}"]', item) for key, item in part.items())
         else:
-            yield what, part
+            yield name, part

@@ -1,4 +1,4 @@
-"""Memory-mapped arrays by their place on disk: what another process needs of them."""
+"""Send memory-mapped arrays to worker processes by their location on disk."""
 
 import dataclasses
 import mmap
@@ -8,8 +8,8 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """Where on disk an array is; arguments of `numpy.memmap`."""
+class MemmapLocation:
+    """Where an array is on disk: the arguments of `numpy.memmap`."""
 
     filename: str
     dtype: np.dtype
@@ -17,24 +17,26 @@ class Place:
     shape: tuple[int, ...]
 
 
-def place_of(array: Any) -> Any:
-    """The `Place` of a memory-mapped array; any other array itself."""
+def to_location(array: Any) -> Any:
+    """The `MemmapLocation` of a memory-mapped array; any other array unchanged."""
     if not isinstance(array, np.memmap) or not array.flags.c_contiguous:
         return array
     whole = array
     while isinstance(whole.base, np.memmap):
         whole = whole.base
-    # A copy in memory is a `memmap` as well, and one of mode "c" may be another array
-    # than the file's.
+    # NumPy also calls some arrays in memory `memmap`: rows picked by indices, and
+    # arrays of mode "c", which may differ from the file.
     is_in_file = isinstance(whole.base, mmap.mmap) and whole.mode != "c"
     if not is_in_file or whole.filename is None:
         return array
     offset = whole.offset + array.ctypes.data - whole.ctypes.data
-    return Place(str(whole.filename), array.dtype, offset, array.shape)
+    return MemmapLocation(str(whole.filename), array.dtype, offset, array.shape)
 
 
-def from_place(array: Any) -> Any:
-    """The array that `place_of` was given, read-only where it is on disk."""
-    if not isinstance(array, Place):
-        return array
-    return np.memmap(array.filename, array.dtype, "r", array.offset, array.shape)
+def from_location(location: Any) -> Any:
+    """The array that `to_location` received; read-only if it is on disk."""
+    if not isinstance(location, MemmapLocation):
+        return location
+    return np.memmap(
+        location.filename, location.dtype, "r", location.offset, location.shape
+    )

@@ -1,4 +1,4 @@
-"""Mixup of pairs: all modalities and the labels in one share."""
+"""Mixup of pairs: all modalities and the labels are mixed in the same share."""
 
 from typing import Any
 
@@ -6,124 +6,171 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dskd.data.arrays import dense, sliceable
-from keras_dskd.data.dataset import CachedDataset
+from keras_dskd.data.arrays import dense
+from keras_dskd.data.dataset import ArrayDataset
+from keras_dskd.data.epochs import TransformedDataset
+from keras_dskd.data.pairs import is_pair
 from keras_dskd.internal.types import Nested
 from keras_dskd.ops.checks import is_number
 
 
-class MixedPairs(CachedDataset):
-    """What `fit` takes as arrays, each pair mixed with another of its batch.
+class MixedPairs(TransformedDataset):
+    """Mixes each pair of a data set with another pair of its batch (mixup).
 
-    Formula, for every array of `x` and for `y`, with a share and an order a batch:
+    Formula, for every array of `x` and for `y`, with one share `m` and one random order
+    per batch:
 
     ```
     row_i <- m row_i + (1 - m) row_order(i),   m ~ Beta(alpha, alpha)
     ```
 
-    No pair is seen twice, so that training may go on for long; the teacher, which sees
-    the strong modality mixed in the same share, says what the student is to see in it.
+    No mixture is seen twice, so you can train for longer. The teacher sees the strong
+    modality mixed in the same share, and shows the student what to see in its mixture.
 
-    Mixing averages noise as well. A student on a noisy modality is then trained on less
-    noise than it will meet, and its `BatchNormalization` keeps the statistics of
-    mixtures: on speckled radar images this cost 13 points of accuracy, where blurred
+    Mixing also averages noise. On a noisy modality the student is then trained with
+    less noise than at run time, and its `BatchNormalization` keeps the statistics of
+    mixtures: on speckled radar images this cost 13 points of accuracy, while blurred
     digits gained (`examples/benchmarks/RESULTS.md`). Try it on validation rows.
 
     Args:
-        x: The input of `fit`, such as `{"teacher": ..., "student": ...}`: any structure
-            of arrays of `n` rows. Whole numbers become float32, and are not scaled.
-        y: Labels of `n` rows. Whole numbers `(n,)` or `(n, 1)` are class numbers and
-            become one-hot `(n, classes)`, so that losses and metrics must be those of
-            one-hot labels: `CategoricalCrossentropy`. Others are mixed as they are.
-        batch_size: Rows of a batch. The last one may be smaller.
-        alpha: Positive. 1 draws all shares alike; less, mostly shares close to 0 or 1.
-        classes: Number of classes, of class numbers. `None`: the largest and one.
-        shuffle: Whether each epoch has an order of its own.
-        seed: Makes orders and shares those of every run with this seed. Defaults to one
-            drawn from NumPy's global generator, which `keras.utils.set_random_seed`
-            sets.
-        **kwargs: As `CachedDataset` has them, as all else that is not said here.
+        data: A `keras.utils.PyDataset` of batches `(x, y)`, such as `ArrayDataset` or
+            `AugmentedPairs`. Integers in `x` become float32 and are not scaled. Integer
+            labels `(n,)` or `(n, 1)` are class indices and become one-hot
+            `(n, classes)`: use losses and metrics for one-hot labels, such as
+            `CategoricalCrossentropy`. Other labels are mixed as they are.
+        alpha: Positive number. 1 draws all shares with equal probability; a smaller
+            number draws mostly shares close to 0 or 1.
+        classes: Number of classes if labels are class indices. Defaults to the largest
+            index plus one if `data` is an `ArrayDataset`; required for other data.
+        seed: Integer seed of the shares and of what is mixed. Defaults to one drawn
+            from NumPy's global generator, which `keras.utils.set_random_seed` seeds.
+        **kwargs: `workers`, `use_multiprocessing` and `max_queue_size` of
+            `keras.utils.PyDataset`.
+
+    Attributes:
+        epoch: How many times all batches were read. The seed and this number determine
+            the mixtures. Assigning it also assigns that of `data`.
 
     Raises:
-        ValueError: If arrays have different numbers of rows, `alpha` is not positive, a
-            class number is out of its range, or `x` holds cached features or a mask of
-            samples, which cannot be mixed.
+        ValueError: If `alpha` is not positive, a class index is out of range, or a
+            batch lacks labels or contains cached features, a teacher mask or sample
+            weights, which cannot be mixed.
 
     Source:
-        Mixup (Zhang et al. 2018, arXiv 1710.09412), one share a batch as in the
+        Mixup (Zhang et al. 2018, arXiv 1710.09412), one share per batch as in the
         authors' code; with a teacher that sees the same mixture (Beyer et al. 2022,
         arXiv 2106.05237).
 
     Example:
     ```python
     pairs = {"teacher": optical, "student": radar}
-    data = keras_dskd.MixedPairs(pairs, labels, batch_size=64)
+    data = keras_dskd.ArrayDataset(pairs, labels, batch_size=64)
     distiller.compile("adamw", keras.losses.CategoricalCrossentropy(from_logits=True))
-    distiller.fit(data, epochs=60, shuffle=False)
+    distiller.fit(keras_dskd.MixedPairs(data), epochs=60, shuffle=False)
     ```
     """
 
     def __init__(
         self,
-        x: Nested,
-        y: Nested,
-        batch_size: int = 32,
+        data: keras.utils.PyDataset,
         alpha: float = 1.0,
         classes: int | None = None,
-        shuffle: bool = True,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
+        super().__init__(data, seed, **kwargs)
         if not is_number(alpha) or not 0 < alpha < float("inf"):
             raise ValueError(f"`alpha` must be a positive number. Received: {alpha!r}")
-        for key in ("teacher_features", "teacher_mask"):
-            if isinstance(x, dict) and key in x:
-                raise ValueError(
-                    f'x["{key}"] cannot be mixed: a mixed pair has features of its '
-                    "own, and needs both of its teacher's rows. Give the teacher's "
-                    'inputs as x["teacher"], of samples that have them.'
-                )
-        if y is None:
-            raise ValueError("`MixedPairs` needs labels. Received: y=None")
-        if "sample_weight" in kwargs:
-            raise ValueError(
-                "`MixedPairs` takes no `sample_weight`: a mixed pair is of two samples."
-            )
         if classes is not None and not (is_number(classes) and classes >= 1):
             raise ValueError(
-                f"`classes` must be a whole number from 1 on. Received: {classes!r}"
+                f"`classes` must be an integer of at least 1. Received: {classes!r}"
             )
-        y = keras.tree.map_structure(lambda part: _mixable(part, classes), y)
-        super().__init__(
-            x, y, batch_size=batch_size, shuffle=shuffle, seed=seed, **kwargs
-        )
         self.alpha = alpha
+        self.classes = None if classes is None else int(classes)
+        #: Number of classes of each array of labels; `None` if they are not indices.
+        self._counts: list[int | None] = []
+        if isinstance(data, ArrayDataset):
+            labels = keras.tree.flatten(data.arrays.get("y", ()))
+            self._counts = [_class_count(part, self.classes) for part in labels]
+        self._check_first_batch()
 
-    def __getitem__(self, index: int) -> tuple[Nested, ...]:
-        batch = super().__getitem__(index)
-        rng = np.random.default_rng([self.seed, self.epoch, index])
+    def _transform(
+        self, x: Nested, rest: list[Nested], rng: np.random.Generator
+    ) -> tuple[Nested, ...]:
+        _check_mixable(x, *rest)
         share = rng.beta(self.alpha, self.alpha)
-        others = rng.permutation(len(keras.tree.flatten(batch)[0]))
+        others = rng.permutation(len(keras.tree.flatten(x)[0]))
 
-        def mix(array: NDArray[Any]) -> NDArray[Any]:
+        def mix(array: Any) -> NDArray[Any]:
+            array = dense(array)
             if not np.issubdtype(array.dtype, np.floating):
                 array = array.astype("float32")
             mixed = share * array + (1 - share) * array[others]
             return mixed.astype(array.dtype, copy=False)
 
-        return keras.tree.map_structure(mix, batch)
+        return keras.tree.map_structure(mix, (x, self._one_hot(rest[0])))
 
-
-def _mixable(labels: Any, classes: float | None) -> NDArray[Any]:
-    """Class numbers as one-hot; others as they are."""
-    labels = dense(sliceable(labels))
-    numbers = labels[:, 0] if labels.shape[1:] == (1,) else labels
-    if not np.issubdtype(labels.dtype, np.integer) or numbers.ndim != 1:
-        return labels
-    count = int(numbers.max(initial=0)) + 1 if classes is None else int(classes)
-    if numbers.min(initial=0) < 0 or numbers.max(initial=0) >= count:
-        raise ValueError(
-            f"Class numbers must be from 0 to {count - 1}. Received: numbers from "
-            f"{numbers.min()} to {numbers.max()}"
+    def _one_hot(self, y: Nested) -> Nested:
+        labels = [dense(part) for part in keras.tree.flatten(y)]
+        counts = self._counts or [self.classes] * len(labels)
+        return keras.tree.pack_sequence_as(
+            y, [_one_hot(*pair) for pair in zip(labels, counts, strict=True)]
         )
-    return np.eye(count, dtype="float32")[numbers]
+
+
+def _check_mixable(
+    x: Nested, y: Nested = None, sample_weight: Nested = None, *_: Nested
+) -> None:
+    for key in set(x) - {"teacher", "student"} if is_pair(x) else ():
+        raise ValueError(
+            f'x["{key}"] cannot be mixed. A mixture needs the inputs of two whole '
+            'pairs: pass x["teacher"] and x["student"] of samples that have both.'
+        )
+    if y is None:
+        raise ValueError("`MixedPairs` needs labels. Received: y=None")
+    if sample_weight is not None:
+        raise ValueError(
+            "`sample_weight` cannot be mixed: a mixture has the weights of two "
+            "samples. Leave it out."
+        )
+
+
+def _class_indices(labels: Any) -> NDArray[Any] | None:
+    """Class indices `(n,)`, of shape `(n,)` or `(n, 1)`; `None` for other labels."""
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape[1:] not in (
+        (),
+        (1,),
+    ):
+        return None
+    return dense(labels[:]).reshape(-1)
+
+
+def _class_count(labels: Any, classes: int | None) -> int | None:
+    """The number of classes of labels; `None` if they are not class indices."""
+    indices = _class_indices(labels)
+    if indices is None:
+        return None
+    count = int(indices.max(initial=0)) + 1 if classes is None else classes
+    _check_range(indices, count)
+    return count
+
+
+def _one_hot(labels: NDArray[Any], count: int | None) -> NDArray[Any]:
+    indices = _class_indices(labels)
+    if indices is None:
+        return labels
+    if count is None:
+        raise ValueError(
+            "Labels are class indices, and their number is not known. Pass `classes`, "
+            "or an `ArrayDataset` as `data`. Received: classes=None"
+        )
+    _check_range(indices, count)
+    return np.eye(count, dtype="float32")[indices]
+
+
+def _check_range(indices: NDArray[Any], count: int) -> None:
+    if indices.min(initial=0) < 0 or indices.max(initial=0) >= count:
+        raise ValueError(
+            f"Class indices must be from 0 to {count - 1}. Received: from "
+            f"{indices.min()} to {indices.max()}"
+        )

@@ -47,7 +47,7 @@ class CachesTeacher(keras.Model):
 
         `fit` reads memory-mapped arrays batch by batch on JAX and torch. On TensorFlow,
         and for float16 on any backend, Keras copies them to memory as float32;
-        `keras_dskd.CachedDataset` never does.
+        `keras_dskd.ArrayDataset` never does.
 
         Args:
             x_teacher: The strong modality of all samples, in order: any input that

@@ -114,7 +114,7 @@ def explaining_division() -> Iterator[None]:
         raise ValueError(
             f"`keras.distribution` divides each batch into {shares} parts of one size. "
             f"Use a `batch_size` that {shares} divides, and leave out a last batch "
-            "that it does not, as `keras_dskd.CachedDataset(drop_remainder=True)` and "
+            "that it does not, as `keras_dskd.ArrayDataset(drop_remainder=True)` and "
             "`tf.data.Dataset.batch(drop_remainder=True)` do. Or give all devices the "
             "whole batch: a mesh whose batch axis is 1 takes any. Received: "
             f"{error}"

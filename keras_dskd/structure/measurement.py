@@ -62,7 +62,7 @@ def structure_report(
     features = FeatureModel(model, read, pooled=layers).predict(
         x, batch_size=batch_size, verbose=verbose
     )
-    picked = _evenly_spaced_indices(len(features[layers[0]]), max_samples)
+    picked = arrays.evenly_spaced_rows(len(features[layers[0]]), max_samples)
     accuracy = labels = None
     if y is not None:
         labels = _class_indices(y, features[OUTPUT])
@@ -75,34 +75,6 @@ def structure_report(
         labels=labels,
         samples=len(features[layers[0]]),
     )
-
-
-def evenly_spaced(x: Nested, max_samples: int) -> Nested:
-    """At most so many samples of data, evenly spaced: a structure of NumPy arrays.
-
-    Raises:
-        ValueError: If it is no structure of arrays of one length, at least two.
-    """
-    x = keras.tree.map_structure(arrays.sliceable, x)
-    leaves = keras.tree.flatten(x)
-    shapes = [getattr(array, "shape", None) for array in leaves]
-    counts = [arrays.row_count(array) for array in leaves]
-    count = counts[0] if len(set(counts)) == 1 else None
-    if count is None:
-        raise ValueError(
-            "Expected arrays with one row a sample. Received: "
-            f"{[type(array).__name__ for array in leaves]} of shapes {shapes}"
-        )
-    if count < 2:
-        raise ValueError(
-            f"Structure is measured on at least 2 samples. Received: {shapes[0]}"
-        )
-    picked = _evenly_spaced_indices(count, max_samples)
-    return keras.tree.map_structure(lambda array: arrays.dense(array[picked]), x)
-
-
-def _evenly_spaced_indices(count: int, at_most: int) -> NDArray[Any]:
-    return np.unique(np.linspace(0, count - 1, min(count, at_most)).astype(int))
 
 
 def measure(rows: Any) -> FeatureStructure:

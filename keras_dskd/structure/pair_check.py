@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dskd.data import pairs
-from keras_dskd.data.arrays import row_count, sliceable
+from keras_dskd.data.arrays import evenly_spaced, row_count, sliceable
 from keras_dskd.features.choosing import head_input
 from keras_dskd.features.feature_model import FeatureModel
 from keras_dskd.features.taps import OUTPUT
 from keras_dskd.internal.types import Nested
-from keras_dskd.structure import measurement
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def check_pairs(
             "`level` must be between 0 and 1, and `permutations` at least "
             f"1 / level - 1. Received: level={level}, permutations={permutations}"
         )
-    x_teacher, x_student, *labels = measurement.evenly_spaced(
+    x_teacher, x_student, *labels = evenly_spaced(
         _samples(pairs.split(x), y), max_samples
     )
     looked_at = pairs.Pair(x_teacher, x_student, None)

@@ -85,7 +85,7 @@ def open_teacher_cache(
 
     Returns:
         A dict of name -> feature, memory-mapped and read-only: what `fit` and
-        `CachedDataset` take as `x["teacher_features"]`.
+        `ArrayDataset` take as `x["teacher_features"]`.
 
     Raises:
         ValueError: If the folder holds no cache, it is not finished, a file is damaged,
@@ -229,7 +229,7 @@ class _Run:
             yield start, self.storage.cast(features, self.model.names)
             start += rows
             bar.update(start - first)
-            numbers = sum(map(arrays.number_count, keras.tree.flatten([x, features])))
+            numbers = sum(map(arrays.size, keras.tree.flatten([x, features])))
             batch_bytes = 4 * numbers * batch_size / rows
             batches = int(np.clip(_CHUNK_BYTES / batch_bytes, 1, _CHUNK_BATCHES))
 

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_dskd.data.arrays import dense
+from keras_dskd.data.arrays import check_dense, dense
 from keras_dskd.data.pairs import teacher_input
 from keras_dskd.internal.types import Config, Nested
 from keras_dskd.teacher_cache.manifest import describe, leaves
@@ -35,6 +35,8 @@ def by_rows(x: Nested) -> Inputs | None:
         except NotImplementedError:  # A data set without a length.
             return None
     arrays = keras.tree.flatten(x)
+    for array in arrays:
+        check_dense(array)
     is_sliced = all(
         hasattr(array, "__getitem__") and len(getattr(array, "shape", ())) > 0
         for array in arrays
@@ -147,9 +149,11 @@ def identity(inputs: Inputs) -> Config:
         row = keras.tree.map_structure(dense, inputs.rows(index, index + 1))
         for array in leaves(row):
             if array.dtype == object:
-                digest.update(repr(array.tolist()).encode())
-            else:
-                digest.update(np.ascontiguousarray(array).tobytes())
+                raise ValueError(
+                    "A cache on disk needs arrays of numbers or strings. Received: an "
+                    "array of Python objects. Convert strings by .astype(str)."
+                )
+            digest.update(np.ascontiguousarray(array).tobytes())
 
     def described(array: NDArray[Any]) -> Config:
         shape = [inputs.samples, *array.shape[1:]]

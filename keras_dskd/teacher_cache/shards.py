@@ -34,7 +34,7 @@ def shard_rows(samples: int, shard: Shard) -> slice:
     shard = (jax.process_index(), jax.process_count())
     own = keras_dskd.shard_rows(len(labels), shard)
     features = distiller.cache_teacher(optical, "cache", shard=shard)
-    data = keras_dskd.CachedDataset(
+    data = keras_dskd.ArrayDataset(
         {"student": radar[own], "teacher_features": features}, labels[own]
     )
     ```

@@ -118,14 +118,14 @@ def test_the_learning_rate_rises_for_a_fifth_of_the_steps_and_falls_to_nothing()
 
 @pytest.mark.parametrize("mix", [0.0, 1.0])
 def test_all_models_of_a_seed_see_the_same_batches_in_the_same_order(mix, monkeypatch):
-    read = keras_dskd.CachedDataset.__getitem__
+    read = keras_dskd.ArrayDataset.__getitem__
     orders = []
 
     def noting(data, index):
         orders[-1].append(index)
         return read(data, index)
 
-    monkeypatch.setattr(keras_dskd.CachedDataset, "__getitem__", noting)
+    monkeypatch.setattr(keras_dskd.ArrayDataset, "__getitem__", noting)
     x = np.arange(80, dtype="float32")[:, None]
     y = np.eye(2, dtype="float32")[np.arange(80) % 2]
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)

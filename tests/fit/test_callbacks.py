@@ -181,8 +181,8 @@ def test_without_any_layer_it_says_so():
     ("x", "message"),
     [
         (rows(1, 4), r"at least 2 samples. Received: \(1, 4\)"),
-        (iter([]), "arrays with one row a sample. Received: .*iterator"),
-        ([rows(3, 4), rows(4, 4)], "arrays with one row a sample"),
+        (iter([]), "arrays with one row per sample. Received: .*iterator"),
+        ([rows(3, 4), rows(4, 4)], "arrays with one row per sample"),
     ],
     ids=["one sample", "an iterator", "two lengths"],
 )

@@ -103,7 +103,7 @@ def test_a_shard_is_its_rows(tmp_path, on_disk):
 
 
 def test_a_pydataset_is_read_in_shards(tmp_path):
-    data = keras_dskd.CachedDataset(X, batch_size=4, shuffle=False)
+    data = keras_dskd.ArrayDataset(X, batch_size=4, shuffle=False)
     expected = leaves(whole())
     for index in range(COUNT):
         shard = (index, COUNT)
@@ -120,7 +120,7 @@ def test_a_shard_trains(tmp_path):
     own = keras_dskd.shard_rows(N, shard)
     features = made.cache_teacher(X, tmp_path, verbose=0, shard=shard)
     x = {"student": images(N, 1, seed=2)[own], "teacher_features": features}
-    data = keras_dskd.CachedDataset(x, labels(N)[own], batch_size=5)
+    data = keras_dskd.ArrayDataset(x, labels(N)[own], batch_size=5)
     history = made.fit(data, epochs=1, shuffle=False, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
 

@@ -153,6 +153,7 @@ def test_importing_the_package_imports_no_further_backend():
 
 def test_public_names_are_those_of_the_contract():
     assert set(keras_dskd.__all__) == {
+        "ArrayDataset",
         "AugmentedPairs",
         "CachedDataset",
         "Distiller",

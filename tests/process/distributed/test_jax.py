@@ -95,7 +95,7 @@ def test_batches_that_devices_do_not_divide_are_refused(facts):
         assert list(said) == ["fit", "evaluate", "predict", "cache_teacher"]
         for message in said.values():
             assert "divides each batch into 8 parts of one size" in message
-            assert "CachedDataset(drop_remainder=True)" in message
+            assert "ArrayDataset(drop_remainder=True)" in message
             assert f"({rows}, 8, 8, " in message
 
 

@@ -43,7 +43,7 @@ def train_on_shards(kind, rows, path):
     x, y, weight = keras.tree.map_structure(
         lambda array: array[keras_dskd.shard_rows(rows, shard)], (x, y, weight)
     )
-    batches = keras_dskd.CachedDataset(
+    batches = keras_dskd.ArrayDataset(
         {**x, "teacher_features": features},
         y,
         weight,

@@ -36,7 +36,7 @@ def places(images):
 def dataset(teacher, student, batch_size=N, y=None, **more):
     x = {"teacher": teacher, "student": student, **more}
     y = np.arange(N) % 3 if y is None else y
-    return keras_dskd.CachedDataset(x, y, batch_size=batch_size, shuffle=False)
+    return keras_dskd.ArrayDataset(x, y, batch_size=batch_size, shuffle=False)
 
 
 def augmented(teacher, student, moves, seed=1, batch_size=N, **options):
@@ -195,7 +195,7 @@ def test_what_is_no_image_stays_as_it_is():
 def test_one_modality_alone_moves_as_it_does_in_its_pair():
     layer = layers.RandomTranslation(0.2, 0.2)
     pair = augmented(spots(24, 24, 3), spots(12, 12), layer)
-    alone = keras_dskd.CachedDataset(
+    alone = keras_dskd.ArrayDataset(
         spots(12, 12), np.arange(N), batch_size=N, shuffle=False
     )
     x, _ = keras_dskd.AugmentedPairs(alone, layer, seed=1)[0]
@@ -204,7 +204,8 @@ def test_one_modality_alone_moves_as_it_does_in_its_pair():
 
 def test_mixed_pairs_can_be_augmented():
     x = {"teacher": spots(24, 24, 3), "student": spots(12, 12)}
-    mixed = keras_dskd.MixedPairs(x, np.arange(N) % 3, batch_size=N, seed=0)
+    pairs = keras_dskd.ArrayDataset(x, np.arange(N) % 3, batch_size=N, seed=0)
+    mixed = keras_dskd.MixedPairs(pairs, seed=0)
     data = keras_dskd.AugmentedPairs(mixed, layers.RandomFlip(), seed=0)
     x, y = data[0]
     np.testing.assert_allclose(places(x["student"]), places(x["teacher"]), atol=1e-3)
@@ -239,11 +240,15 @@ def test_fit_trains_on_augmented_pairs(workers):
 @pytest.mark.parametrize(
     ("move", "student", "message"),
     [
-        (layers.RandomBrightness(0.2), spots(24, 24), "colours belongs to one mod"),
+        (layers.RandomBrightness(0.2), spots(24, 24), "colors belongs to one mod"),
         (layers.Dense(3), spots(24, 24), "Dense cannot be shared by modalities"),
         ("flip", spots(24, 24), "str cannot be shared by modalities"),
         (layers.RandomElasticTransform(), spots(24, 24), "cannot be shared"),
-        (layers.RandomCrop(8, 8), spots(12, 12), "alike that have one size. Rec"),
+        (
+            layers.RandomCrop(8, 8),
+            spots(12, 12),
+            "needs images that have one size. Rec",
+        ),
         (layers.RandomRotation(0.1), spots(24, 12), "have the same proportions. Rec"),
         (layers.RandomFlip(), spots(24, 24)[..., 0], "Expected images of shape"),
     ],

@@ -1,8 +1,11 @@
 """Mixed pairs: rows remain pairs, labels have the same share, and fit takes them."""
 
+import pickle
+
 import keras
 import numpy as np
 import pytest
+from keras import ops
 from small_models import cnn, images
 
 import keras_dskd
@@ -16,15 +19,20 @@ def pairs():
     return {"teacher": strong, "student": 2 * strong[..., :1]}
 
 
-def made(**options):
+def dataset(x=None, y=LABELS, **options):
     options = {"batch_size": 8, "seed": 3, **options}
-    return keras_dskd.MixedPairs(pairs(), LABELS, **options)
+    return keras_dskd.ArrayDataset(pairs() if x is None else x, y, **options)
 
 
-def test_a_mixed_row_is_the_formula_in_every_array():
-    data = made(shuffle=False)
+def mixed(data=None, **options):
+    data = dataset() if data is None else data
+    return keras_dskd.MixedPairs(data, **{"seed": 3, **options})
+
+
+def test_every_array_is_mixed_by_the_formula():
+    data = mixed(dataset(shuffle=False))
     x, y = data[1]
-    # What the batch is mixed of, as its documentation says.
+    # The rows that the batch mixes.
     own = {name: rows[8:16] for name, rows in pairs().items()}
     labels = np.eye(5)[LABELS[8:16]]
     # The share and the order, from the labels alone: 5 classes in a batch of 8.
@@ -55,7 +63,7 @@ def test_a_mixed_row_is_the_formula_in_every_array():
 
 
 def test_mixed_rows_remain_pairs_and_labels_sum_to_one():
-    data = made()
+    data = mixed()
     for index in range(len(data)):
         x, y = data[index]
         np.testing.assert_allclose(x["student"], 2 * x["teacher"][..., :1], rtol=1e-5)
@@ -63,37 +71,99 @@ def test_mixed_rows_remain_pairs_and_labels_sum_to_one():
         assert x["teacher"].dtype == y.dtype == np.float32
 
 
-def test_mixtures_are_of_the_seed_and_new_in_each_epoch():
-    data, again = made(), made()
+def test_seed_and_epoch_determine_mixtures():
+    data, again = mixed(), mixed()
     np.testing.assert_array_equal(data[1][1], again[1][1])
     first = data[0][0]["student"]
     data.epoch = 1
+    assert data.data.epoch == 1
     assert not np.allclose(data[0][0]["student"], first)
-    assert not np.allclose(made(seed=4)[0][0]["student"], first)
+    assert not np.allclose(mixed(seed=4)[0][0]["student"], first)
 
 
-def test_whole_numbers_are_mixed_as_floats_and_soft_labels_as_they_are():
+def test_epochs_follow_those_of_the_data():
+    data = mixed()
+    for epoch in range(3):
+        assert (data.epoch, data.data.epoch) == (epoch, epoch)
+        data.on_epoch_end()  # Not all batches were read.
+        assert (data.epoch, data.data.epoch) == (epoch, epoch)
+        for index in range(len(data)):
+            data[index]
+        data.on_epoch_end()
+    started = dataset()
+    started.epoch = 7
+    assert mixed(started).epoch == 7
+
+
+def test_integers_are_mixed_as_floats_and_soft_labels_as_they_are():
     x = np.arange(8, dtype="uint8")[:, None] * 30
     soft = np.random.default_rng(0).random((8, 2))
-    mixed, y = keras_dskd.MixedPairs(x, soft, batch_size=8, seed=0)[0]
-    assert mixed.dtype == np.float32
+    mixture, y = mixed(dataset(x, soft))[0]
+    assert mixture.dtype == np.float32
     assert y.dtype == np.float64
-    assert mixed.sum() == pytest.approx(x.sum(), rel=1e-6)  # A mixture of orders.
+    assert mixture.sum() == pytest.approx(x.sum(), rel=1e-6)  # A mixture of orders.
     assert y.sum() == pytest.approx(soft.sum())
 
 
-def test_class_numbers_in_a_column_and_their_count():
-    x = np.zeros((4, 1))
-    _, y = keras_dskd.MixedPairs(x, np.array([[0], [1], [1], [0]]), classes=3)[0]
+def test_class_indices_may_be_a_column():
+    data = dataset(np.zeros((4, 1)), np.array([[0], [1], [1], [0]]))
+    _, y = mixed(data, classes=3)[0]
     assert y.shape == (4, 3)
 
 
+def test_each_array_of_labels_has_its_number_of_classes():
+    y = {"one": LABELS, "soft": np.eye(2)[LABELS % 2], "two": LABELS % 3}
+    _, labels = mixed(dataset(y=y))[0]
+    shapes = {name: part.shape for name, part in labels.items()}
+    assert shapes == {"one": (8, 5), "soft": (8, 2), "two": (8, 3)}
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of tensors, whose labels nobody knows before they are read."""
+
+    def __init__(self, y=LABELS):
+        super().__init__()
+        self.y = y
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        rows = slice(10 * index, 10 * index + 10)
+        x = {name: ops.convert_to_tensor(part[rows]) for name, part in pairs().items()}
+        return x, ops.convert_to_tensor(self.y[rows])
+
+
+def test_any_data_set_is_mixed():
+    x, y = mixed(Batches(), classes=6)[1]
+    np.testing.assert_allclose(x["student"], 2 * x["teacher"][..., :1], rtol=1e-5)
+    assert y.shape == (10, 6)
+    with pytest.raises(ValueError, match="number is not known. Pass `classes`"):
+        mixed(Batches())
+    later = np.where(np.arange(N) < 10, 0, 7)
+    with pytest.raises(ValueError, match="from 0 to 4. Received: from 7 to 7"):
+        mixed(Batches(later), classes=5)[1]
+
+
+def test_augmented_pairs_are_mixed():
+    augmented = keras_dskd.AugmentedPairs(dataset(), keras.layers.RandomFlip(), seed=1)
+    x, y = mixed(augmented, classes=5)[0]
+    np.testing.assert_allclose(x["student"], 2 * x["teacher"][..., :1], rtol=1e-5)
+    assert y.shape == (8, 5)
+
+
+def test_processes_mix_what_threads_mix():
+    data = mixed()
+    copy = pickle.loads(pickle.dumps(data))
+    np.testing.assert_array_equal(copy[1][1], data[1][1])
+
+
 @pytest.mark.parametrize("smaller_batch", [True, False])
-def test_the_remainder_can_be_left_out(smaller_batch):
-    data = made(drop_remainder=not smaller_batch)
+def test_last_batch_can_be_left_out(smaller_batch):
+    data = mixed(dataset(drop_remainder=not smaller_batch))
     assert [len(data[i][1]) for i in range(len(data))] == [8, 8, 4][: 2 + smaller_batch]
     with pytest.raises(ValueError, match="No batch is left of 20 rows"):
-        made(batch_size=21, drop_remainder=True)
+        dataset(batch_size=21, drop_remainder=True)
 
 
 def test_fit_trains_on_mixed_pairs():
@@ -105,9 +175,10 @@ def test_fit_trains_on_mixed_pairs():
     )
     distiller.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True))
     y = np.arange(N) % int(distiller.student.output.shape[-1])
-    data = keras_dskd.MixedPairs(pairs(), y, batch_size=8, drop_remainder=True)
+    data = mixed(dataset(y=y, drop_remainder=True))
     history = distiller.fit(data, epochs=2, shuffle=False, verbose=0).history
     assert np.isfinite(history["loss"]).all()
+    assert data.epoch == data.data.epoch == 2
 
 
 @pytest.mark.parametrize(
@@ -116,23 +187,28 @@ def test_fit_trains_on_mixed_pairs():
         ({"alpha": 0}, "`alpha` must be a positive number. Received: 0"),
         ({"alpha": "1"}, "`alpha` must be a positive number. Received: '1'"),
         ({"alpha": np.inf}, "`alpha` must be a positive number"),
-        ({"classes": 4}, "from 0 to 3. Received: numbers from 0 to 4"),
-        ({"classes": "5"}, "`classes` must be a whole number"),
-        ({"sample_weight": np.ones(N)}, "takes no `sample_weight`"),
+        ({"classes": 4}, "from 0 to 3. Received: from 0 to 4"),
+        ({"classes": "5"}, "`classes` must be an integer"),
+        ({"data": pairs()}, "must be a keras.utils.PyDataset. Received: dict"),
     ],
 )
 def test_wrong_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        made(**options)
+        mixed(**options)
 
 
 @pytest.mark.parametrize("key", ["teacher_features", "teacher_mask"])
-def test_what_cannot_be_mixed_is_refused(key):
+def test_cached_features_and_masks_cannot_be_mixed(key):
     x = {**pairs(), key: np.ones(N)}
     with pytest.raises(ValueError, match=rf'x\["{key}"\] cannot be mixed'):
-        keras_dskd.MixedPairs(x, LABELS)
+        mixed(dataset(x))
 
 
-def test_labels_are_needed():
+def test_sample_weights_cannot_be_mixed():
+    with pytest.raises(ValueError, match="`sample_weight` cannot be mixed"):
+        mixed(dataset(sample_weight=np.ones(N)))
+
+
+def test_mixing_needs_labels():
     with pytest.raises(ValueError, match="needs labels. Received: y=None"):
-        keras_dskd.MixedPairs(pairs(), None)
+        mixed(dataset(y=None))

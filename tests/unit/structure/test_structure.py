@@ -7,7 +7,6 @@ import reference
 from structure_model import images, model
 
 import keras_dskd
-from keras_dskd.structure import measurement
 
 
 @pytest.mark.parametrize("verbose, printed", [("auto", "2/2"), (2, "2/2"), (0, "")])
@@ -175,26 +174,6 @@ def test_features_that_are_not_finite_are_refused():
         x = images()
         x[0] = np.nan
         keras_dskd.structure_report(model(), x, "features")
-
-
-@pytest.mark.parametrize("kind", ["tensor", "sparse", "data frame"])
-def test_arrays_of_other_libraries_are_picked_by_rows(kind):
-    x = images().reshape(40, -1)
-    if kind == "sparse":
-        given = pytest.importorskip("scipy.sparse", reason="SciPy").csr_matrix(x)
-    elif kind == "data frame":
-        given = pytest.importorskip("pandas", reason="pandas").DataFrame(x)
-    else:
-        given = keras.ops.convert_to_tensor(x)
-    picked = measurement.evenly_spaced({"a": given, "b": x}, 10)
-    np.testing.assert_array_equal(picked["a"], picked["b"])
-    assert picked["b"].shape == (10, 16)
-
-
-@pytest.mark.parametrize("x", [[0.0, 1.0], "images", None, {"a": np.float32(1)}])
-def test_what_is_no_array_of_rows_is_refused(x):
-    with pytest.raises(ValueError, match="Expected arrays with one row a sample"):
-        measurement.evenly_spaced(x, 10)
 
 
 def test_a_report_reads_as_its_table_and_a_feature_as_its_numbers():
