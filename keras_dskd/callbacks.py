@@ -1,4 +1,4 @@
-"""Callbacks for `fit`: the structure of features each epoch, and alarms."""
+"""A callback for `fit` that logs the structure of features and warns of trouble."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,49 +17,52 @@ from keras_dskd.internal.metric_names import TOTALS
 from keras_dskd.internal.types import Nested
 from keras_dskd.structure import FeatureStructure, measurement
 
-#: Features are said to have collapsed below this effective rank about their mean ...
+#: Features have collapsed to a line if their centered effective rank is below this.
 COLLAPSED_RANK = 1.5
-#: ... or above this uniformity, where all of them point the same way.
+#: Features have collapsed to one direction if their uniformity is above this.
 COLLAPSED_UNIFORMITY = -1e-3
 
 
 class StructureHistory(keras.callbacks.Callback):
-    """Logs the structure of features each epoch, and warns of collapse and NaN.
+    """Log the structure of features each epoch, and warn of collapse and NaN.
 
-    At the end of each epoch it puts into `fit`'s logs, for each layer:
-    `"{layer}/off_diagonal_correlation"` (mean of |correlation| over pairs of
+    At the end of each epoch, this callback adds three values per layer to the logs of
+    `fit`: `"{layer}/off_diagonal_correlation"` (mean of |correlation| over pairs of
     different channels), `"{layer}/uniformity"` (see
     `keras_dskd.ops.spatial_uniformity`) and `"{layer}/effective_rank"` (RankMe).
-    `History`, `TensorBoard`, `CSVLogger`, `EarlyStopping` and others find them there
-    if they come later in the list of callbacks: put this one first.
+    Put it first in the list of callbacks: `TensorBoard`, `CSVLogger`, `EarlyStopping`
+    and others only see these values if they come later.
 
-    It warns, once for each layer and kind of trouble: of dead channels (which do not
-    vary over the data), of collapse (features on a line, with an effective rank about
-    their mean below 1.5, or all in one direction, with a uniformity above -0.001; a
-    task of two classes may end there rightly), and of features, weights or terms of
-    the loss that are not finite, with the term's name and layers.
+    It warns once per layer and kind of trouble:
+
+    - Dead channels: they do not vary over the data.
+    - Collapse: the features lie on a line (their effective rank after subtracting the
+      mean is below 1.5), or all point in one direction (their uniformity is above
+      -0.001). With two classes, features on a line can be the right result.
+    - NaN or infinity in features, in weights, or in a term of the loss. The warning
+      names the term and the layers that it reads.
+
+    It works with a `Distiller` and with any other Keras model. For the latter, `x` and
+    `layers` refer to the model itself.
 
     Args:
-        x: Data to measure on, in the modality of the student (or paired, which is
-            then what the student takes of it): arrays, at least two samples.
+        x: Data to measure on: arrays with at least two samples, either the student's
+            input or the dict that `fit` takes.
         layers: Name or names of layers of the student. See
-            `keras_dskd.features.taps.Tap`. Defaults to those that the distiller's
+            `keras_dskd.features.taps.Tap`. Defaults to the layers that the distiller's
             losses read.
         terminate_on_nan: Whether to stop training when a term of the loss or a weight
-            is not finite, and to go back to the last good weights: of the model and
-            of its optimizer, as they were when they were last copied.
-        copy_every: Number of batches between copies of the weights, for
-            `terminate_on_nan`. Defaults to `None`: before training and after each
-            epoch. Each copy takes the time of moving the weights to main memory.
-        batch_size: Samples at once.
-        max_samples: Structure is measured on at most so many samples, evenly spaced.
-
-    Works with a `Distiller`, and with any other Keras model, whose layers are then
-    its own.
+            is NaN or infinite, and to restore the last good copy of the weights of the
+            model and its optimizer.
+        copy_every: Number of batches between copies of the weights for
+            `terminate_on_nan`. Defaults to `None`: copy before training and after each
+            epoch. Each copy moves all weights to main memory.
+        batch_size: Number of samples per batch.
+        max_samples: Measure on at most this many samples, evenly spaced over the data.
 
     Raises:
-        ValueError: If a layer is not found, no layer is named and no loss reads one,
-            or `x` holds fewer than two samples.
+        ValueError: If a layer is not found, if no layer is named and no loss reads one,
+            or if `x` has fewer than two samples.
 
     Example:
     ```python
@@ -91,7 +94,8 @@ class StructureHistory(keras.callbacks.Callback):
         self.copy_every = copy_every
         self.batch_size = batch_size
         self._warned: set[str | tuple[str, str]] = set()
-        self._copied: tuple[str, list[NDArray[Any]]] = "", []  # When, and what.
+        # When the weights were copied, and their values.
+        self._copy: tuple[str, list[NDArray[Any]]] = "", []
         self._features: FeatureModel
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -103,8 +107,8 @@ class StructureHistory(keras.callbacks.Callback):
             names = [name for name in names_read(terms, "student") if name != OUTPUT]
         if not names:
             raise ValueError(
-                "StructureHistory has no layer to look at: no loss reads one by name. "
-                "Pass `layers`, names of the student's layers."
+                "StructureHistory has no layer to measure, because no loss reads a "
+                "layer by name. Pass `layers`, the names of layers of the student."
             )
         for name in names:
             Tap(student, name)
@@ -127,20 +131,20 @@ class StructureHistory(keras.callbacks.Callback):
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
         where = f"epoch {self._epoch + 1}, batch {batch + 1}"
-        # Other metrics may have reasons of their own not to be finite.
+        # Other metrics may be NaN for harmless reasons.
         bad = [
             name
             for name, value in (logs or {}).items()
             if name in (*TOTALS, *self._read_by) and not np.all(np.isfinite(value))
         ]
         if bad:
-            # A sum of terms is no culprit while there is one among its terms.
+            # If a term is bad, so are the totals that contain it: name the term alone.
             culprits = [name for name in bad if name in self._read_by] or bad
             described = ", ".join(
                 f"{name} ({self._read_by[name]})" if name in self._read_by else name
                 for name in culprits
             )
-            self._not_finite("loss", f"Not finite in {where}: {described}.")
+            self._report_nan("loss", f"NaN or infinity in {where}: {described}.")
         elif (
             self.terminate_on_nan
             and self.copy_every is not None
@@ -161,8 +165,8 @@ class StructureHistory(keras.callbacks.Callback):
                 measured = None
                 self._warn(
                     (layer, "finite"),
-                    f"Features of layer {layer!r} are not finite at the end of epoch "
-                    f"{epoch + 1}.",
+                    f"Features of layer {layer!r} contain NaN or infinity at the end "
+                    f"of epoch {epoch + 1}.",
                 )
             for key, attribute in (
                 ("off_diagonal_correlation", "mean_correlation"),
@@ -180,26 +184,27 @@ class StructureHistory(keras.callbacks.Callback):
                 f"{layer!r} are dead: they do not vary over the data.",
             )
         rank = float(ops.centered_effective_rank(measured.rows))
-        on_a_line = rank < COLLAPSED_RANK and measured.channels > 1
-        if on_a_line or measured.uniformity > COLLAPSED_UNIFORMITY:
+        is_on_a_line = rank < COLLAPSED_RANK and measured.channels > 1
+        if is_on_a_line or measured.uniformity > COLLAPSED_UNIFORMITY:
             self._warn(
                 (layer, "collapse"),
-                f"Features of layer {layer!r} have collapsed: their effective rank "
-                f"about the mean is {rank:.2f} of {measured.channels} channels, and "
-                f"their uniformity {measured.uniformity:.4f}. Lower the weights of "
-                "losses that make features alike, or raise those of "
+                f"Features of layer {layer!r} have collapsed: their centered "
+                f"effective rank is {rank:.2f} of {measured.channels} channels, and "
+                f"their uniformity is {measured.uniformity:.4f}. Lower the weights of "
+                "losses that make features similar, or raise the weights of "
                 "ChannelIndependence and SpatialUniformity.",
             )
 
-    def _not_finite(self, kind: str, message: str) -> None:
+    def _report_nan(self, kind: str, message: str) -> None:
+        """Warn. With `terminate_on_nan`, also restore the weights and stop training."""
         if not self.terminate_on_nan:
             self._warn(kind, message)
             return
-        when, values = self._copied
+        when, values = self._copy
         for variable, value in zip(self._watched_variables(), values, strict=True):
             variable.assign(value)
         self.model.stop_training = True
-        self._warn(kind, f"{message} Training stops, with the weights from {when}.")
+        self._warn(kind, f"{message} Training stops with the weights from {when}.")
 
     def _copy_weights(self, when: str) -> None:
         variables = self._watched_variables()
@@ -210,20 +215,24 @@ class StructureHistory(keras.callbacks.Callback):
             if not np.all(np.isfinite(value.astype("float32")))
         ]
         if not bad:
-            self._copied = when, values
-        elif self._copied[0]:
-            self._not_finite("weights", f"Weights are not finite ({when}): {bad}.")
+            self._copy = when, values
+        elif self._copy[0]:
+            self._report_nan("weights", f"NaN or infinity in weights ({when}): {bad}.")
         else:
-            raise ValueError(f"Weights are not finite ({when}): {bad}.")
+            raise ValueError(
+                f"NaN or infinity in weights ({when}): {bad}. Initialize the model or "
+                "load other weights."
+            )
 
     def _watched_variables(self) -> list[keras.Variable]:
-        """All that training changes: not the teacher, and no metrics."""
+        """All variables that training changes: not the teacher's, and no metrics."""
         model = self.model
-        left_out = {id(variable) for variable in model.metrics_variables}
+        excluded = {id(variable) for variable in model.metrics_variables}
         if hasattr(model, "teacher"):
-            left_out |= {id(variable) for variable in model.teacher.variables}
-            left_out -= {id(variable) for variable in model.student.variables}
-        kept = [v for v in model.variables if id(v) not in left_out]
+            excluded |= {id(variable) for variable in model.teacher.variables}
+            # Layers that student and teacher share are trained.
+            excluded -= {id(variable) for variable in model.student.variables}
+        kept = [v for v in model.variables if id(v) not in excluded]
         return [*kept, *model.optimizer.variables]
 
     def _warn(self, kind: str | tuple[str, str], message: str) -> None:

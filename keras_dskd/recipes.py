@@ -1,4 +1,7 @@
-"""Ready distillers: the paper's method, and the best combination measured."""
+"""Ready-made distillers: the method of the paper, and the combination that scored best.
+
+Each recipe returns a plain `Distiller` with losses, weights and projectors filled in.
+"""
 
 from typing import Literal
 
@@ -14,8 +17,8 @@ from keras_dskd.losses import (
     SpatialUniformity,
 )
 
-# The weights below are those of the total. `Distiller` multiplies distillation terms
-# by 1 - student_loss_weight.
+# The weights in this file and in the docstrings' formulas are weights in the total.
+# `Distiller` also multiplies each distillation loss by 1 - student_loss_weight.
 _STUDENT_LOSS_WEIGHT = 0.5
 _ALIGNMENT_WEIGHT = 4.0
 
@@ -28,7 +31,11 @@ def dskd(
     target: Literal["self", "teacher"] = "self",
     steps: int | None = None,
 ) -> Distiller:
-    """Dimensional structure distillation, our reading of the paper.
+    """Dimensional-structure distillation: our reading of the paper.
+
+    It trains the student with its own loss and three distillation losses: `SoftTargets`
+    at temperature 4, `ChannelIndependence` of the deep features, and
+    `SpatialUniformity` of the intermediate features, pooled over positions.
 
     Formula:
 
@@ -37,35 +44,39 @@ def dskd(
             + v channel_independence + 0.1 spatial_uniformity
     ```
 
-    The student's deep features are made channel-wise independent and its
-    intermediate features uniformly distributed, beside labels and soft targets. `v`
-    is 0.3 with `target="self"` and 2 with `target="teacher"`.
+    `v` is 0.3 with `target="self"` and 2 with `target="teacher"`. With several
+    intermediate features, the weight 0.1 is divided equally among them.
+
+    With `target="teacher"` and features of different widths, the student's deep feature
+    first passes a linear projector, which is not part of the exported student.
 
     Args:
         teacher: A trained `keras.Model` for the strong modality.
         student: The `keras.Model` to train, for the weak modality.
         output_features: The deep feature: a layer name for both models, or a pair
-            (teacher's, student's). With `None`, the input of the last `Dense` layer,
-            which is printed.
-        intermediate_features: The feature to spread out: as above, one or a list.
-            With `None`, the end of a middle stage, which is printed.
-        target: `"self"`: the student's channels are decorrelated from one another.
-            `"teacher"`: from the teacher's other channels, and aligned with their
-            own, which suits image pairs with thousands of samples.
-        steps: Number of training steps planned (epochs times batches an epoch). The
-            structure weights then rise linearly over the first 30 % of them. With
-            `None` they are constant.
+            `(teacher's, student's)`. With `None`, the recipe picks the input of the
+            last `Dense` layer and prints its name.
+        intermediate_features: One intermediate feature or a list of them, named in the
+            same way. With `None`, the recipe picks the end of a middle stage and prints
+            its name.
+        target: `"self"` decorrelates the student's channels from one another.
+            `"teacher"` aligns each student channel with the same channel of the
+            teacher and decorrelates it from the teacher's other channels, which suits
+            image pairs with thousands of samples.
+        steps: Planned number of training steps (epochs times batches per epoch). The
+            weights of `ChannelIndependence` and `SpatialUniformity` then rise linearly
+            over the first 30 % of the steps. With `None`, they are constant.
 
     Returns:
-        A `keras_dskd.Distiller`, to be compiled.
+        A `keras_dskd.Distiller`. Compile it before training.
 
     Raises:
-        ValueError: If a layer is not found, or must be picked and cannot be.
+        ValueError: If a named layer is not found, or no layer can be picked.
 
     Source:
-        Si, Dong, Qiang et al., arXiv 2306.15977. The full text's equations are not
-        public to us: the terms are published objectives that match its abstract,
-        and the weights are measured ones.
+        Si, Dong, Qiang et al., arXiv 2306.15977. We have no access to the equations of
+        the full text. The losses are published objectives that match its abstract, and
+        we chose the weights by measurement.
     """
     features = RecipeFeatures("dskd", teacher, student)
     deep = features.output(output_features, reads_teacher=target == "teacher")
@@ -98,7 +109,10 @@ def recommended(
     student: keras.Model,
     intermediate_features: Feature | list[Feature] | None = None,
 ) -> Distiller:
-    """The best combination measured so far.
+    """Soft targets and channel alignment: the best combination that we have measured.
+
+    It trains the student with its own loss, `SoftTargets` at temperature 4, and
+    `ChannelAlignment` of each intermediate feature.
 
     Formula:
 
@@ -107,30 +121,31 @@ def recommended(
             + 4 Σ_features channel_alignment(teacher, projector(student))
     ```
 
-    Each intermediate feature of the student is pooled over positions, goes through
-    a linear projector of its own to the teacher's width, and follows the teacher
-    channel by channel. Projectors are not part of the exported student.
+    Each intermediate feature of the student is pooled over positions and passes its own
+    linear projector to the teacher's width. Each projected channel then follows the
+    teacher's channel. The projectors are trained, and are not part of the exported
+    student.
 
-    The alignment is a regulariser. Over five sets of 400 to 1,000 pairs it was ahead
-    of soft targets by 1.2 points of accuracy [0.4, 2.0], both trained for the number
-    of epochs that was best for them on validation rows; with thousands of pairs and
-    few epochs they are level. It wants about half as many epochs again as the student
-    alone. `examples/benchmarks/RESULTS.md` has the tables and says how the weight was
-    chosen.
+    The alignment acts as a regularizer. On five data sets of 400 to 1,000 pairs, it was
+    more accurate than soft targets alone by 1.2 points (95 % interval 0.4 to 2.0), each
+    trained for its best number of epochs on validation rows. With thousands of pairs
+    and few epochs, the difference is within noise. Train for about 1.5 times as many
+    epochs as for the student alone. `examples/benchmarks/RESULTS.md` has the tables,
+    and explains how the weight was chosen.
 
     Args:
         teacher: A trained `keras.Model` for the strong modality.
         student: The `keras.Model` to train, for the weak modality.
-        intermediate_features: One or a list of features, each a layer name for both
-            models or a pair (teacher's, student's). With `None`, the ends of two
-            middle stages, which are printed.
+        intermediate_features: One feature or a list of features. Each is a layer name
+            for both models, or a pair `(teacher's, student's)`. With `None`, the recipe
+            picks the ends of two middle stages and prints their names.
 
     Returns:
-        A `keras_dskd.Distiller`, to be compiled.
+        A `keras_dskd.Distiller`. Compile it before training.
 
     Raises:
-        ValueError: If a layer is not found, or must be picked and cannot be, or the
-            width of a teacher's feature cannot be known.
+        ValueError: If a named layer is not found, no layer can be picked, or the width
+            of a teacher's feature is unknown.
     """
     features = RecipeFeatures("recommended", teacher, student)
     aligned = features.intermediate(intermediate_features, 2, reads_teacher=True)

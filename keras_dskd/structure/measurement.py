@@ -106,7 +106,7 @@ def _class_indices(y: Any, output: NDArray[Any]) -> NDArray[Any]:
     y = np.asarray(y)
     if output.ndim == 2 and output.shape[1] == 1:
         raise ValueError(
-            "Accuracy is that of the most likely class, and the output has one column. "
+            "Accuracy needs one output per class, but the output has one column. "
             f"Received: an output of shape {output.shape}. Leave out `y`."
         )
     if y.ndim == 2 and y.shape[1] > 1:
@@ -116,7 +116,7 @@ def _class_indices(y: Any, output: NDArray[Any]) -> NDArray[Any]:
         raise ValueError("Labels must be class indices. Received fractions in `y`.")
     if output.ndim != 2 or len(y) != len(output):
         raise ValueError(
-            "Accuracy needs one label a sample and an output of shape (n, classes). "
+            "Accuracy needs one label per sample and an output of shape (n, classes). "
             f"Received: {len(y)} labels and an output of shape {output.shape}"
         )
     return y.astype(int)

@@ -1,4 +1,4 @@
-"""Do the two modalities belong together, sample by sample?"""
+"""Check that the two modalities of each pair belong together."""
 
 import warnings
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from keras_dskd.internal.types import Nested
 
 @dataclass(frozen=True)
 class PairCheck:
-    """What `check_pairs` found.
+    """The result of `check_pairs`.
 
     Attributes:
-        agreement: Distance correlation of teacher's and student's features, between
-            0 (independent) and 1.
-        by_chance: Mean agreement of the same features in a random pairing.
+        agreement: Distance correlation between the teacher's and the student's
+            features, from 0 (independent) to 1.
+        by_chance: Mean agreement of the same features over the random pairings.
         p_value: Share of pairings that agree at least as well as the given one.
-        samples: Number of samples looked at.
+        samples: Number of samples that were compared.
         looks_shuffled: Whether `p_value` is above the level of the test.
     """
 
@@ -50,48 +50,50 @@ def check_pairs(
     seed: int = 0,
     verbose: int | Literal["auto"] = "auto",
 ) -> PairCheck:
-    """Warns when pairs look shuffled: when they agree no better than random pairs.
+    """Warn if the pairs look shuffled: if they agree no better than random pairs.
 
-    The test: a permutation test of independence between the teacher's and the
-    student's features, both pooled and standardised per channel, whose statistic is
-    their distance correlation (which is 0 for independent features alone). The pairing
-    is compared with `permutations` random ones. Of shuffled pairs, the share that
-    passes without a warning is `level` by construction; how often good pairs are warned
-    of depends on how much the modalities share and on the number of samples.
-    `examples/benchmarks/pair_check.py` measures both: of 100 draws from each of four
-    sets of image pairs none was warned of with 128 pairs or more, and 22 with 64
-    pairs of optical and radar images (with `y`: 0 with 256 or more, 12 with 128).
+    This is a permutation test of independence between the teacher's and the student's
+    features, which are pooled over positions and standardized per channel. The
+    statistic is their distance correlation, which is 0 only for independent features.
+    The given pairing is compared with `permutations` random pairings.
 
-    The student need not be trained: features of random layers still tell which sample
-    is which. The teacher should be.
+    Shuffled pairs pass without a warning with probability `level`. How often good pairs
+    cause a false alarm depends on the number of samples and on how much the modalities
+    share. False alarms in 100 draws, measured by `examples/benchmarks/pair_check.py`:
+    0 with 128 pairs or more on all four image data sets, and 22 with 64 optical/radar
+    pairs. With `y`: 0 with 256 pairs or more, and 12 with 128.
+
+    The teacher should be trained. The student may be untrained: features of random
+    layers still distinguish the samples.
 
     Args:
         teacher: The teacher, a built `keras.Model`.
         student: The student, a built `keras.Model`.
-        x: `{"teacher": ..., "student": ...}`, arrays as `fit` takes them; samples that
-            `"teacher_mask"` leaves out are not looked at.
-        y: Class labels `(n,)` or one-hot. If given, samples are only exchanged with
-            those of the same class: it then takes more than the class to agree, so that
-            pairs that are wrong within their class, by one place in sorted data for
-            instance, are noticed too.
-        teacher_layer_name: Layer to look at. Defaults to the input of the last `Dense`
-            layer, or the final output where there is none to be found.
-        student_layer_name: The same for the student.
-        level: Level of the test, between 0 and 1.
+        x: `{"teacher": ..., "student": ...}`, arrays as `fit` takes them. Samples that
+            `"teacher_mask"` masks out are ignored.
+        y: Class labels: class indices `(n,)`, or one-hot `(n, classes)`. If given, the
+            random pairings only exchange samples within a class. The test then also
+            detects pairs that are wrong but share their class, for example when sorted
+            data is shifted by one row.
+        teacher_layer_name: Layer of the teacher to compare. Defaults to the input of
+            the last `Dense` layer, or the final output if there is no such layer.
+        student_layer_name: Layer of the student to compare, with the same default.
+        level: Significance level of the test, between 0 and 1.
         permutations: Number of random pairings.
-        max_samples: Looks at no more samples, evenly spaced; time and memory go with
-            their square.
-        batch_size: Samples at once through the models.
+        max_samples: Compare at most this many samples, evenly spaced over the data.
+            Time and memory grow with its square.
+        batch_size: Number of samples per batch.
         seed: Seed of the random pairings.
-        verbose: 0 for silence, 1 or `"auto"` for progress bars, of the teacher, the
-            student and the pairings; 2 for a line at the end of each.
+        verbose: 0 prints nothing; 1 or `"auto"` shows progress bars for the teacher,
+            the student and the pairings; 2 prints one line at the end of each.
 
     Returns:
         A `PairCheck`.
 
     Raises:
-        ValueError: If there are fewer than 8 pairs, or their numbers differ, or a
-            modality does not fit its model, or the features are not finite.
+        ValueError: If there are fewer than 8 pairs, the modalities differ in their
+            number of samples, a modality does not fit its model, or features are not
+            finite.
 
     Source:
         Székely, Rizzo and Bakirov 2007, "Measuring and testing dependence by
@@ -105,11 +107,11 @@ def check_pairs(
     x_teacher, x_student, *labels = evenly_spaced(
         _samples(pairs.split(x), y), max_samples
     )
-    looked_at = pairs.Pair(x_teacher, x_student, None)
-    pairs.check_input("teacher", looked_at, teacher, student)
-    pairs.check_input("student", looked_at, teacher, student)
+    compared = pairs.Pair(x_teacher, x_student, None)
+    pairs.check_input("teacher", compared, teacher, student)
+    pairs.check_input("student", compared, teacher, student)
     distances = [
-        _centred_distances(_rows(*read, batch_size, verbose))
+        _double_centered_distances(_standardized_rows(*read, batch_size, verbose))
         for read in (
             (teacher, teacher_layer_name, x_teacher),
             (student, student_layer_name, x_student),
@@ -119,8 +121,9 @@ def check_pairs(
     _, members = np.unique(classes, return_counts=True)
     if members[members > 1].sum() < 8:
         raise ValueError(
-            "Samples are exchanged within their class, and `y` leaves fewer than 8 "
-            f"that share one. Received: {len(members)} classes, {len(classes)} samples"
+            "At least 8 samples must share their class with another one, because "
+            "samples are exchanged within their class. Received: "
+            f"{len(members)} classes, {len(classes)} samples"
         )
     scale = np.sqrt(np.prod([np.mean(matrix**2) for matrix in distances]))
     random = np.random.default_rng(seed)
@@ -135,7 +138,7 @@ def check_pairs(
         permutations, verbose=1 if verbose == "auto" else verbose, unit_name="pairing"
     )
     for _ in range(permutations):
-        others.append(agreement(_exchanged(classes, random)))
+        others.append(agreement(_shuffled_within(classes, random)))
         bar.add(1)
     p_value = (1 + np.sum(np.array(others) >= given)) / (1 + permutations)
     result = PairCheck(
@@ -148,49 +151,47 @@ def check_pairs(
     if result.looks_shuffled:
         warnings.warn(
             f"Pairs look shuffled: teacher and student agree ({result.agreement:.3f}) "
-            f"about as random pairs do ({result.by_chance:.3f} on average): p = "
-            f"{p_value:.3f}, above level={level}, of {result.samples} samples. Is row "
-            "i of both the same sample? With few samples, or modalities that share "
-            "little, good pairs can look so too.",
+            f"no better than random pairs ({result.by_chance:.3f} on average), p = "
+            f"{p_value:.3f} > level={level}, {result.samples} samples. Check that row "
+            "i of both modalities is the same sample. With few samples, or modalities "
+            "that share little, this can be a false alarm.",
             stacklevel=2,
         )
     return result
 
 
 def _samples(pair: pairs.Pair, y: Nested) -> list[Any]:
-    """Arrays of both modalities and labels, of the samples that have a teacher."""
+    """Arrays of both modalities and labels, without the samples masked out."""
     if pair.teacher is None:
         raise ValueError(
-            'Pairs are {"teacher": ..., "student": ...}. Received: no x["teacher"]'
+            'Expected x={"teacher": ..., "student": ...}. Received: no x["teacher"]'
         )
     labels = [] if y is None else [np.asarray(sliceable(y))]
     arrays = keras.tree.map_structure(sliceable, [pair.teacher, pair.student, *labels])
     counts = [row_count(array) for array in keras.tree.flatten(arrays)]
     if None in counts:
         raise ValueError(
-            "Both modalities and labels are arrays of one row a sample. Received: "
+            "Expected arrays with one row per sample. Received: "
             f"{[type(array).__name__ for array in keras.tree.flatten(arrays)]}"
         )
     if pair.teacher_mask is not None:
         mask = np.reshape(sliceable(pair.teacher_mask), -1)
-        there = np.flatnonzero(mask)
+        valid = np.flatnonzero(mask)
         counts.append(len(mask))
     if len(set(counts)) > 1:
         raise ValueError(
-            "Both modalities, labels and mask must hold the same samples. Received: "
-            f"{counts} samples"
+            "Both modalities, labels and mask must have the same number of samples. "
+            f"Received: {counts}"
         )
     if pair.teacher_mask is not None:
-        arrays = keras.tree.map_structure(lambda array: array[there], arrays)
-        counts = [len(there)]
+        arrays = keras.tree.map_structure(lambda array: array[valid], arrays)
+        counts = [len(valid)]
     if (counts[0] or 0) < 8:
-        raise ValueError(
-            f"At least 8 pairs are needed to judge them. Received: {counts[0]}"
-        )
+        raise ValueError(f"At least 8 pairs are needed. Received: {counts[0]}")
     return arrays
 
 
-def _rows(
+def _standardized_rows(
     model: keras.Model,
     layer_name: str | None,
     x: Nested,
@@ -214,14 +215,14 @@ def _rows(
     ).astype("float64")
     if not np.isfinite(rows).all():
         raise ValueError(
-            "Features must be finite. Received values that are not, from "
+            "Features must be finite. Received NaN or infinity from "
             f"{layer_name!r} of {model.name!r}."
         )
     spread = rows.std(axis=0)
     return (rows - rows.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
 
 
-def _centred_distances(rows: NDArray[Any]) -> NDArray[Any]:
+def _double_centered_distances(rows: NDArray[Any]) -> NDArray[Any]:
     squares = np.sum(rows**2, axis=1)
     squared = squares[:, None] + squares[None, :] - 2.0 * rows @ rows.T
     distances = np.sqrt(np.maximum(squared, 0.0))
@@ -234,7 +235,9 @@ def _classes(y: NDArray[Any]) -> NDArray[Any]:
     return np.argmax(y, axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
 
 
-def _exchanged(classes: NDArray[Any], random: np.random.Generator) -> NDArray[Any]:
+def _shuffled_within(
+    classes: NDArray[Any], random: np.random.Generator
+) -> NDArray[Any]:
     order = np.arange(len(classes))
     for label in np.unique(classes):
         members = np.flatnonzero(classes == label)

@@ -1,4 +1,4 @@
-"""Structure in fit's logs, and alarms that name what is wrong."""
+"""StructureHistory: structure in the logs of `fit`, and its warnings."""
 
 import csv
 
@@ -28,24 +28,25 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarnin
 N = 16
 X = {"teacher": rows(N, 6, seed=1), "student": rows(N, 4, seed=2)}
 Y = labels(N)
-# Means of float32 products against NumPy's in float64.
+# float32 against NumPy in float64.
 CLOSE = {"rel": 1e-4, "abs": 1e-5}
 
 
-def distiller(made_of=None, student=None, optimizer=None, **kwargs):
-    made = keras_dskd.Distiller(
+def build_distiller(distillation_losses=None, student=None, optimizer=None, **kwargs):
+    distiller = keras_dskd.Distiller(
         mlp(6, name="teacher", seed=10),
         student or mlp(4),
-        made_of or [losses.SoftTargets(), losses.SpatialUniformity("hidden")],
+        distillation_losses
+        or [losses.SoftTargets(), losses.SpatialUniformity("hidden")],
         **kwargs,
     )
-    made.compile(optimizer or standing_still(), crossentropy())
-    return made
+    distiller.compile(optimizer or standing_still(), crossentropy())
+    return distiller
 
 
-def fit(made, *callbacks, x=X, y=Y, **kwargs):
+def fit(distiller, *callbacks, x=X, y=Y, **kwargs):
     kwargs = {"batch_size": 4, "shuffle": False, "verbose": 0, **kwargs}
-    return made.fit(x, y, callbacks=list(callbacks), **kwargs)
+    return distiller.fit(x, y, callbacks=list(callbacks), **kwargs)
 
 
 def hidden(model, x):
@@ -57,16 +58,16 @@ def hidden(model, x):
 # Logs
 
 
-def test_the_structure_of_a_layer_is_in_the_history_and_in_later_callbacks(tmp_path):
-    made = distiller()
+def test_history_and_later_callbacks_see_the_structure_of_a_layer(tmp_path):
+    distiller = build_distiller()
     path = tmp_path / "log.csv"
     history = fit(
-        made,
+        distiller,
         StructureHistory(X["student"], "hidden"),
         keras.callbacks.CSVLogger(path),
         epochs=2,
     )
-    features = hidden(made.student, X["student"])
+    features = hidden(distiller.student, X["student"])
     correlation = np.abs(np.corrcoef(features, rowvar=False))
     different = ~np.eye(len(correlation), dtype=bool)
     expected = {
@@ -83,33 +84,33 @@ def test_the_structure_of_a_layer_is_in_the_history_and_in_later_callbacks(tmp_p
         assert float(written[1][name]) == pytest.approx(value, **CLOSE)
 
 
-def test_each_epoch_is_measured_on_the_weights_that_it_left():
-    made = distiller(optimizer=keras.optimizers.SGD(0.5))
-    history = fit(made, StructureHistory(X["student"], "hidden"), epochs=3)
+def test_structure_is_measured_on_the_weights_at_the_end_of_the_epoch():
+    distiller = build_distiller(optimizer=keras.optimizers.SGD(0.5))
+    history = fit(distiller, StructureHistory(X["student"], "hidden"), epochs=3)
     values = history.history["hidden/effective_rank"]
     assert len(set(values)) == 3
-    expected = reference.effective_rank(hidden(made.student, X["student"]))
+    expected = reference.effective_rank(hidden(distiller.student, X["student"]))
     assert values[-1] == pytest.approx(expected, **CLOSE)
 
 
-def test_the_layers_that_losses_read_are_looked_at_unless_others_are_named():
-    made = distiller(
+def test_layers_default_to_those_that_the_losses_read():
+    distiller = build_distiller(
         [losses.SpatialUniformity("hidden"), losses.ChannelAlignment()],
     )
-    received = fit(made, StructureHistory(X["student"])).history
+    received = fit(distiller, StructureHistory(X["student"])).history
     assert {name for name in received if "/" in name} == {
         "hidden/off_diagonal_correlation",
         "hidden/uniformity",
         "hidden/effective_rank",
     }
-    received = fit(made, StructureHistory(X, ["hidden", "logits"])).history
+    received = fit(distiller, StructureHistory(X, ["hidden", "logits"])).history
     assert {name.split("/")[0] for name in received if "/" in name} == {
         "hidden",
         "logits",
     }
 
 
-def test_any_model_is_looked_at():
+def test_it_works_with_any_keras_model():
     model = mlp(4)
     model.compile("sgd", crossentropy())
     history = fit(model, StructureHistory(X["student"], "hidden"), x=X["student"])
@@ -118,30 +119,30 @@ def test_any_model_is_looked_at():
     assert received == pytest.approx(expected, **CLOSE)
 
 
-def test_training_is_the_same_with_it_and_without():
-    """Batch statistics and the optimizer are left alone."""
+def test_it_does_not_change_training():
+    """Neither batch statistics nor the optimizer change."""
     x = {"teacher": images(N, 3), "student": images(N, 1)}
 
     def trained(*callbacks):
         keras.utils.set_random_seed(0)
-        made = keras_dskd.Distiller(
+        distiller = keras_dskd.Distiller(
             cnn(3, name="teacher"), cnn(1), losses.SpatialUniformity("gap")
         )
-        made.compile("adam", crossentropy())
-        fit(made, *callbacks, x=x, epochs=2)
-        return made.student.get_weights()
+        distiller.compile("adam", crossentropy())
+        fit(distiller, *callbacks, x=x, epochs=2)
+        return distiller.student.get_weights()
 
-    looked_at = StructureHistory(x["student"], terminate_on_nan=True, copy_every=2)
-    for one, other in zip(trained(looked_at), trained(), strict=True):
+    callback = StructureHistory(x["student"], terminate_on_nan=True, copy_every=2)
+    for one, other in zip(trained(callback), trained(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_early_stopping_reads_the_structure():
+def test_early_stopping_can_monitor_the_structure():
     stopping = keras.callbacks.EarlyStopping(
         monitor="hidden/effective_rank", mode="min", patience=0
     )
-    made = distiller()
-    history = fit(made, StructureHistory(X["student"]), stopping, epochs=5)
+    distiller = build_distiller()
+    history = fit(distiller, StructureHistory(X["student"]), stopping, epochs=5)
     assert len(history.epoch) == 2
 
 
@@ -152,7 +153,7 @@ def test_tensorboard_shows_the_structure(tmp_path):
     from tensorboard.util import tensor_util
 
     board = keras.callbacks.TensorBoard(tmp_path)
-    history = fit(distiller(), StructureHistory(X["student"]), board, epochs=2)
+    history = fit(build_distiller(), StructureHistory(X["student"]), board, epochs=2)
     events = event_accumulator.EventAccumulator(str(tmp_path / "train")).Reload()
     name = "hidden/effective_rank"
     shown = [
@@ -162,19 +163,19 @@ def test_tensorboard_shows_the_structure(tmp_path):
     assert shown == pytest.approx(history.history[name])
 
 
-# Wrong uses
+# Wrong arguments
 
 
-def test_a_layer_that_is_not_there_is_named_before_training():
-    made = distiller()
+def test_an_unknown_layer_raises_before_training():
+    distiller = build_distiller()
     with pytest.raises(ValueError, match='Tap "hiden" not found .* "hidden"'):
-        fit(made, StructureHistory(X["student"], "hiden"))
+        fit(distiller, StructureHistory(X["student"], "hiden"))
 
 
-def test_without_any_layer_it_says_so():
-    made = distiller(losses.SoftTargets())
-    with pytest.raises(ValueError, match="has no layer to look at.* Pass `layers`"):
-        fit(made, StructureHistory(X["student"]))
+def test_no_layer_to_measure_raises():
+    distiller = build_distiller(losses.SoftTargets())
+    with pytest.raises(ValueError, match="has no layer to measure.* Pass `layers`"):
+        fit(distiller, StructureHistory(X["student"]))
 
 
 @pytest.mark.parametrize(
@@ -184,35 +185,37 @@ def test_without_any_layer_it_says_so():
         (iter([]), "arrays with one row per sample. Received: .*iterator"),
         ([rows(3, 4), rows(4, 4)], "arrays with one row per sample"),
     ],
-    ids=["one sample", "an iterator", "two lengths"],
+    ids=["one sample", "an iterator", "different lengths"],
 )
-def test_data_that_cannot_be_measured_is_refused(x, message):
+def test_data_that_cannot_be_measured_raises(x, message):
     with pytest.raises(ValueError, match=message):
         StructureHistory(x)
 
 
-def test_a_number_of_batches_below_one_is_refused():
+def test_copy_every_below_one_raises():
     with pytest.raises(ValueError, match="at least 1. Received: copy_every=0"):
         StructureHistory(X, copy_every=0)
 
 
-# Alarms
+# Warnings
 
 
-def warned(*callbacks, made=None, **kwargs):
-    """The messages of a run."""
+def warned(*callbacks, distiller=None, **kwargs):
+    """The warnings of a run."""
     with pytest.warns(UserWarning) as caught:
-        fit(made or distiller(), *callbacks, **kwargs)
+        fit(distiller or build_distiller(), *callbacks, **kwargs)
     return [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
 
 
-def test_a_dead_channel_is_warned_of_once():
+def test_a_dead_channel_causes_one_warning():
     student = mlp(4)
     kernel, bias = student.get_layer("hidden").get_weights()
     kernel[:, 2] = 0.0
     student.get_layer("hidden").set_weights([kernel, bias])
     messages = warned(
-        StructureHistory(X["student"]), made=distiller(student=student), epochs=3
+        StructureHistory(X["student"]),
+        distiller=build_distiller(student=student),
+        epochs=3,
     )
     assert messages == [
         "1 of 5 channels of layer 'hidden' are dead: they do not vary over the data."
@@ -220,7 +223,7 @@ def test_a_dead_channel_is_warned_of_once():
 
 
 @pytest.mark.parametrize("kind", ["on a line", "in one direction"])
-def test_collapse_is_warned_of_once_with_its_layer(kind):
+def test_collapse_causes_one_warning_that_names_the_layer(kind):
     student = mlp(4)
     kernel, bias = student.get_layer("hidden").get_weights()
     if kind == "on a line":
@@ -229,59 +232,65 @@ def test_collapse_is_warned_of_once_with_its_layer(kind):
         kernel, bias = 1e-3 * kernel, bias + 1.0
     student.get_layer("hidden").set_weights([kernel, bias])
     messages = warned(
-        StructureHistory(X["student"]), made=distiller(student=student), epochs=2
+        StructureHistory(X["student"]),
+        distiller=build_distiller(student=student),
+        epochs=2,
     )
     assert len(messages) == 1
     assert messages[0].startswith("Features of layer 'hidden' have collapsed")
 
 
-def test_healthy_features_raise_no_alarm():
-    """Warnings are errors here."""
-    fit(distiller(), StructureHistory(X["student"], ["hidden", "logits"]), epochs=2)
+def test_healthy_features_cause_no_warning():
+    """A warning would fail this test, because the suite turns warnings into errors."""
+    fit(
+        build_distiller(),
+        StructureHistory(X["student"], ["hidden", "logits"]),
+        epochs=2,
+    )
 
 
 class Exploding(keras.distillation.DistillationLoss):
-    """Is NaN, with its gradient, where a step of the fifth batch is taken."""
+    """NaN, as is its gradient, in a marked batch. See `explodes_in_batch`."""
 
     def __init__(self):
         self.teacher_layer_name = self.student_layer_name = "hidden"
 
     def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
-        # The labels of that batch show in the teacher's features.
+        # A huge input saturates the teacher's features.
         is_marked = ops.max(ops.abs(teacher_outputs)) > 0.99999
         return ops.mean(student_outputs) * ops.where(is_marked, np.nan, 1.0)
 
 
 def explodes_in_batch(number):
-    """Data whose batch of that number, counted from 1, makes the loss NaN."""
+    """Data whose batch with this number, counted from 1, makes the loss NaN."""
     teacher = X["teacher"].copy()
     teacher[4 * (number - 1)] = 1e3
     return {"teacher": teacher, "student": X["student"]}
 
 
 def exploding(**kwargs):
-    return distiller(
+    return build_distiller(
         [losses.SoftTargets(), Exploding()],
         optimizer=keras.optimizers.Adam(0.01),
         **kwargs,
     )
 
 
-def test_a_term_that_is_not_finite_is_named_with_its_layers():
+def test_the_warning_names_the_nan_term_and_its_layers():
     messages = warned(
         StructureHistory(X["student"], "logits"),
-        made=exploding(),
+        distiller=exploding(),
         x=explodes_in_batch(3),
         epochs=2,
     )
     assert messages == [
-        "Not finite in epoch 1, batch 3: exploding (teacher 'hidden', student "
+        "NaN or infinity in epoch 1, batch 3: exploding (teacher 'hidden', student "
         "'hidden').",
-        "Features of layer 'logits' are not finite at the end of epoch 1.",
+        "Features of layer 'logits' contain NaN or infinity at the end of epoch 1.",
     ]
 
 
-def test_the_structure_of_features_that_are_not_finite_is_nan_in_the_logs():
+def test_the_structure_of_nan_features_is_nan_in_the_logs():
     with pytest.warns(UserWarning):
         history = fit(
             exploding(),
@@ -300,7 +309,7 @@ def test_the_structure_of_features_that_are_not_finite_is_nan_in_the_logs():
     ],
 )
 def test_training_stops_at_nan_with_the_last_good_weights(copy_every, steps, when):
-    """The model and its optimizer are what they were some batches before."""
+    """The model and its optimizer are restored to the last copy."""
     x = explodes_in_batch(3)
 
     def batches():
@@ -309,19 +318,19 @@ def test_training_stops_at_nan_with_the_last_good_weights(copy_every, steps, whe
                 part = slice(start, start + 4)
                 yield {name: array[part] for name, array in data.items()}, Y[part]
 
-    made, expected = exploding(), exploding()
-    expected.student.set_weights(made.student.get_weights())
-    alarm = StructureHistory(
+    distiller, expected = exploding(), exploding()
+    expected.student.set_weights(distiller.student.get_weights())
+    callback = StructureHistory(
         X["student"], "logits", terminate_on_nan=True, copy_every=copy_every
     )
     with pytest.warns(UserWarning, match=f"batch 3: exploding .*weights from {when}"):
-        history = made.fit(
+        history = distiller.fit(
             batches(),
             steps_per_epoch=4,
             epochs=5,
             shuffle=False,
             verbose=0,
-            callbacks=[alarm],
+            callbacks=[callback],
         )
     assert len(history.epoch) == 2
     assert np.isfinite(history.history["logits/effective_rank"]).all()
@@ -329,41 +338,41 @@ def test_training_stops_at_nan_with_the_last_good_weights(copy_every, steps, whe
     if steps > 4:
         fit(expected, x={name: array[:8] for name, array in x.items()}, y=Y[:8])
     for one, other in (
-        (made.student.get_weights(), expected.student.get_weights()),
+        (distiller.student.get_weights(), expected.student.get_weights()),
         (
-            [ops.convert_to_numpy(v) for v in made.optimizer.variables],
+            [ops.convert_to_numpy(v) for v in distiller.optimizer.variables],
             [ops.convert_to_numpy(v) for v in expected.optimizer.variables],
         ),
     ):
         for received, wanted in zip(one, other, strict=True):
-            # The same float32 steps, compiled in two programs.
+            # The same float32 steps, compiled into different programs.
             np.testing.assert_allclose(received, wanted, rtol=1e-4, atol=1e-6)
-    assert ops.convert_to_numpy(made.optimizer.iterations) == steps
-    # It can go on.
-    assert np.isfinite(numbers(fit(made))["loss"])
+    assert ops.convert_to_numpy(distiller.optimizer.iterations) == steps
+    # Training can continue.
+    assert np.isfinite(numbers(fit(distiller))["loss"])
 
 
-def test_a_run_that_is_nan_from_its_first_batch_ends_as_it_began():
-    made = exploding()
-    before = made.student.get_weights()
+def test_nan_in_the_first_batch_restores_the_initial_weights():
+    distiller = exploding()
+    before = distiller.student.get_weights()
     with pytest.warns(UserWarning, match="with the weights from before training"):
         fit(
-            made,
+            distiller,
             StructureHistory(X["student"], "logits", terminate_on_nan=True),
             x=explodes_in_batch(1),
             epochs=3,
         )
-    for received, wanted in zip(made.student.get_weights(), before, strict=True):
+    for received, wanted in zip(distiller.student.get_weights(), before, strict=True):
         np.testing.assert_array_equal(received, wanted)
 
 
-def test_a_model_without_a_teacher_stops_at_nan_as_well():
+def test_training_of_a_plain_model_stops_at_nan():
     model = mlp(4)
     model.compile("adam", crossentropy())
     x = X["student"].copy()
     x[9] = np.nan
     before = model.get_weights()
-    with pytest.warns(UserWarning, match="Not finite in epoch 1, batch 3: loss"):
+    with pytest.warns(UserWarning, match="NaN or infinity in epoch 1, batch 3: loss"):
         fit(model, StructureHistory(x[:8], "hidden", terminate_on_nan=True), x=x)
     for received, wanted in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(received, wanted)
@@ -373,25 +382,25 @@ def undefined(y, logits):
     return ops.mean(logits) * np.nan
 
 
-def test_a_metric_that_is_not_finite_is_no_reason_to_stop():
-    """Warnings are errors here."""
-    made = distiller()
-    made.compile("sgd", crossentropy(), metrics=[undefined])
-    alarm = StructureHistory(X["student"], terminate_on_nan=True)
-    assert len(fit(made, alarm, epochs=2).epoch) == 2
+def test_a_nan_metric_does_not_stop_training():
+    """A warning would fail this test, because the suite turns warnings into errors."""
+    distiller = build_distiller()
+    distiller.compile("sgd", crossentropy(), metrics=[undefined])
+    callback = StructureHistory(X["student"], terminate_on_nan=True)
+    assert len(fit(distiller, callback, epochs=2).epoch) == 2
 
 
-def test_each_run_is_warned_of():
-    made = exploding()
-    alarm = StructureHistory(X["student"], "logits", terminate_on_nan=True)
+def test_each_run_warns_again():
+    distiller = exploding()
+    callback = StructureHistory(X["student"], "logits", terminate_on_nan=True)
     for _ in range(2):
         with pytest.warns(UserWarning, match="Training stops"):
-            fit(made, alarm, x=explodes_in_batch(1))
+            fit(distiller, callback, x=explodes_in_batch(1))
 
 
-def test_weights_that_are_not_finite_from_the_start_are_refused():
+def test_nan_weights_before_training_raise():
     student = mlp(4)
     student.get_layer("logits").bias.assign([np.nan, 0.0, 0.0])
-    made = distiller(student=student)
-    with pytest.raises(ValueError, match="not finite .before training.: .*logits/bias"):
-        fit(made, StructureHistory(X["student"], terminate_on_nan=True))
+    distiller = build_distiller(student=student)
+    with pytest.raises(ValueError, match="NaN .* .before training.: .*logits/bias"):
+        fit(distiller, StructureHistory(X["student"], terminate_on_nan=True))

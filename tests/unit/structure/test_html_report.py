@@ -1,4 +1,4 @@
-"""The HTML report: what is in it, and what is not."""
+"""The HTML page of a structure report."""
 
 import base64
 import dataclasses
@@ -16,12 +16,15 @@ import keras_dskd
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
 
-#: Elements that have no end tag.
+#: Elements without an end tag.
 VOID = {"meta", "img"}
 
 
 class Document(HTMLParser):
-    """Start tags with their attributes, text by element, and the nesting checked."""
+    """A parsed page: start tags with attributes, and text by element.
+
+    Raises if elements are not nested correctly.
+    """
 
     def __init__(self, text):
         super().__init__()
@@ -58,7 +61,7 @@ def document(path, *reports, **options):
     return Document(path.read_text(encoding="utf-8"))
 
 
-def test_numbers_are_those_of_to_dict(tmp_path):
+def test_the_table_has_the_numbers_of_to_dict(tmp_path):
     reports = [dataclasses.replace(report(), name=name) for name in ("before", "after")]
     page = document(tmp_path / "report.html", *reports)
     expected = []
@@ -74,14 +77,14 @@ def test_numbers_are_those_of_to_dict(tmp_path):
     assert page.texts["td"][:2] == ["40 of 40", "5"]
 
 
-def test_every_number_and_panel_is_explained(tmp_path):
+def test_every_column_and_panel_is_explained(tmp_path):
     page = document(tmp_path / "report.html", report())
     columns = page.texts["th"][2:9]
     assert page.texts["dt"] == [*columns, "Matrices", "Spheres", "Curves"]
     assert all(page.texts["dd"])
 
 
-def test_the_file_holds_its_pictures_and_loads_nothing(tmp_path):
+def test_the_page_embeds_its_figures_and_loads_nothing(tmp_path):
     page = document(tmp_path / "report.html", report())
     pictures = page.attributes("img")
     assert len(pictures) == 2
@@ -97,7 +100,7 @@ def test_the_file_holds_its_pictures_and_loads_nothing(tmp_path):
     assert page.attributes("html") == [{"lang": "en"}]
 
 
-def test_names_are_text_and_nothing_else(tmp_path):
+def test_names_are_escaped(tmp_path):
     hostile = "<script>alert('x')</script> & \"net\""
     (_, feature), *_ = report().layers.items()
     named = dataclasses.replace(report(), name=hostile, layers={hostile: feature})
@@ -108,35 +111,35 @@ def test_names_are_text_and_nothing_else(tmp_path):
     assert page.texts["h1"] == ["</title><b>"]
 
 
-def test_two_reports_have_their_correlations_compared(tmp_path):
+def test_the_page_of_two_reports_compares_their_correlations(tmp_path):
     page = document(tmp_path / "report.html", report(), report())
     assert len(page.attributes("img")) == 2 * 2
 
 
-def test_without_labels_accuracy_is_empty(tmp_path):
+def test_accuracy_is_empty_without_labels(tmp_path):
     bare = dataclasses.replace(report(), labels=None, accuracy=None)
     page = document(tmp_path / "report.html", bare)
     assert page.texts["td"][6] == ""
 
 
-def test_versions_and_backend_are_named(tmp_path):
+def test_the_footer_names_versions_and_backend(tmp_path):
     page = document(tmp_path / "report.html", report())
     (footer,) = page.texts["footer"]
     assert f"keras_dskd {keras_dskd.__version__}" in footer
     assert f"backend {keras.backend.backend()}" in footer
 
 
-def test_reports_of_different_depth_are_refused(tmp_path):
+def test_reports_with_different_numbers_of_layers_raise(tmp_path):
     (first, feature), *_ = report().layers.items()
     shallow = dataclasses.replace(report(), layers={first: feature})
     with pytest.raises(ValueError, match="same number of layers"):
         report().to_html(tmp_path / "report.html", shallow)
 
 
-def test_a_browser_shows_it(tmp_path):
+def test_a_browser_parses_the_page(tmp_path):
     browser = shutil.which("chromium")
     if browser is None:
-        pytest.skip("no chromium")
+        pytest.skip("Chromium is not installed")
     path = tmp_path / "report.html"
     report().to_html(path)
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]

@@ -1,4 +1,4 @@
-"""Pairs that belong together, and pairs that do not."""
+"""check_pairs: good pairs pass, and shuffled pairs cause a warning."""
 
 import dataclasses
 import warnings
@@ -11,7 +11,7 @@ from small_models import Subclassed, cnn, images, mlp, rows
 from keras_dskd import check_pairs
 
 N = 96
-# Two views of hidden causes: different mixtures, and noise.
+# Two views of the same hidden causes: each mixes them differently and adds noise.
 CAUSES = rows(N, 3)
 X = {
     "teacher": CAUSES @ rows(3, 6, seed=1) + 0.3 * rows(N, 6, seed=2),
@@ -31,10 +31,10 @@ def quietly(*args, **kwargs):
         return check_pairs(*args, **kwargs)
 
 
-def numpys_distance_correlation(a, b):
-    """Székely et al. 2007, definitions 4 and 5, written out."""
+def distance_correlation(a, b):
+    """Székely et al. 2007, definitions 4 and 5, in NumPy."""
 
-    def centred(x):
+    def double_centered(x):
         distances = np.array(
             [[np.linalg.norm(one - other) for other in x] for one in x]
         )
@@ -45,16 +45,16 @@ def numpys_distance_correlation(a, b):
             + distances.mean()
         )
 
-    def standardised(x):
+    def standardized(x):
         x = x.astype("float64")
         return (x - x.mean(0)) / x.std(0)
 
-    a, b = centred(standardised(a)), centred(standardised(b))
+    a, b = double_centered(standardized(a)), double_centered(standardized(b))
     return np.sqrt((a * b).mean() / np.sqrt((a * a).mean() * (b * b).mean()))
 
 
-def test_good_pairs_pass_without_a_word(capsys):
-    """Warnings are errors here."""
+def test_good_pairs_pass_silently(capsys):
+    """A warning would fail this test, because the suite turns warnings into errors."""
     found = check_pairs(*models(), X, verbose=0)
     assert capsys.readouterr().out == ""
     assert not found.looks_shuffled
@@ -63,7 +63,7 @@ def test_good_pairs_pass_without_a_word(capsys):
     assert found.samples == N
 
 
-def test_a_modality_that_does_not_fit_its_model_is_refused_by_name():
+def test_a_modality_that_does_not_fit_its_model_raises():
     swapped = {"teacher": X["student"], "student": X["teacher"]}
     with pytest.raises(ValueError, match="^The input does not fit the teacher .* swap"):
         check_pairs(*models(), swapped, verbose=0)
@@ -74,7 +74,7 @@ def test_a_modality_that_does_not_fit_its_model_is_refused_by_name():
         check_pairs(*models(), other, verbose=0)
 
 
-def test_the_models_and_the_pairings_have_bars(capsys):
+def test_progress_is_shown_for_the_models_and_the_pairings(capsys):
     batch_size = -(-N // 2)
     check_pairs(*models(), X, permutations=199, batch_size=batch_size, verbose=2)
     lines = capsys.readouterr().out.strip().split("\n")
@@ -91,7 +91,7 @@ def test_the_agreement_is_the_distance_correlation_of_the_head_inputs():
         )
         for model in (teacher, student)
     ]
-    expected = numpys_distance_correlation(*features)
+    expected = distance_correlation(*features)
     received = check_pairs(teacher, student, X).agreement
     assert received == pytest.approx(expected, rel=1e-4)  # Features in float32.
 
@@ -99,15 +99,15 @@ def test_the_agreement_is_the_distance_correlation_of_the_head_inputs():
 # Keras's torch tensors meet NumPy 2; `pytest.warns` shows what is ignored elsewhere.
 @pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarning")
 @pytest.mark.parametrize("x", [SHUFFLED, UNRELATED], ids=["shuffled", "unrelated"])
-def test_pairs_that_do_not_belong_together_are_warned_of(x):
+def test_wrong_pairs_cause_a_warning(x):
     with pytest.warns(UserWarning, match="Pairs look shuffled: .* random pairs"):
         found = check_pairs(*models(), x)
     assert found.looks_shuffled
     assert found.agreement == pytest.approx(found.by_chance, abs=0.1)
 
 
-def test_of_unrelated_pairs_the_share_that_passes_is_the_level():
-    """That is what a level means; 100 draws of a share of 0.2, within 4 deviations."""
+def test_unrelated_pairs_pass_with_the_probability_of_the_level():
+    """The share of 100 draws is within 4 standard deviations of the level."""
     teacher, student = models()
     passed = [
         not quietly(
@@ -122,11 +122,11 @@ def test_of_unrelated_pairs_the_share_that_passes_is_the_level():
     assert 0.2 - 4 * 0.04 < np.mean(passed) < 0.2 + 4 * 0.04
 
 
-def test_labels_show_pairs_that_are_wrong_within_their_class():
-    """The class alone agrees: without labels such pairs pass."""
+def test_labels_reveal_pairs_that_are_wrong_within_their_class():
+    """Such pairs share their class, so that they pass without labels."""
     y = np.repeat(np.arange(4), N // 4)
-    centres = 4.0 * rows(4, 3, seed=7)
-    causes = CAUSES + centres[y]
+    centers = 4.0 * rows(4, 3, seed=7)
+    causes = CAUSES + centers[y]
     x = {
         "teacher": causes @ rows(3, 6, seed=1),
         "student": causes @ rows(3, 4, seed=3),
@@ -138,7 +138,7 @@ def test_labels_show_pairs_that_are_wrong_within_their_class():
     assert quietly(*models(), shifted, np.eye(4)[y]).looks_shuffled
 
 
-def test_samples_without_a_teacher_are_not_looked_at():
+def test_samples_without_a_teacher_are_ignored():
     mask = np.arange(N) % 2 == 0
     teacher = np.where(mask[:, None], X["teacher"], np.nan)
     found = check_pairs(
@@ -148,7 +148,7 @@ def test_samples_without_a_teacher_are_not_looked_at():
     assert not found.looks_shuffled
 
 
-def test_images_of_two_modalities_and_named_layers():
+def test_images_are_compared_by_named_layers():
     strong = images(N, 3)
     weak = strong.mean(axis=-1, keepdims=True)
     teacher, student = cnn(3, name="teacher"), cnn(1)
@@ -165,13 +165,13 @@ def test_images_of_two_modalities_and_named_layers():
     assert found.samples == 90
 
 
-def test_a_model_without_a_head_to_be_found_is_looked_at_by_its_output():
+def test_a_model_without_a_known_head_is_compared_by_its_output():
     teacher = Subclassed(name="teacher")
     teacher(X["teacher"])
     assert not check_pairs(teacher, mlp(4), X).looks_shuffled
 
 
-def test_the_same_seed_gives_the_same_answer():
+def test_the_same_seed_gives_the_same_result():
     found = [
         dataclasses.astuple(quietly(*models(), UNRELATED, seed=seed))
         for seed in (1, 1, 2)
@@ -179,7 +179,7 @@ def test_the_same_seed_gives_the_same_answer():
     assert found[0] == found[1] != found[2]
 
 
-def test_features_that_are_constant_agree_with_nothing():
+def test_constant_features_look_shuffled():
     student = mlp(4)
     student.set_weights([0.0 * weight for weight in student.get_weights()])
     found = quietly(mlp(6, name="teacher"), student, X)
@@ -192,12 +192,16 @@ def test_features_that_are_constant_agree_with_nothing():
         (
             {"student": X["student"], "teacher": rows(9, 6)},
             {},
-            r"Received: \[9, 96\] samples",
+            r"same number of samples. Received: \[9, 96\]",
         ),
         ({name: x[:7] for name, x in X.items()}, {}, "At least 8 pairs .* Received: 7"),
         ({"student": X["student"]}, {}, 'Received: no x."teacher".'),
-        (X, {"y": np.zeros(5)}, r"Received: \[96, 96, 5\] samples"),
-        (X, {"y": np.arange(N)}, "fewer than 8 that share one. Received: 96 classes"),
+        (X, {"y": np.zeros(5)}, r"Received: \[96, 96, 5\]"),
+        (
+            X,
+            {"y": np.arange(N)},
+            "At least 8 samples .* Received: 96 classes",
+        ),
         (X, {"level": 0.0}, "Received: level=0.0"),
         (X, {"level": 0.01, "permutations": 50}, "permutations=50"),
         (X, {"teacher_layer_name": "hiden"}, 'Tap "hiden" not found'),
@@ -209,24 +213,24 @@ def test_features_that_are_constant_agree_with_nothing():
         ),
     ],
     ids=[
-        "other numbers",
+        "different numbers of samples",
         "too few",
         "no teacher",
         "too few labels",
-        "labels of one sample each",
-        "no level",
+        "one sample per class",
+        "level of 0",
         "too few permutations",
-        "no layer",
+        "unknown layer",
         "NaN",
         "too few teachers",
     ],
 )
-def test_wrong_uses_say_what_came(x, kwargs, message):
+def test_wrong_arguments_raise(x, kwargs, message):
     with pytest.raises(ValueError, match=message):
         check_pairs(*models(), x, **kwargs)
 
 
-def test_tensors_are_arrays_too():
+def test_tensors_give_the_same_result_as_arrays():
     mask = np.arange(N) % 4 > 0
     y = np.arange(N) % 2
     expected = check_pairs(*models(), {**X, "teacher_mask": mask}, y)
@@ -236,6 +240,6 @@ def test_tensors_are_arrays_too():
     assert received == expected
 
 
-def test_what_is_no_array_of_rows_is_refused():
-    with pytest.raises(ValueError, match="arrays of one row a sample.*generator"):
+def test_data_that_is_not_an_array_of_rows_raises():
+    with pytest.raises(ValueError, match="arrays with one row per sample.*generator"):
         check_pairs(*models(), {**X, "teacher": (row for row in X["teacher"])})

@@ -1,4 +1,4 @@
-"""The structure report: its numbers, its table, its figure."""
+"""The structure report: its numbers and its table."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ import keras_dskd
 
 
 @pytest.mark.parametrize("verbose, printed", [("auto", "2/2"), (2, "2/2"), (0, "")])
-def test_progress_is_that_of_predict(verbose, printed, capsys):
+def test_progress_is_shown_as_predict_shows_it(verbose, printed, capsys):
     keras_dskd.structure_report(
         model(), images(), "features", batch_size=20, verbose=verbose
     )
@@ -19,14 +19,14 @@ def test_progress_is_that_of_predict(verbose, printed, capsys):
     assert bool(out) == bool(printed)
 
 
-def test_numbers_are_those_of_the_pooled_features():
+def test_numbers_match_numpy_on_the_pooled_features():
     net, x = model(), images()
     report = keras_dskd.structure_report(net, x, "features")
     rows = keras.Model(net.input, net.get_layer("features").output).predict(
         x, verbose=0
     )
     measured = report.layers["features"]
-    # float32 features: 1e-4 is far above their rounding and below any mistake.
+    # 1e-4 is far above the rounding errors of float32, and far below real errors.
     np.testing.assert_allclose(measured.rows, rows, atol=1e-6)
     pearson = np.corrcoef(rows.astype("float64").T)
     np.testing.assert_allclose(measured.correlation, pearson, atol=1e-4)
@@ -65,7 +65,7 @@ def test_dead_channels_are_counted():
     np.testing.assert_array_equal(measured.correlation[0], 0)
 
 
-def test_accuracy_is_that_of_the_final_output():
+def test_accuracy_is_measured_on_the_final_output():
     net, x = model(), images()
     predicted = net.predict(x, verbose=0).argmax(axis=1)
     labels = predicted.copy()
@@ -76,13 +76,13 @@ def test_accuracy_is_that_of_the_final_output():
     assert one_hot.accuracy == pytest.approx(0.75)
 
 
-def test_structure_is_measured_on_at_most_so_many_samples():
+def test_structure_is_measured_on_at_most_max_samples():
     net, x = model(), images()
     report = keras_dskd.structure_report(net, x, "features", max_samples=10)
     assert report.layers["features"].rows.shape == (10, 5)
 
 
-def test_the_model_is_left_as_it_was():
+def test_the_model_is_unchanged():
     net, x = model(), images()
     before = net.get_weights()
     keras_dskd.structure_report(net, x, ["map", "features"])
@@ -91,7 +91,7 @@ def test_the_model_is_left_as_it_was():
         np.testing.assert_array_equal(old, new)
 
 
-def test_summary_prints_a_line_a_layer(capsys):
+def test_summary_prints_one_line_per_layer(capsys):
     net, x = model(), images()
     report = keras_dskd.structure_report(
         net, x, ["map", "features"], y=np.zeros(40), verbose=0
@@ -118,7 +118,7 @@ def test_summary_fits_a_narrow_terminal(width, capsys, monkeypatch):
         assert number in written
 
 
-def test_a_name_in_brackets_is_printed_as_it_is(capsys):
+def test_summary_does_not_read_names_as_markup(capsys):
     report = keras_dskd.structure_report(
         model(), images(), "features", name="[red] :star:", verbose=0
     )
@@ -126,57 +126,57 @@ def test_a_name_in_brackets_is_printed_as_it_is(capsys):
     assert capsys.readouterr().out.splitlines()[2].startswith("[red] :star:  features")
 
 
-def test_to_dict_is_plain_data():
+def test_to_dict_returns_plain_python_values():
     report = keras_dskd.structure_report(model(), images(), "features")
     measured = report.to_dict()["layers"]["features"]
     assert set(map(type, measured.values())) == {int, float}
 
 
-def test_an_unknown_layer_is_refused():
+def test_an_unknown_layer_raises():
     with pytest.raises(ValueError, match='Tap "featres" not found.*"features"'):
         keras_dskd.structure_report(model(), images(), "featres")
 
 
 @pytest.mark.parametrize("shape", [(40, 4, 4, 3), (40, 4)])
-def test_an_input_of_another_shape_is_refused_by_name(shape):
-    with pytest.raises(ValueError) as refused:
+def test_an_input_of_the_wrong_shape_raises(shape):
+    with pytest.raises(ValueError) as raised:
         keras_dskd.structure_report(model(), np.zeros(shape, "float32"), "features")
-    assert str(refused.value) == (
+    assert str(raised.value) == (
         "The input does not fit the model 'net'. Expected shape: (None, 4, 4, 1). "
         f"Received: x.shape={shape}."
     )
 
 
-def test_no_layers_are_refused():
+def test_an_empty_list_of_layers_raises():
     with pytest.raises(ValueError, match="at least one layer"):
         keras_dskd.structure_report(model(), images(), [])
 
 
-def test_labels_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="one label a sample"):
+def test_a_wrong_number_of_labels_raises():
+    with pytest.raises(ValueError, match="one label per sample"):
         keras_dskd.structure_report(model(), images(), "features", y=np.zeros(39))
 
 
-def test_one_sample_is_refused():
+def test_a_single_sample_raises():
     with pytest.raises(ValueError, match="at least 2 rows"):
         keras_dskd.structure_report(model(), images(1), "features")
 
 
-def test_a_single_column_has_no_accuracy():
+def test_accuracy_of_a_single_output_raises():
     net = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="one")])
     x = np.random.default_rng(0).normal(size=(9, 3)).astype("float32")
-    with pytest.raises(ValueError, match="the output has one column"):
+    with pytest.raises(ValueError, match="but the output has one column"):
         keras_dskd.structure_report(net, x, "one", y=np.ones(9))
 
 
-def test_features_that_are_not_finite_are_refused():
+def test_nan_features_raise():
     with pytest.raises(ValueError, match="must be finite. Received 5 NaN or infinite"):
         x = images()
         x[0] = np.nan
         keras_dskd.structure_report(model(), x, "features")
 
 
-def test_a_report_reads_as_its_table_and_a_feature_as_its_numbers():
+def test_repr_shows_the_table_of_a_report_and_the_numbers_of_a_layer():
     report = keras_dskd.structure_report(model(), images(16), ["features"], verbose=0)
     printed = []
     report.summary(print_fn=printed.append)
