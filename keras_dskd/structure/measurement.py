@@ -13,6 +13,7 @@ from keras_dskd.data import arrays, pairs
 from keras_dskd.features.feature_model import FeatureModel
 from keras_dskd.features.taps import OUTPUT
 from keras_dskd.internal.types import Nested, Tensor
+from keras_dskd.ops.labels import remove_class_axis
 from keras_dskd.structure.report import FeatureStructure, StructureReport
 
 #: A channel is dead if its standard deviation is at most this share of the largest one.
@@ -103,15 +104,12 @@ def measure(rows: Any) -> FeatureStructure:
 
 
 def _class_indices(y: Any, output: NDArray[Any]) -> NDArray[Any]:
-    y = np.asarray(y)
     if output.ndim == 2 and output.shape[1] == 1:
         raise ValueError(
             "Accuracy needs one output per class, but the output has one column. "
             f"Received: an output of shape {output.shape}. Leave out `y`."
         )
-    if y.ndim == 2 and y.shape[1] > 1:
-        y = np.argmax(y, axis=1)
-    y = y.reshape(-1)
+    y = remove_class_axis(np.asarray(y))
     if not np.array_equal(y, np.round(y)):
         raise ValueError("Labels must be class indices. Received fractions in `y`.")
     if output.ndim != 2 or len(y) != len(output):

@@ -14,6 +14,7 @@ from keras_dskd.features.choosing import head_input
 from keras_dskd.features.feature_model import FeatureModel
 from keras_dskd.features.taps import OUTPUT
 from keras_dskd.internal.types import Nested
+from keras_dskd.ops.labels import remove_class_axis
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,9 @@ def check_pairs(
             (student, student_layer_name, x_student),
         )
     ]
-    classes = _classes(labels[0]) if labels else np.zeros(len(distances[0]), int)
+    classes = (
+        remove_class_axis(labels[0]) if labels else np.zeros(len(distances[0]), int)
+    )
     _, members = np.unique(classes, return_counts=True)
     if members[members > 1].sum() < 8:
         raise ValueError(
@@ -229,10 +232,6 @@ def _double_centered_distances(rows: NDArray[Any]) -> NDArray[Any]:
     np.fill_diagonal(distances, 0.0)
     means = distances.mean(axis=0)
     return distances - means[:, None] - means[None, :] + means.mean()
-
-
-def _classes(y: NDArray[Any]) -> NDArray[Any]:
-    return np.argmax(y, axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
 
 
 def _shuffled_within(
