@@ -1,4 +1,4 @@
-"""The recipes: what they are made of, what they pick, and what they refuse."""
+"""The recipes: their losses and weights, the layers they pick, and their errors."""
 
 import keras
 import numpy as np
@@ -44,7 +44,7 @@ def read(distiller):
     ]
 
 
-def test_dskd_picks_the_deep_and_a_middle_feature_and_says_so(capsys):
+def test_dskd_picks_and_prints_the_deep_and_a_middle_feature(capsys):
     distiller = keras_dskd.dskd(cnn(), student())
     assert read(distiller) == [(None, None), (None, "features"), (None, "block2")]
     printed = capsys.readouterr().out
@@ -61,7 +61,7 @@ def test_dskd_has_the_weights_of_its_formula():
     assert np.isfinite(fit(distiller)["loss"]).all()
 
 
-def test_dskd_guided_by_the_teacher_projects_where_widths_differ():
+def test_dskd_with_teacher_target_projects_features_of_different_width():
     distiller = keras_dskd.dskd(
         cnn(), student(widths=(2, 3, 4, 5)), target="teacher", steps=None
     )
@@ -71,14 +71,14 @@ def test_dskd_guided_by_the_teacher_projects_where_widths_differ():
     assert np.isfinite(fit(distiller)["loss"]).all()
 
 
-def test_dskd_of_equal_widths_needs_no_projector():
+def test_dskd_with_equal_widths_has_no_projector():
     assert not keras_dskd.dskd(cnn(), student(), target="teacher").projectors
 
 
 def test_structure_weights_rise_over_the_first_30_percent_of_the_steps():
     weights = keras_dskd.dskd(cnn(), student(), steps=100).distillation_loss_weights
     assert weights[0] == 1.0
-    # Half way up after 15 steps, and at the top from the 30th on.
+    # Half the weight after 15 steps, and all of it from step 30 on.
     for step, share in ((0, 0.0), (15, 0.5), (30, 1.0), (99, 1.0)):
         assert 0.5 * float(weights[1](step)) == pytest.approx(0.3 * share, abs=1e-6)
         assert 0.5 * float(weights[2](step)) == pytest.approx(0.1 * share, abs=1e-6)
@@ -98,7 +98,7 @@ def test_recommended_aligns_two_middle_stages_through_projectors(capsys):
     assert shapes == [(3, 6), (4, 8)]
 
 
-def test_features_are_named_as_one_name_a_pair_or_a_list(capsys):
+def test_a_feature_may_be_a_name_or_a_pair_of_names(capsys):
     distiller = keras_dskd.recommended(
         cnn(), student(), ["block1", ("conv3", "block2")]
     )
@@ -111,7 +111,7 @@ def test_a_dense_feature_gets_a_projector_too():
     assert np.isfinite(fit(distiller)["loss"]).all()
 
 
-def test_models_that_end_in_a_softmax_are_read_as_probabilities():
+def test_the_output_of_a_model_that_ends_in_softmax_is_read_as_probabilities():
     distiller = keras_dskd.recommended(cnn(activation="softmax"), student())
     soft_targets = distiller.distillation_losses[0]
     assert (soft_targets.teacher_from_logits, soft_targets.student_from_logits) == (
@@ -143,7 +143,7 @@ def test_layers_of_a_nested_backbone_are_picked_by_path():
     assert read(distiller)[1:] == [(None, "pool"), (None, "backbone/b")]
 
 
-def test_a_recipe_is_saved_and_goes_on(tmp_path):
+def test_a_saved_recipe_can_continue_training(tmp_path):
     distiller = keras_dskd.recommended(cnn(), student(widths=(2, 3, 4, 5)))
     fit(distiller)
     distiller.save(tmp_path / "distiller.keras")
@@ -151,7 +151,7 @@ def test_a_recipe_is_saved_and_goes_on(tmp_path):
     assert np.isfinite(fit(loaded)["channel_alignment_1"]).all()
 
 
-def test_a_layer_within_a_layer_gets_its_projector():
+def test_a_feature_of_a_sublayer_gets_a_projector():
     def holding(width, name):
         x = inputs = keras.Input((16, 16, 1))
         x = Composite(width, name="composite")(x)
@@ -174,7 +174,7 @@ class Subclassed(keras.Model):
         return self.head(self.hidden(keras.ops.mean(x, axis=(1, 2))))
 
 
-def test_a_subclassed_student_must_have_its_layers_named():
+def test_a_subclassed_student_without_named_layers_raises():
     with pytest.raises(ValueError, match="subclassed or not built.*output_features="):
         keras_dskd.dskd(cnn(), Subclassed())
 
@@ -186,13 +186,13 @@ def test_a_subclassed_pair_trains_with_named_layers():
     assert np.isfinite(fit(distiller)["loss"]).all()
 
 
-def test_a_model_without_feature_maps_is_refused():
+def test_a_model_without_feature_maps_raises():
     mlp = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)], name="mlp")
     with pytest.raises(ValueError, match="no feature maps.*intermediate_features="):
         keras_dskd.recommended(cnn(), mlp)
 
 
-def test_a_model_without_a_dense_layer_is_refused():
+def test_a_model_without_a_dense_layer_raises():
     fully_convolutional = keras.Sequential(
         [keras.Input((8, 8, 1)), keras.layers.Conv2D(3, 1)], name="convolutions"
     )
@@ -200,7 +200,7 @@ def test_a_model_without_a_dense_layer_is_refused():
         keras_dskd.dskd(cnn(), fully_convolutional)
 
 
-def test_feature_maps_of_unknown_size_are_refused():
+def test_feature_maps_of_unknown_size_raise():
     inputs = keras.Input((None, None, 1))
     x = keras.layers.Conv2D(2, 3)(inputs)
     x = keras.layers.GlobalAveragePooling2D()(x)
@@ -209,40 +209,40 @@ def test_feature_maps_of_unknown_size_are_refused():
         keras_dskd.dskd(cnn(), model)
 
 
-def test_too_few_stages_are_refused():
+def test_too_few_stages_raise():
     with pytest.raises(ValueError, match="2 stages of feature maps are .* has 1"):
         keras_dskd.recommended(cnn(), student(widths=(4,)))
 
 
-def test_a_misspelt_layer_is_reported_with_the_closest_names():
+def test_a_misspelled_layer_raises_and_suggests_the_closest_name():
     with pytest.raises(ValueError, match='"blok2" not found.*Did you mean "block2"'):
         keras_dskd.recommended(cnn(), student(), "blok2")
 
 
-def test_something_that_is_no_feature_is_refused():
+def test_a_feature_of_three_names_raises():
     with pytest.raises(ValueError, match=r"a layer name for both models, or a pair"):
         keras_dskd.recommended(cnn(), student(), [("a", "b", "c")])
 
 
-def test_one_student_layer_twice_is_refused():
+def test_a_student_layer_named_twice_raises():
     with pytest.raises(ValueError, match="can read each layer of the student once"):
         keras_dskd.recommended(
             cnn(), student(), [("block2", "block2"), ("block3", "block2")]
         )
 
 
-def test_no_intermediate_features_are_refused():
+def test_an_empty_list_of_intermediate_features_raises():
     with pytest.raises(ValueError, match="at least one feature"):
         keras_dskd.recommended(cnn(), student(), [])
 
 
-def test_a_name_that_is_not_read_is_checked_all_the_same():
+def test_an_unknown_layer_of_the_teacher_raises():
     with pytest.raises(ValueError, match='"nope" not found in model "teacher"'):
         keras_dskd.recommended(cnn(), student(), [("nope", "block2")])
 
 
-def test_gates_of_a_single_position_are_no_stage(capsys):
-    """As in networks with squeeze and excitation."""
+def test_gates_of_a_single_position_are_not_a_stage(capsys):
+    """As in squeeze-and-excitation networks."""
     x = inputs = keras.Input((16, 16, 1))
     for number in (1, 2, 3):
         x = keras.layers.Conv2D(4, 3, 2, padding="same", name=f"conv{number}")(x)

@@ -1,4 +1,4 @@
-"""Feature maps by pyramid level, and the layers that the recipes pick."""
+"""Pyramid levels, and the layers that recipes pick."""
 
 import warnings
 
@@ -15,7 +15,7 @@ from keras_dskd.features.feature_model import FeatureModel
 from keras_dskd.features.finding import find_layer
 from keras_dskd.features.taps import Tap
 
-# The same operations in another program: equal but for the order of float32 sums.
+# Compiled into different programs, float32 sums may be taken in another order.
 SAME = {"rtol": 1e-5, "atol": 1e-6}
 
 
@@ -29,7 +29,7 @@ def classifier(inputs, x, name="student"):
 
 
 def cnn(channels=1, names=("a", "b", "c", "d"), name="student", size=16):
-    """Strides 1, 2, 4 and 8."""
+    """A network with strides 1, 2, 4 and 8."""
     x = inputs = keras.Input((size, size, channels))
     for number, layer_name in enumerate(names):
         x = conv(x, 4 + number, 1 + (number > 0), layer_name)
@@ -37,7 +37,7 @@ def cnn(channels=1, names=("a", "b", "c", "d"), name="student", size=16):
 
 
 def with_pyramid(name, channels=1):
-    """A backbone that declares levels as those of keras_hub do."""
+    """A backbone that declares levels as backbones of keras_hub do."""
     x = inputs = keras.Input((16, 16, channels))
     declared = {}
     for number in (1, 2, 3):
@@ -60,25 +60,25 @@ def plain_value(model, tensor, x):
 # Levels by stride
 
 
-def test_levels_of_a_plain_graph_are_the_ends_of_its_stages():
+def test_levels_of_a_plain_model_are_the_ends_of_its_stages():
     model = cnn()
     for level, name in {"P0": "a", "P1": "b", "P2": "c", "P3": "d"}.items():
         assert find_layer(model, level) is model.get_layer(name)
     assert value(model, "P3", images(2, 1, 16)).shape == (2, 2, 2, 7)
 
 
-def test_a_level_that_is_not_there_is_refused_with_those_that_are():
+def test_an_unknown_level_raises_and_lists_the_levels():
     with pytest.raises(ValueError, match='"P9" not found in.*"P0", "P1", "P2"'):
         Tap(cnn(), "P9")
 
 
-def test_a_layer_of_that_name_comes_before_the_level():
+def test_a_layer_named_like_a_level_takes_precedence():
     model = cnn(names=("a", "P3", "c", "d"))
     assert find_layer(model, "P3") is model.get_layer("P3")
     assert find_layer(model, "P2") is model.get_layer("c")
 
 
-def test_a_level_of_a_nested_model_is_found_by_path_and_without():
+def test_a_level_of_a_nested_model_is_found_with_and_without_a_path():
     whole = cnn()
     inner = keras.Model(whole.input, whole.get_layer("d").output, name="net")
     inputs = keras.Input((16, 16, 1))
@@ -91,8 +91,8 @@ def test_a_level_of_a_nested_model_is_found_by_path_and_without():
         Tap(model, "nett/P2")
 
 
-def test_convolutions_without_padding_stay_in_their_stage():
-    """As in Xception and Inception: 33, 31 of stride 2, 16 of stride 4."""
+def test_convolutions_without_padding_do_not_start_a_stage():
+    """As in Xception and Inception: sizes 33 and 31 have stride 2, size 16 stride 4."""
     x = inputs = keras.Input((67, 67, 1))
     x = conv(x, 2, 2, "a", padding="valid")
     x = conv(x, 2, 1, "b", padding="valid")
@@ -103,13 +103,13 @@ def test_convolutions_without_padding_stay_in_their_stage():
     assert find_layer(model, "P1").name == "b"
 
 
-def test_a_patch_of_four_pixels_is_of_level_2():
+def test_patches_of_four_pixels_are_level_2():
     inputs = keras.Input((16, 16, 1))
     model = classifier(inputs, conv(inputs, 2, 4, "patches", kernel=4))
     assert find_layer(model, "P2").name == "patches"
 
 
-def test_a_margin_and_a_normalisation_of_the_input_are_no_ends():
+def test_padding_and_input_normalization_do_not_end_a_stage():
     x = inputs = keras.Input((8, 8, 1))
     x = layers.Normalization(mean=0.0, variance=1.0)(x)
     x = layers.Rescaling(1 / 255)(x)
@@ -119,8 +119,8 @@ def test_a_margin_and_a_normalisation_of_the_input_are_no_ends():
     assert stage_ends(classifier(inputs, x)) == ["a", "b"]
 
 
-def test_a_stage_ends_before_the_block_that_strides_late():
-    """As in ResNetV2, whose last blocks of a stage stride in their second layer."""
+def test_a_stage_ends_before_a_block_whose_second_layer_has_the_stride():
+    """As in the last block of each stage of ResNetV2."""
     x = inputs = keras.Input((8, 8, 1))
     x = conv(x, 4, 2, "stem")
     x = layers.Add(name="block1")([x, conv(x)])
@@ -134,7 +134,7 @@ def test_a_stage_ends_before_the_block_that_strides_late():
     ]
 
 
-def test_a_stage_may_end_in_an_addition_that_is_no_layer():
+def test_a_stage_may_end_in_an_addition_that_is_not_a_layer():
     """As in ConvNeXt."""
     x = inputs = keras.Input((8, 8, 1))
     x = conv(x, 4, 2)
@@ -152,7 +152,7 @@ def test_a_stage_may_end_in_an_addition_that_is_no_layer():
     assert np.isfinite(history["loss"]).all()
 
 
-def test_a_vector_beside_the_image_hides_no_stage():
+def test_a_vector_input_beside_the_image_hides_no_stage():
     image, facts = keras.Input((8, 8, 1)), keras.Input((3,))
     x = conv(conv(image, 4, 2, "a"), 4, 2, "b")
     x = layers.Concatenate()([facts, layers.GlobalAveragePooling2D()(x)])
@@ -160,7 +160,7 @@ def test_a_vector_beside_the_image_hides_no_stage():
     assert stage_ends(model) == ["a", "b"]
 
 
-def test_maps_in_one_of_two_towers_are_no_stage():
+def test_feature_maps_of_one_of_two_towers_are_not_a_stage():
     image = keras.Input((8, 8, 1))
     towers = [layers.GlobalAveragePooling2D()(conv(image, 4, 2)) for _ in range(2)]
     model = keras.Model(image, layers.Dense(CLASSES)(layers.Add()(towers)))
@@ -168,7 +168,7 @@ def test_maps_in_one_of_two_towers_are_no_stage():
         stage_ends(model)
 
 
-def test_of_several_outputs_the_deepest_tells_the_stages():
+def test_the_deepest_of_several_outputs_decides_the_stages():
     image = keras.Input((8, 8, 1))
     a = conv(image, 4, 2, "a")
     b = conv(a, 4, 2, "b")
@@ -177,7 +177,7 @@ def test_of_several_outputs_the_deepest_tells_the_stages():
     assert stage_ends(keras.Model(image, [early, late])) == ["a", "b"]
 
 
-def test_maps_that_grow_again_have_no_level():
+def test_a_level_of_two_stages_raises():
     x = inputs = keras.Input((8, 8, 1))
     x = conv(conv(x, 2, 1, "a"), 2, 2, "b")
     x = conv(layers.UpSampling2D()(x), 2, 1, "c")
@@ -185,14 +185,14 @@ def test_maps_that_grow_again_have_no_level():
         Tap(classifier(inputs, x), "P0")
 
 
-def test_strides_that_differ_by_axis_are_no_level():
+def test_strides_that_differ_by_axis_are_not_a_level():
     x = inputs = keras.Input((8, 8, 1))
     x = conv(conv(x, 2, 2, "a"), 2, (1, 2), "b")
     with pytest.raises(ValueError, match='pyramid levels are: "P1"'):
         Tap(classifier(inputs, x), "P2")
 
 
-def test_tokens_are_no_level_of_an_image():
+def test_tokens_are_not_a_level_of_an_image_model():
     x = inputs = keras.Input((8, 8, 1))
     x = layers.Reshape((4, 2))(conv(x, 2, 4, "patches"))
     x = layers.Dense(2, name="tokens")(x)
@@ -202,7 +202,7 @@ def test_tokens_are_no_level_of_an_image():
     assert list(pyramid.levels(model)) == ["P2"]
 
 
-def test_graphs_that_do_not_tell_levels_are_refused_with_the_reason():
+def test_models_without_known_levels_raise_with_the_reason():
     any_size = keras.Input((None, None, 1))
     model = classifier(any_size, conv(any_size))
     with pytest.raises(ValueError, match="no known size.*Give its input a fixed size"):
@@ -217,7 +217,7 @@ def test_graphs_that_do_not_tell_levels_are_refused_with_the_reason():
         Tap(classifier([first, second], x), "P1")
 
 
-def test_levels_are_those_of_the_image_format():
+def test_levels_respect_the_image_data_format():
     keras.config.set_image_data_format("channels_first")
     try:
         inputs = keras.Input((3, 8, 16))
@@ -228,7 +228,7 @@ def test_levels_are_those_of_the_image_format():
         keras.config.set_image_data_format("channels_last")
 
 
-# Levels that a backbone declares
+# Declared levels
 
 
 def with_pyramid_classifier(name="teacher"):
@@ -236,12 +236,12 @@ def with_pyramid_classifier(name="teacher"):
     return classifier(inputs, with_pyramid("backbone")(inputs), name)
 
 
-def test_declared_levels_come_before_those_of_the_graph():
+def test_declared_levels_take_precedence():
     model = with_pyramid_classifier()
     x = images(2, 1, 16)
     backbone = model.get_layer("backbone")
     expected = plain_value(backbone, backbone.pyramid_outputs["P2"], x)
-    assert np.min(expected) < 0  # From before the ReLU.
+    assert np.min(expected) < 0  # The declared output is before the ReLU.
     for name in ("P2", "backbone/P2"):
         np.testing.assert_allclose(value(model, name, x), expected, **SAME)
     assert stage_ends(model) == ["backbone/P1", "backbone/P2", "backbone/P3"]
@@ -249,7 +249,7 @@ def test_declared_levels_come_before_those_of_the_graph():
         Tap(model, "P0")
 
 
-def test_one_level_in_two_backbones_takes_a_path():
+def test_a_level_of_two_backbones_needs_a_path():
     inputs = keras.Input((16, 16, 1))
     x = layers.Add()([with_pyramid(name)(inputs) for name in ("left", "right")])
     model = classifier(inputs, x)
@@ -264,7 +264,7 @@ def test_one_level_in_two_backbones_takes_a_path():
     )
 
 
-def test_a_backbone_that_is_called_twice_takes_the_call():
+def test_a_backbone_that_is_called_twice_needs_the_number_of_a_call():
     backbone = with_pyramid("backbone")
     first, second = keras.Input((16, 16, 1)), keras.Input((16, 16, 1))
     model = classifier(
@@ -279,7 +279,7 @@ def test_a_backbone_that_is_called_twice_takes_the_call():
 
 @keras.saving.register_keras_serializable(package="tests")
 class Encoder(layers.Layer):
-    """Tokens, and those on the way in a dict, as DINO's encoder in keras_hub gives."""
+    """Returns tokens and a dict of earlier tokens, as the DINO encoder of keras_hub."""
 
     def call(self, x):
         return x + 3.0, {"stage1": x + 1.0, "stage2": x + 2.0}
@@ -304,7 +304,7 @@ def fit(distiller, size=16, callbacks=()):
     ).history
 
 
-def test_all_that_takes_a_layer_takes_a_level(tmp_path, capsys):
+def test_a_level_works_wherever_a_layer_name_does(tmp_path, capsys):
     teacher, student = with_pyramid_classifier(), cnn()
     distiller = keras_dskd.Distiller(
         teacher,
@@ -332,13 +332,13 @@ def test_all_that_takes_a_layer_takes_a_level(tmp_path, capsys):
     )
     assert list(keras_dskd.structure_report(student, pairs["student"], ["P1"]).layers)
     distiller.save(tmp_path / "distiller.keras")
-    # A plain Functional model forgets its pyramid; its stages have the same strides.
+    # A plain Functional model loses its declared levels when saved. Its stages remain.
     loaded = keras.saving.load_model(tmp_path / "distiller.keras")
     assert "backbone/P3" in [t.teacher_layer_name for t in loaded.distillation_losses]
     assert Tap(loaded.student, "P1").layer.name == "b"
 
 
-def test_the_recipes_read_declared_levels(capsys):
+def test_recipes_pick_declared_levels(capsys):
     teacher = with_pyramid_classifier()
     distiller = keras_dskd.recommended(teacher, cnn())
     assert "of the teacher: backbone/P2, backbone/P3" in capsys.readouterr().out
@@ -351,8 +351,8 @@ def test_the_recipes_read_declared_levels(capsys):
 # The deep feature
 
 
-def test_a_head_may_be_a_convolution_of_a_single_position():
-    """As in MobileNet, whose gates are convolutions of a single position too."""
+def test_the_head_may_be_a_convolution_of_a_single_position():
+    """As in MobileNet, where gates are convolutions of a single position, too."""
     x = inputs = keras.Input((8, 8, 1))
     x = conv(x, 4, 2)
     gate = conv(layers.GlobalAveragePooling2D(keepdims=True)(x), 4, kernel=1)
@@ -365,12 +365,12 @@ def test_a_head_may_be_a_convolution_of_a_single_position():
     assert head_input(keras.Model(inputs, x)) == "pooled"
 
 
-# Other people's models
+# Models of other libraries
 
 
 def imported(name):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # What it imports warns of deprecations.
+        warnings.simplefilter("ignore")  # Their imports cause deprecation warnings.
         return pytest.importorskip(name, reason=f"{name} is not installed")
 
 
@@ -401,7 +401,7 @@ def cv_classifier(keras_cv):
 @pytest.mark.parametrize(
     ("library", "make"), [("keras_hub", hub_classifier), ("keras_cv", cv_classifier)]
 )
-def test_levels_of_other_peoples_backbones(library, make, tmp_path):
+def test_levels_of_backbones_of_other_libraries(library, make, tmp_path):
     model = make(imported(library))
     backbone, x = model.backbone, images(2, 3, 16)
     level_3 = (
@@ -415,7 +415,7 @@ def test_levels_of_other_peoples_backbones(library, make, tmp_path):
         np.testing.assert_allclose(value(model, name, x), expected, **SAME)
     assert stage_ends(model) == [f"{backbone.name}/{level}" for level in ("P2", "P3")]
     model.save(tmp_path / "model.keras")
-    # With `compile`, keras_hub's classifiers warn that theirs is a method of their own.
+    # With `compile=True`, classifiers of keras_hub warn that they override `compile`.
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     np.testing.assert_allclose(value(loaded, "P3", x), expected, **SAME)
 

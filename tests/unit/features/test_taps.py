@@ -1,4 +1,4 @@
-"""Features by name, out of the forward pass that makes the prediction."""
+"""Taps: features by layer name, from the forward pass that makes the prediction."""
 
 import threading
 import warnings
@@ -15,8 +15,8 @@ from keras_dskd.features.finding import find_layer
 from keras_dskd.features.layer_graph import layer_paths
 from keras_dskd.features.taps import OUTPUT, Tap, capture
 
-# A layer's output is compared with the same operations in another program: equal but
-# for the order in which float32 sums are taken.
+# The same operations are compiled into different programs, which may add float32
+# numbers in another order.
 SAME = {"rtol": 1e-5, "atol": 1e-6}
 
 
@@ -62,17 +62,17 @@ def shared_head():
 # Finding
 
 
-def test_a_unique_name_is_found_in_a_functional_model():
+def test_a_unique_name_finds_a_layer_of_a_functional_model():
     model = mlp(4)
     assert find_layer(model, "hidden") is model.get_layer("hidden")
 
 
-def test_a_unique_name_is_found_in_a_nested_model():
+def test_a_unique_name_finds_a_layer_of_a_nested_model():
     model = nested_functional()
     assert find_layer(model, "conv") is model.get_layer("inner").get_layer("conv")
 
 
-def test_a_whole_path_and_its_end_name_one_layer():
+def test_a_path_and_the_end_of_a_path_find_the_same_layer():
     model = two_stages()
     stage = model.get_layer("backbone").get_layer("stage2")
     expected = stage.get_layer("conv1")
@@ -80,7 +80,7 @@ def test_a_whole_path_and_its_end_name_one_layer():
     assert find_layer(model, "stage2/conv1") is expected
 
 
-def test_a_whole_path_wins_over_a_suffix_of_a_longer_one():
+def test_a_whole_path_takes_precedence_over_the_end_of_a_longer_path():
     inputs = keras.Input((4,))
     inner = keras.Model(inputs, keras.layers.Dense(4, name="dense")(inputs), name="in")
     outer = keras.Input((4,))
@@ -90,7 +90,7 @@ def test_a_whole_path_wins_over_a_suffix_of_a_longer_one():
     assert find_layer(model, "in/dense") is inner.get_layer("dense")
 
 
-def test_layers_are_found_in_sequential_subclassed_and_composite_ones():
+def test_layers_are_found_in_sequential_subclassed_and_composite_models():
     sequential = keras.Sequential([keras.layers.Dense(2, name="a"), Composite()])
     subclassed = Subclassed()
     composite = sequential.layers[1]
@@ -100,13 +100,13 @@ def test_layers_are_found_in_sequential_subclassed_and_composite_ones():
     assert find_layer(sequential, f"{composite.name}/widen") is composite.widen
 
 
-def test_a_layer_reached_in_two_ways_is_one_layer_and_not_ambiguous():
+def test_a_layer_reachable_by_two_paths_is_not_ambiguous():
     model = Subclassed()
     model.again = [model.hidden]
     assert find_layer(model, "hidden") is model.hidden
 
 
-def test_an_unknown_name_raises_with_the_closest_names():
+def test_an_unknown_name_raises_and_suggests_the_closest_names():
     model = two_stages()
     expected = (
         r'Tap "stage3/conv1" not found in model "student"\. '
@@ -118,12 +118,12 @@ def test_an_unknown_name_raises_with_the_closest_names():
         Tap(mlp(4), "hiden")
 
 
-def test_a_name_like_none_of_them_raises_with_the_layers_there_are():
+def test_a_name_close_to_no_layer_raises_and_lists_the_layers():
     with pytest.raises(ValueError, match="Its layers are: .*hidden, logits"):
         Tap(mlp(4), "zzz")
 
 
-def test_an_ambiguous_name_raises_with_the_paths():
+def test_an_ambiguous_name_raises_and_lists_the_paths():
     expected = (
         r'Tap "conv1" is ambiguous in model "student": 2 layers have this name\. '
         r'Use a path: "backbone/stage1/conv1", "backbone/stage2/conv1"\.'
@@ -132,14 +132,14 @@ def test_an_ambiguous_name_raises_with_the_paths():
         Tap(two_stages(), "conv1")
 
 
-def test_a_call_that_is_no_number_raises():
+def test_a_call_that_is_not_a_number_raises():
     with pytest.raises(
         ValueError, match='must be a number counted from 0, as in "hidden#0"'
     ):
         Tap(mlp(4), "hidden#last")
 
 
-def test_layer_paths_lists_every_layer_once_where_none_is_shared():
+def test_layer_paths_lists_every_layer_once_if_none_is_shared():
     paths = ["/".join(path) for path, _ in layer_paths(two_stages())]
     dense = [path for path in paths if path.endswith("conv1")]
     assert dense == ["backbone/stage1/conv1", "backbone/stage2/conv1"]
@@ -149,7 +149,7 @@ def test_layer_paths_lists_every_layer_once_where_none_is_shared():
 # Values
 
 
-def test_a_functional_feature_is_what_a_model_cut_there_predicts():
+def test_a_feature_is_what_a_model_that_ends_there_predicts():
     model, x = mlp(4), rows(width=4)
     expected = plain_feature(model, model.get_layer("hidden").output, x)
     np.testing.assert_allclose(
@@ -157,7 +157,7 @@ def test_a_functional_feature_is_what_a_model_cut_there_predicts():
     )
 
 
-def test_a_nested_feature_is_what_the_inner_model_predicts():
+def test_a_feature_of_a_nested_model_is_what_that_model_predicts():
     model, x = nested_functional(), rows(width=4)
     inner = model.get_layer("inner")
     features = features_of(model, x, "inner/conv", "stem", "inner")
@@ -168,7 +168,7 @@ def test_a_nested_feature_is_what_the_inner_model_predicts():
     np.testing.assert_allclose(features["stem"], stem, **SAME)
 
 
-def test_sequential_subclassed_and_composite_features_are_their_layers_outputs():
+def test_features_of_sequential_subclassed_and_composite_models_are_layer_outputs():
     x = rows(width=4)
     sequential = keras.Sequential([keras.layers.Dense(3, name="a"), Composite()])
     subclassed = Subclassed()
@@ -186,7 +186,7 @@ def test_sequential_subclassed_and_composite_features_are_their_layers_outputs()
     np.testing.assert_allclose(hidden, np.tanh(x @ kernel + bias), **SAME)
 
 
-def test_each_call_of_a_shared_layer_has_its_number():
+def test_each_call_of_a_shared_layer_can_be_tapped_by_number():
     (model, first), x = shared_head(), rows(width=4)
     features = features_of(model, x, "head#0", "head#1")
     np.testing.assert_allclose(
@@ -195,29 +195,29 @@ def test_each_call_of_a_shared_layer_has_its_number():
     np.testing.assert_allclose(features["head#1"], model.predict(x, verbose=0), **SAME)
 
 
-def test_a_shared_layer_without_a_number_raises():
+def test_a_shared_layer_without_the_number_of_a_call_raises():
     model, _ = shared_head()
     expected = 'was called 2 times in one forward pass.*"head#0" to "head#1"'
     with pytest.raises(ValueError, match=expected):
         features_of(model, rows(width=4), "head")
 
 
-def test_a_call_beyond_the_last_raises():
+def test_a_call_number_that_is_too_large_raises():
     model, _ = shared_head()
     expected = 'was called 2 times in one forward pass. Received: "head#2"'
     with pytest.raises(ValueError, match=expected):
         features_of(model, rows(width=4), "head#2")
 
 
-def test_a_layer_that_is_never_called_raises():
+def test_a_layer_that_is_not_called_raises():
     model = Subclassed()
     model.unused = keras.layers.Identity(name="unused")
     with pytest.raises(ValueError, match='"unused" .* was not called in the forward'):
         features_of(model, rows(width=4), "unused")
 
 
-def test_features_under_fit_and_predict_are_those_of_an_eager_pass():
-    """Once compiled by the backend, and once in `run_eagerly`."""
+def test_fit_and_predict_see_the_features_of_an_eager_pass():
+    """Both compiled and with `run_eagerly`."""
 
     class ReadsHidden(keras.Model):
         def __init__(self, model):
@@ -237,15 +237,15 @@ def test_features_under_fit_and_predict_are_those_of_an_eager_pass():
         reader = ReadsHidden(model)
         reader.compile("sgd", "mse", run_eagerly=eagerly)
         np.testing.assert_allclose(reader.predict(x, verbose=0), expected, **SAME)
-        # The gradient flows through the tapped feature: a target twice as large
-        # makes the loss mean(hidden²).
+        # The gradient flows through the tapped feature. With a target of twice the
+        # feature, the loss is mean(hidden²).
         history = reader.fit(x, 2 * expected, verbose=0, epochs=2)
         first, second = history.history["loss"]
         assert first == pytest.approx(np.mean(expected**2), rel=1e-5)  # float32 mean
         assert second < first
 
 
-def test_a_feature_model_predicts_named_features_and_the_output():
+def test_a_feature_model_predicts_named_features_and_the_final_output():
     model, x = mlp(4), rows(20, width=4)
     features = FeatureModel(model, ["hidden", OUTPUT]).predict(
         x, batch_size=8, verbose=0
@@ -255,10 +255,10 @@ def test_a_feature_model_predicts_named_features_and_the_output():
     np.testing.assert_allclose(features[OUTPUT], model.predict(x, verbose=0), **SAME)
 
 
-# What is left behind
+# Cleaning up
 
 
-def test_nothing_stays_on_the_layer():
+def test_the_recorder_is_removed_after_the_pass():
     model = mlp(4)
     layer = model.get_layer("hidden")
     before = set(vars(layer))
@@ -268,7 +268,7 @@ def test_nothing_stays_on_the_layer():
     assert layer.call.__func__ is keras.layers.Dense.call
 
 
-def test_nothing_stays_on_the_layer_after_an_exception():
+def test_the_recorder_is_removed_after_an_exception():
     model = mlp(4)
     layer = model.get_layer("hidden")
     with pytest.raises(RuntimeError, match="in the middle"):
@@ -278,7 +278,7 @@ def test_nothing_stays_on_the_layer_after_an_exception():
     assert "call" not in vars(layer)
 
 
-def test_nothing_stays_on_the_layer_after_an_exception_in_the_layer():
+def test_the_recorder_is_removed_after_an_exception_in_the_layer():
     class Breaks(keras.layers.Layer):
         def call(self, inputs):
             raise RuntimeError("broken layer")
@@ -291,7 +291,7 @@ def test_nothing_stays_on_the_layer_after_an_exception_in_the_layer():
     assert "call" not in vars(layer)
 
 
-def test_a_capture_inside_another_captures_for_both():
+def test_nested_captures_both_see_the_pass():
     model, x = mlp(4), rows(width=4)
     expected = features_of(model, x, "hidden")["hidden"]
     layer = model.get_layer("hidden")
@@ -306,7 +306,7 @@ def test_a_capture_inside_another_captures_for_both():
     assert set(inner) == {"hidden", "logits"}
 
 
-def test_a_second_pass_inside_the_outer_capture_counts_as_a_second_call():
+def test_a_second_pass_within_a_capture_counts_as_a_second_call():
     model, x = mlp(4), rows(width=4)
     with pytest.raises(ValueError, match="was called 2 times in one forward pass"):
         with capture([Tap(model, "hidden")]):
@@ -316,7 +316,7 @@ def test_a_second_pass_inside_the_outer_capture_counts_as_a_second_call():
     assert "call" not in vars(model.get_layer("hidden"))
 
 
-def test_a_call_that_somebody_set_on_the_instance_survives():
+def test_a_call_set_on_the_instance_is_restored():
     model, x = mlp(4), rows(width=4)
     layer = model.get_layer("hidden")
     own = layer.call
@@ -332,7 +332,7 @@ def test_a_call_that_somebody_set_on_the_instance_survives():
     np.testing.assert_allclose(features["hidden"], 2 * plain, **SAME)
 
 
-def test_two_threads_capture_their_own_passes_of_one_model():
+def test_each_thread_captures_its_own_pass():
     model = mlp(4)
     inputs = {seed: rows(width=4, seed=seed) for seed in (1, 2)}
     expected = {s: features_of(model, x, "hidden")["hidden"] for s, x in inputs.items()}
@@ -361,11 +361,11 @@ def test_two_threads_capture_their_own_passes_of_one_model():
     assert "call" not in vars(model.get_layer("hidden"))
 
 
-# What a model's output has gone through
+# Output activations
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "linear"])
-def test_the_output_activation_is_that_of_the_innermost_last_layer(activation):
+def test_the_output_activation_is_found_in_a_nested_model(activation):
     inputs = keras.Input((4,))
     head = keras.layers.Dense(3, activation)(inputs)
     inner = keras.Model(inputs, head)
@@ -385,21 +385,21 @@ def test_a_softmax_of_keras_ops_counts_as_softmax():
     assert output_activations(model) == {"softmax"}
 
 
-def test_the_activation_of_a_named_layer_is_told():
+def test_the_activation_of_a_named_layer_is_found():
     inputs = keras.Input((4,))
     hidden = keras.layers.Dense(3, "softmax", name="predictions")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
     assert output_activations(model, "predictions") == {"softmax"}
 
 
-def test_each_output_of_several_is_looked_at():
+def test_the_activations_of_all_outputs_are_found():
     inputs = keras.Input((4,))
     outputs = [keras.layers.Dense(3, act)(inputs) for act in ("linear", "softmax")]
     assert output_activations(keras.Model(inputs, outputs)) == {"linear", "softmax"}
 
 
-def test_a_subclassed_model_tells_no_activation():
-    """Its last layer may be one that its `call` does not end in."""
+def test_the_activation_of_a_subclassed_model_is_unknown():
+    """Its `call` may not end with its last layer."""
 
     class WithProbabilities(keras.Model):
         def __init__(self):
@@ -415,7 +415,7 @@ def test_a_subclassed_model_tells_no_activation():
     assert output_activations(model) == set()
 
 
-def test_a_quantised_layer_is_tapped():
+def test_a_quantized_layer_is_tapped():
     model = keras.Sequential(
         [keras.Input((8,)), keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2)]
     )
@@ -430,7 +430,7 @@ def test_a_quantised_layer_is_tapped():
     assert "quantized_call" not in vars(model.get_layer("hidden"))
 
 
-def test_a_whole_path_wins_over_longer_ones_that_end_in_it():
+def test_a_whole_path_takes_precedence_if_the_layer_has_a_second_path():
     inputs = keras.Input((4,))
     shared = keras.layers.Dense(4, name="c")
     inner = keras.Sequential([keras.Input((4,)), shared], name="inner")
@@ -441,12 +441,12 @@ def test_a_whole_path_wins_over_longer_ones_that_end_in_it():
     assert find_layer(model, "c") is shared
 
 
-# Other people's models
+# Models of other libraries
 
 
 def import_quietly(name):
     with warnings.catch_warnings():
-        # What the packages import warns of deprecations.
+        # Their imports cause deprecation warnings.
         warnings.simplefilter("ignore")
         return pytest.importorskip(name, reason=f"{name} is not installed")
 
@@ -491,8 +491,8 @@ def test_a_keras_hub_classifier_is_tapped_by_layer_path():
         np.testing.assert_allclose(feature, expected, **SAME)
 
 
-def test_a_layer_whose_outputs_are_not_kept_raises():
-    """JAX and TensorFlow would fail with an error of their own, of leaked tensors."""
+def test_a_rematerialized_layer_raises():
+    """Otherwise JAX and TensorFlow would report a leaked tensor."""
     inputs = keras.Input((4,))
     with keras.RematScope(mode="full"):
         hidden = keras.layers.Dense(3, name="hidden")(inputs)
