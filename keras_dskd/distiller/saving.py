@@ -1,32 +1,33 @@
-"""A model of teacher and student whose files hold all that training needs to go on."""
+"""A model whose files hold everything that training needs to resume."""
 
-import collections.abc
 import contextlib
-import contextvars
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
 
 from keras_dskd.distiller import weight_files
+from keras_dskd.distiller.absent_teacher import (
+    absent_teacher_config,
+    check_nothing_shared,
+    loading_with,
+    teacher_from_config,
+)
 from keras_dskd.distiller.config import from_config, to_config
-from keras_dskd.features.identity import fingerprint
-from keras_dskd.features.layer_graph import layer_ids, layer_paths
+from keras_dskd.distiller.saved_parts import Parts, SeedStates
 from keras_dskd.internal import files
 from keras_dskd.internal.types import Config, FilePath
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_teacher_at_hand = contextvars.ContextVar("teacher_at_hand", default=None)
-
 
 class ResumableModel(keras.Model):
     """Saves and loads a `teacher` and a `student`, with or without the teacher.
 
     Attributes:
-        saves_teacher: Whether files hold the teacher, where `save` is not told.
+        saves_teacher: Whether files include the teacher, unless `save` is told.
     """
 
     teacher: keras.Model
@@ -53,13 +54,13 @@ class ResumableModel(keras.Model):
 
     def get_compile_config(self) -> Config:
         """What `compile_from_config` takes; see `keras.Model.get_compile_config`."""
-        # On loading, the optimizer of a built model is built, and then refuses the
-        # state of one that was saved before its first step.
+        # Loading builds the optimizer of a built model, and then refuses the state of
+        # an optimizer that was saved before its first step.
         self._build_optimizer()
         config = super().get_compile_config()
         _name_publicly(config.get("optimizer"))
         if "jit_compile" in config:
-            # Keras writes what "auto" meant on this backend.
+            # Keras writes what "auto" means on this backend.
             config["jit_compile"] = self._given_jit_compile
         return config
 
@@ -73,8 +74,8 @@ class ResumableModel(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
     @property
-    def layers(self) -> "Parts":
-        """Teacher, student, projectors, and what else holds variables."""
+    def layers(self) -> Parts:
+        """Teacher, student, projectors, and layers that hold state."""
         return Parts(super().layers)
 
     def save(
@@ -85,31 +86,31 @@ class ResumableModel(keras.Model):
         include_teacher: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        """Saves all that training needs to go on; see `keras.Model.save`.
+        """Saves everything that training needs to resume; see `keras.Model.save`.
 
-        The file takes the place of an older one when it is complete, and not before.
-        It loads with `keras.models.load_model`, in safe mode, on any backend; the
-        plain student can `load_weights` from it. Where Keras has to ask before it
-        writes over a file, at remote paths and with `zipped=False` Keras writes as it
-        does, with no such replacing and nothing for the plain student.
+        The file replaces an older one only when it is complete. It loads with
+        `keras.models.load_model`, in safe mode, on any backend. The plain student can
+        `load_weights` from it. These two promises do not hold at remote paths, with
+        `zipped=False`, and where Keras asks before it overwrites a file: Keras then
+        writes by itself.
 
         Args:
             filepath: Path of the file, which ends in `.keras`.
-            overwrite: Whether to write over an older file, or to ask.
+            overwrite: Whether to overwrite an older file, or to ask.
             zipped: As in `keras.Model.save`.
-            include_teacher: `False` leaves the teacher out: the file is then loaded
-                with `Distiller.load(filepath, teacher=...)`. Defaults to
-                `saves_teacher`.
+            include_teacher: `False` leaves the teacher out: load the file with
+                `Distiller.load(filepath, teacher=...)`. Defaults to `saves_teacher`.
             **kwargs: As in `keras.Model.save`.
 
         Raises:
-            ValueError: If teacher and student share layers, or something is a lambda,
-                which Keras would not load safely, or the path ends in `.h5`.
+            ValueError: If teacher and student share layers, the model contains a
+                lambda, which Keras does not load in safe mode, or the path ends in
+                `.h5`.
         """
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
-                "A distiller is saved in a `.keras` file, and its weights alone in a "
-                f"`.weights.h5` file by `save_weights`. Received: {filepath}"
+                "Save a distiller to a `.keras` file, or its weights alone with "
+                f"`save_weights` to a `.weights.h5` file. Received: {filepath}"
             )
         save = super().save
         check_nothing_shared(self.teacher, self.student)
@@ -130,19 +131,22 @@ class ResumableModel(keras.Model):
         max_shard_size: float | None = None,
         include_teacher: bool | None = None,
     ) -> None:
-        """Saves all weights and states of training; see `keras.Model.save_weights`.
+        """Saves all weights and training states; see `keras.Model.save_weights`.
 
-        The file takes the place of an older one when it is complete, and not before.
-        The plain student can load it as well. Where Keras has to ask before it writes
-        over a file, and at remote paths, it writes as it does, with neither.
+        The file replaces an older one only when it is complete. The plain student can
+        load it too. These two promises do not hold at remote paths, for shards, and
+        where Keras asks before it overwrites a file: Keras then writes by itself.
 
         Args:
             filepath: Path of the file, which ends in `.weights.h5`.
-            overwrite: Whether to write over an older file, or to ask.
-            max_shard_size: As in `keras.Model.save_weights`. What is said of the file
-                does not hold of shards, which always include the teacher.
-            include_teacher: `False` leaves the teacher out: on loading, that of the
-                distiller stays as it is. Defaults to `saves_teacher`.
+            overwrite: Whether to overwrite an older file, or to ask.
+            max_shard_size: As in `keras.Model.save_weights`. Shards always include the
+                teacher.
+            include_teacher: `False` leaves the teacher out: loading the file then keeps
+                the distiller's teacher. Defaults to `saves_teacher`.
+
+        Raises:
+            ValueError: If `max_shard_size` is given without the teacher.
         """
         save = super().save_weights
         with_teacher = (
@@ -150,7 +154,7 @@ class ResumableModel(keras.Model):
         )
         if max_shard_size is not None and not with_teacher:
             raise ValueError(
-                "Weights without the teacher go to one file. Received: "
+                "Weights without the teacher are saved in one file. Received: "
                 f"max_shard_size={max_shard_size}, include_teacher={with_teacher}"
             )
         with self._teacher_left_out(include_teacher):
@@ -163,12 +167,12 @@ class ResumableModel(keras.Model):
                 weight_files.let_student_load(written)
 
     def load_weights(self, filepath: FilePath, *args: Any, **kwargs: Any) -> None:
-        """Loads weights and states of training; see `keras.Model.load_weights`.
+        """Loads weights and training states; see `keras.Model.load_weights`.
 
-        A file without a teacher leaves the distiller's own as it is.
+        A file without a teacher leaves the distiller's own unchanged.
         """
         load = super().load_weights
-        self._build_optimizer()  # Its state is in the file.
+        self._build_optimizer()  # The file has its state.
         with self._teacher_left_out(weight_files.holds_teacher(filepath)):
             load(filepath, *args, **kwargs)
 
@@ -180,26 +184,27 @@ class ResumableModel(keras.Model):
 
         Args:
             filepath: Path of the `.keras` file.
-            teacher: The teacher, where the file was saved without it.
+            teacher: The teacher, if the file was saved without it.
             **kwargs: Arguments of `keras.models.load_model`.
 
         Returns:
-            A `Distiller`, ready to go on.
+            A `Distiller`, ready to resume training.
 
         Raises:
-            ValueError: If the file lacks its teacher and none is given, or that is not
-                the one it was saved with, or the file holds one, or it holds no
-                distiller.
+            ValueError: If the file lacks its teacher and `teacher` is missing or
+                another one, the file includes a teacher and `teacher` is given, or the
+                file does not hold a distiller.
         """
         with loading_with(teacher):
-            made = keras.models.load_model(filepath, **kwargs)
-        if not isinstance(made, ResumableModel):
+            distiller = keras.models.load_model(filepath, **kwargs)
+        if not isinstance(distiller, ResumableModel):
             raise ValueError(
-                f'"{filepath}" holds no distiller, but {made.name!r} of type '
-                f"{type(made).__name__}. Load it with `keras.models.load_model`."
+                f'"{filepath}" does not hold a distiller, but {distiller.name!r} of '
+                f"type {type(distiller).__name__}. Load it with "
+                "`keras.models.load_model`."
             )
-        made._take_teacher_back()
-        return made
+        distiller._take_teacher_back()
+        return distiller
 
     @contextlib.contextmanager
     def _teacher_left_out(self, include_teacher: bool | None) -> Iterator[None]:
@@ -214,7 +219,7 @@ class ResumableModel(keras.Model):
             self._take_teacher_back()
 
     def _leave_teacher_out(self) -> None:
-        # Files hold the attributes of a model.
+        # Keras saves what it finds as attributes; it does not look into a namespace.
         self._left_out = types.SimpleNamespace(teacher=self.teacher)
         del self.teacher
 
@@ -225,7 +230,7 @@ class ResumableModel(keras.Model):
         self._awaits_teacher = False
 
     def load_own_variables(self, store: Any) -> None:
-        """Nothing: a distiller's variables are those of its parts."""
+        """Loads nothing: all variables belong to the distiller's layers."""
         if self._awaits_teacher:
             self._leave_teacher_out()
 
@@ -236,120 +241,27 @@ class ResumableModel(keras.Model):
         return [variable for variable in self.variables if id(variable) not in apart]
 
     def get_config(self) -> Config:
-        teacher = {"teacher": self._teacher_config()}
-        return {**super().get_config(), **teacher, **to_config(self)}
+        if self._left_out is not None:
+            teacher = absent_teacher_config(self._left_out.teacher)
+        else:
+            check_nothing_shared(self.teacher, self.student)
+            teacher = keras.saving.serialize_keras_object(self.teacher)
+        return {**super().get_config(), "teacher": teacher, **to_config(self)}
 
     @classmethod
     def from_config(cls, config: Config) -> "Self":
-        teacher, is_left_out = teacher_of(config["teacher"])
+        teacher, is_absent = teacher_from_config(config["teacher"])
         distiller = cls(**from_config({**config, "teacher": teacher}))
-        distiller._awaits_teacher = is_left_out
-        distiller.saves_teacher = not is_left_out
+        distiller._awaits_teacher = is_absent
+        distiller.saves_teacher = not is_absent
         return distiller
-
-    def _teacher_config(self) -> Config:
-        if self._left_out is not None:
-            return left_out(self._left_out.teacher)
-        check_nothing_shared(self.teacher, self.student)
-        return keras.saving.serialize_keras_object(self.teacher)
-
-
-class Parts(collections.abc.Sequence[Any]):
-    """A model's layers, which Keras does not name by their class and number in files.
-
-    It does so for whatever it finds in a list, and would mistake the student for the
-    teacher where a file leaves the teacher out. Parts are found as attributes.
-    """
-
-    def __init__(self, layers: Iterable[keras.layers.Layer]) -> None:
-        self._parts = tuple(layers)
-
-    def __getitem__(self, index: int | slice) -> Any:
-        return self._parts[index]
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    def __repr__(self) -> str:
-        return repr(list(self._parts))
-
-
-class SeedStates(keras.layers.Layer):
-    """Stores the state of random layers, such as dropout, which Keras does not.
-
-    Args:
-        seeds: Function of no arguments that returns the variables.
-    """
-
-    def __init__(self, seeds: Callable[[], list[keras.Variable]]) -> None:
-        super().__init__(name="seeds", trainable=False)
-        self._seeds = seeds
-        self.built = True
-
-    def save_own_variables(self, store: Any) -> None:
-        for index, seed in enumerate(self._seeds()):
-            store[str(index)] = seed
-
-    def load_own_variables(self, store: Any) -> None:
-        seeds = self._seeds()
-        if len(store.keys()) != len(seeds):
-            raise ValueError(
-                f"Expected the states of {len(seeds)} random layers. Received: "
-                f"{len(store.keys())}"
-            )
-        for index, seed in enumerate(seeds):
-            seed.assign(store[str(index)])
-
-
-def left_out(teacher: keras.Model) -> Config:
-    """What a config holds in the place of a teacher."""
-    return {"left_out": teacher.name, "fingerprint": fingerprint(teacher)}
-
-
-@contextlib.contextmanager
-def loading_with(teacher: keras.Model | None) -> Iterator[None]:
-    """A context in which distillers without their teachers are loaded with this one."""
-    token = _teacher_at_hand.set(teacher)
-    try:
-        yield
-    finally:
-        _teacher_at_hand.reset(token)
-
-
-def teacher_of(config: Config) -> tuple[keras.Model, bool]:
-    """The teacher of a config: `(model, is_left_out)`.
-
-    Raises:
-        ValueError: If there is none, one too many, or another one.
-    """
-    given = _teacher_at_hand.get()
-    name = config.get("left_out") if "class_name" not in config else None
-    if name is None:
-        if given is not None:
-            raise ValueError(
-                "The file holds its own teacher. Load it without `teacher`; to go on "
-                "with another one, make a distiller with it and use `load_weights`."
-            )
-        return keras.saving.deserialize_keras_object(config), False
-    if given is None:
-        raise ValueError(
-            f"The distiller was saved without its teacher {name!r}. Load it with "
-            "keras_dskd.Distiller.load(filepath, teacher=...)."
-        )
-    if fingerprint(given) != config["fingerprint"]:
-        raise ValueError(
-            f"The teacher {given.name!r} is not the one that the distiller was saved "
-            f"with, {name!r}: their weights differ. To go on with another teacher, "
-            "make a distiller with it and use `load_weights`."
-        )
-    return given, True
 
 
 def _name_publicly(optimizer: Any) -> None:
-    """Lets a serialised optimizer load on any backend.
+    """Changes a serialized optimizer so that it loads on any backend.
 
-    On torch Keras names a class of that backend alone, for an optimizer that has a
-    class of the same name for all.
+    On torch Keras names a class of that backend, although a class of the same name
+    exists for all backends.
     """
     while isinstance(optimizer, dict) and hasattr(
         keras.optimizers, optimizer.get("class_name", "")
@@ -357,22 +269,3 @@ def _name_publicly(optimizer: Any) -> None:
         if str(optimizer.get("module")).startswith("keras."):
             optimizer["module"] = "keras.optimizers"
         optimizer = optimizer["config"].get("inner_optimizer")
-
-
-def check_nothing_shared(teacher: keras.Model, student: keras.Model) -> None:
-    """Raises `ValueError` if both hold one layer, which a saved file would part.
-
-    Keras writes the weights of a shared layer once, and makes two of it on loading.
-    """
-    of_teacher = layer_ids(teacher)
-    shared = sorted(
-        "/".join(path)
-        for path, layer in layer_paths(student)
-        if id(layer) in of_teacher
-    )
-    if shared:
-        raise ValueError(
-            "A distiller whose teacher and student share layers cannot be saved as a "
-            f"whole. Shared: {shared}. Save `distiller.student` and "
-            "`distiller.teacher` each, or the weights with `save_weights`."
-        )

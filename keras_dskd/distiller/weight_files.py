@@ -1,4 +1,4 @@
-"""Keras's files of a distiller: what they hold, and a student that can load them."""
+"""Keras's `.keras` and `.weights.h5` files of a distiller."""
 
 import os
 import zipfile
@@ -13,9 +13,9 @@ _WEIGHTS = "model.weights.h5"  # In a `.keras` file.
 
 
 def let_student_load(filepath: str) -> None:
-    """Lets the plain student read a distiller's file: its parts are at the root too.
+    """Lets the plain student load a distiller's file.
 
-    They are links within the file, which take no space.
+    Links from the file's root to the student's weights take no space.
     """
     if filepath.endswith(".weights.h5"):
         _link_student(filepath)
@@ -37,13 +37,16 @@ def _link_student(filepath: str) -> None:
     with h5py.File(filepath, "r+") as file:
         for name in file["student"]:
             if name == "vars" and name in file:
-                del file[name]  # The distiller itself has no variables.
+                del file[name]  # Empty: the distiller itself has no variables.
             if name not in file:
                 file[name] = file["student"][name]
 
 
 def holds_teacher(filepath: object) -> bool:
-    """Whether a file surely lacks no teacher: one that `save` wrote without it does."""
+    """Whether a file contains the teacher's weights.
+
+    `True` for a file that cannot be inspected, such as one at a remote path.
+    """
     path = os.fspath(filepath) if isinstance(filepath, (str, os.PathLike)) else ""
     if path.endswith(".weights.h5") and os.path.isfile(path):
         with h5py.File(path) as file:
@@ -56,14 +59,14 @@ def holds_teacher(filepath: object) -> bool:
 
 
 def check_no_lambda(config: Config) -> None:
-    """Raises `ValueError` where a config could not be loaded in Keras's safe mode."""
+    """Raises `ValueError` if a config cannot be loaded in Keras's safe mode."""
     found = list(_lambdas(config, ()))
     if found:
         raise ValueError(
             "A file with a lambda cannot be loaded safely (`safe_mode=True`). Found "
-            f"in: {found}. Write a function with the decorator "
-            "`keras.saving.register_keras_serializable` in its place. (A teacher's is "
-            "left out with include_teacher=False, and `save_weights` needs no code.)"
+            f"in: {found}. Replace it by a function with the decorator "
+            "`keras.saving.register_keras_serializable`. If it is in the teacher, "
+            "include_teacher=False leaves it out. `save_weights` saves no code."
         )
 
 

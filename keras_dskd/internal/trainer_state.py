@@ -1,4 +1,9 @@
-"""What a model holds is whole again when a step of it fails, on JAX too."""
+"""The state that Keras's trainers keep, kept whole when a step fails.
+
+On JAX the trainer moves the variables' values into its own state and donates them to
+each compiled step. If a loop fails, the variables stay empty, including the teacher's,
+and Keras would continue with new random numbers.
+"""
 
 import contextlib
 import itertools
@@ -16,22 +21,20 @@ from keras_dskd.internal import keras_private
 def keeping_state(
     model: keras.Model, train_function: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """A step of training that leaves the model as it was if it raises.
+    """A training step that restores the model's variables if it raises.
 
-    On JAX the trainer takes the values out of a model's variables for the length of an
-    epoch. An error in its first step, such as that of a loss that does not fit, or the
-    end of the data before it, would leave them empty: the teacher's too. So would an
-    interrupt while a compiled step runs, which deletes the values that it is given and
-    then cannot return the new ones.
+    It may raise in the first step of an epoch, if a loss does not fit its features or
+    the data ends, or at an interrupt.
     """
     if keras.backend.backend() != "jax" or hasattr(train_function, "keeps_state"):
         return train_function
 
     def step(state: Any, iterator: Iterator[Any]) -> tuple[Any, Any]:
         try:
-            # As many as the step would read: data may keep one waiting for long.
+            # Read the step's batches first: data may block for long, and an interrupt
+            # must end that.
             batches = list(itertools.islice(iterator, model.steps_per_execution))
-            with waiting():
+            with delayed_interrupt():
                 logs, state = train_function(state, iter(batches))
             return logs, state
         except BaseException:
@@ -54,13 +57,9 @@ def keeping_state(
 
 @contextlib.contextmanager
 def keeping_values(model: keras.Model) -> Iterator[None]:
-    """A context of `evaluate` or `predict`; if it raises, the model is as before.
+    """A context for `evaluate` or `predict` that restores the variables if it raises.
 
-    On JAX the trainer takes the values out of a model's variables until it is through,
-    and each compiled step deletes those that it is given. Whatever stops it, data that
-    do not fit, a lack of memory or an interrupt, would leave the variables empty, and
-    Keras would go on with new random numbers. So a copy of the values is kept, for
-    which there is room: training takes more.
+    It keeps a copy of the variables on JAX. There is room for it: training takes more.
     """
     if keras.backend.backend() != "jax":
         yield
@@ -78,51 +77,52 @@ def keeping_values(model: keras.Model) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def waiting() -> Iterator[None]:
-    """A context at whose end an interrupt is raised that came in its midst."""
+def delayed_interrupt() -> Iterator[None]:
+    """A context that delays an interrupt, such as Ctrl-C, until it ends.
+
+    A compiled JAX step deletes the values that it is given. If it is interrupted, it
+    cannot return the new ones.
+    """
     handler = signal.getsignal(signal.SIGINT)
     # Python calls handlers in the main thread alone.
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or not callable(handler):
         yield
         return
-    came = []
-    signal.signal(signal.SIGINT, lambda *args: came.append(args))
+    received = []
+    signal.signal(signal.SIGINT, lambda *args: received.append(args))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-    if came:
-        handler(*came[0])
+    if received:
+        handler(*received[0])
 
 
 @contextlib.contextmanager
 def explaining_division() -> Iterator[None]:
-    """A context that says what to do about a batch that devices do not divide.
-
-    Under `keras.distribution` JAX refuses it in words about its own shardings.
-    """
+    """A context that explains JAX's error for a batch that devices do not divide."""
     try:
         yield
     except ValueError as error:
         distribution = keras.distribution.distribution()
-        # (JAX does not publish the class.)
+        # JAX does not publish the class.
         if distribution is None or type(error).__name__ != "IndivisibleError":
             raise
         mesh = distribution.device_mesh
-        shares = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+        parts = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
         raise ValueError(
-            f"`keras.distribution` divides each batch into {shares} parts of one size. "
-            f"Use a `batch_size` that {shares} divides, and leave out a last batch "
-            "that it does not, as `keras_dskd.ArrayDataset(drop_remainder=True)` and "
-            "`tf.data.Dataset.batch(drop_remainder=True)` do. Or give all devices the "
-            "whole batch: a mesh whose batch axis is 1 takes any. Received: "
+            f"`keras.distribution` divides each batch into {parts} equal parts. Use a "
+            f"`batch_size` that is a multiple of {parts}, and drop a smaller last "
+            "batch: `keras_dskd.ArrayDataset(drop_remainder=True)` and "
+            "`tf.data.Dataset.batch(drop_remainder=True)` do. Or use a mesh whose "
+            "batch axis is 1, which gives each device the whole batch. Received: "
             f"{error}"
         ) from error
 
 
 def sync(model: keras.Model) -> None:
-    """Updates the model's variables: the JAX trainer holds their values in an epoch."""
+    """Updates the model's variables, whose values the JAX trainer holds in an epoch."""
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
 

@@ -1,0 +1,77 @@
+"""Files without the teacher: what they record of it, and how it is given back."""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
+import keras
+
+from keras_dskd.features.identity import fingerprint
+from keras_dskd.features.layer_graph import layer_ids, layer_paths
+from keras_dskd.internal.types import Config
+
+_given_teacher = contextvars.ContextVar("given_teacher", default=None)
+
+
+def absent_teacher_config(teacher: keras.Model) -> Config:
+    """The config that replaces a teacher's own: its name and a hash of its weights."""
+    return {"left_out": teacher.name, "fingerprint": fingerprint(teacher)}
+
+
+@contextlib.contextmanager
+def loading_with(teacher: keras.Model | None) -> Iterator[None]:
+    """A context in which distillers without their teacher are loaded with this one."""
+    token = _given_teacher.set(teacher)
+    try:
+        yield
+    finally:
+        _given_teacher.reset(token)
+
+
+def teacher_from_config(config: Config) -> tuple[keras.Model, bool]:
+    """The teacher of a config, and whether the file lacks it: `(model, is_absent)`.
+
+    Raises:
+        ValueError: If the file lacks the teacher and `loading_with` gives none or
+            another one, or the file has a teacher and `loading_with` gives one too.
+    """
+    given = _given_teacher.get()
+    name = config.get("left_out") if "class_name" not in config else None
+    if name is None:
+        if given is not None:
+            raise ValueError(
+                "The file includes its teacher. Load it without `teacher`. To continue "
+                "with another teacher, make a distiller with it and use `load_weights`."
+            )
+        return keras.saving.deserialize_keras_object(config), False
+    if given is None:
+        raise ValueError(
+            f"The distiller was saved without its teacher {name!r}. Load it with "
+            "keras_dskd.Distiller.load(filepath, teacher=...)."
+        )
+    if fingerprint(given) != config["fingerprint"]:
+        raise ValueError(
+            f"The teacher {given.name!r} is not the one that the distiller was saved "
+            f"with, {name!r}: their weights differ. To continue with another teacher, "
+            "make a distiller with it and use `load_weights`."
+        )
+    return given, True
+
+
+def check_nothing_shared(teacher: keras.Model, student: keras.Model) -> None:
+    """Raises `ValueError` if teacher and student share a layer.
+
+    Keras saves the weights of a shared layer once, and makes two layers on loading.
+    """
+    of_teacher = layer_ids(teacher)
+    shared = sorted(
+        "/".join(path)
+        for path, layer in layer_paths(student)
+        if id(layer) in of_teacher
+    )
+    if shared:
+        raise ValueError(
+            "A distiller whose teacher and student share layers cannot be saved as a "
+            f"whole. Shared: {shared}. Save `distiller.student` and "
+            "`distiller.teacher` separately, or the weights with `save_weights`."
+        )
