@@ -1,4 +1,7 @@
-"""What differs between backends and devices; the only module that imports one."""
+"""Everything that differs between backends and devices.
+
+This is the only module that imports a backend.
+"""
 
 import contextlib
 import functools
@@ -13,9 +16,8 @@ from keras_dskd.internal.types import Replicas, Tensor
 def no_gradients() -> contextlib.AbstractContextManager[None]:
     """A context in which torch records nothing for the backward pass.
 
-    TensorFlow and JAX drop what a `stop_gradient` makes unreachable when they
-    compile, so that nothing need be done for them. torch would keep every
-    activation of the teacher alive.
+    Otherwise torch would keep every activation of the teacher alive. TensorFlow and JAX
+    need nothing: when they compile, they drop what `stop_gradient` makes unreachable.
     """
     if keras.backend.backend() == "torch":
         import torch
@@ -38,29 +40,30 @@ def is_traced(tensor: Any) -> bool:
 
 
 def current() -> Replicas | None:
-    """What sums and gathers over the replicas that share this step.
+    """The collective operations across the replicas that share this step.
 
     Returns:
-        `None` if there are no others: on one device, and under `keras.distribution`,
+        `None` without other replicas: on one device, and under `keras.distribution`,
         where a step is written for the whole batch and JAX divides it. Otherwise an
         object with
 
         - `count`, the number of replicas;
-        - `sum(tensor)`, the sum of all replicas' tensors of one shape, on each;
-        - `gather(rows)`, all replicas' rows `(n_r, ...)` below one another;
+        - `sum(tensor)`, the sum over replicas of tensors of equal shape;
+        - `gather(rows)`, the rows `(n_r, ...)` of all replicas, concatenated;
         - `global_offset(rows)`, the index of this replica's first row among them.
 
-        Numbers of rows may differ between replicas. All replicas must ask for the same
-        in the same order. Gradients flow back to all parts: that of a sum is the sum of
-        all replicas' gradients of it. So a mean over replicas of what each makes of
-        sums and gathers has the gradient of what is written.
+        Replicas may have different numbers of rows, but all must call the same
+        operations in the same order. Gradients flow back through the operations: the
+        gradient of a sum is the sum of the replicas' gradients with respect to it. So
+        the mean over replicas of a loss made of sums and gathers has the gradient of
+        that loss on the whole batch.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
         context = tf.distribute.get_replica_context()
-        # There is none while the trainer builds a model, from shapes.
+        # There is no context while the trainer builds a model from shapes.
         if context is not None and context.num_replicas_in_sync > 1:
             return _tensorflow_replicas()
     if backend == "torch":
@@ -171,15 +174,10 @@ def _as_numbers(tensor: Tensor) -> Any:
 
 
 def means(values: list[Tensor], samples: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Means over all samples, out of each replica's means over its own.
+    """Means over all samples, from each replica's means over its own samples.
 
-    Formula: with `n_r` the samples of replica r,
-
-    ```
-    Σ_r n_r v_r / Σ_r n_r
-    ```
-
-    A value that is of all replicas' samples already stays what it is.
+    Formula: `Σ_r n_r v_r / Σ_r n_r`, with `n_r` the number of samples of replica r. A
+    value that is equal on all replicas stays as it is.
 
     Args:
         values: List of float32 scalars.
@@ -187,14 +185,13 @@ def means(values: list[Tensor], samples: Tensor) -> tuple[list[Tensor], Tensor]:
 
     Returns:
         List of float32 scalars, equal on all replicas, and the number of samples of
-        all of them.
+        all replicas.
     """
     replicas = current()
     if replicas is None:
         return values, samples
     count = ops.cast(samples, "float32")
-    # A mean over no samples is no number. (The last batch of `tf.data` may be so small
-    # that a replica gets none.)
+    # The last batch of `tf.data` may leave a replica without samples: its mean is NaN.
     parts = [
         ops.where(count > 0, count * ops.cast(value, "float32"), 0.0)
         for value in values
@@ -204,16 +201,16 @@ def means(values: list[Tensor], samples: Tensor) -> tuple[list[Tensor], Tensor]:
 
 
 def gradient_share(loss: Tensor) -> Tensor:
-    """A replica's part of a loss that all know, for the engine that joins gradients.
+    """Scales a global loss so that joining the replicas' gradients gives its gradient.
 
-    `tf.distribute` sums the gradients of all replicas, torch's data parallelism takes
-    their mean.
+    `tf.distribute` sums the replicas' gradients. torch's data parallelism averages
+    them, so there the loss stays as it is.
     """
     return loss / _summed_replicas()
 
 
 def without_keras_share(loss: Tensor) -> Tensor:
-    """Takes back the share that Keras makes of a replica's mean loss."""
+    """Undoes Keras's division of a replica's loss by the number of replicas."""
     return loss * _summed_replicas()
 
 
@@ -226,15 +223,15 @@ def _summed_replicas() -> int:
 
 
 def check_fit() -> None:
-    """Raises `RuntimeError` in a process of several, on torch: `fit` would go astray.
+    """Raises `RuntimeError` if `fit` runs in one of several connected torch processes.
 
-    Keras's trainer for torch does not join the gradients of processes.
+    Keras's torch trainer does not join the gradients of processes.
     """
     replicas = current() if keras.backend.backend() == "torch" else None
     if replicas is not None:
         raise RuntimeError(
-            f"`fit` trains one process, and this is one of {replicas.count} in "
-            "`torch.distributed`: their gradients would not be joined. Write the loop "
+            f"`fit` trains one process, but `torch.distributed` connects "
+            f"{replicas.count}: their gradients would not be joined. Write the loop "
             "with `torch.nn.parallel.DistributedDataParallel`, as "
             "examples/distributed_torch.py does."
         )

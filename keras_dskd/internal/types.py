@@ -1,4 +1,4 @@
-"""Types that signatures name."""
+"""Names of types in signatures."""
 
 import os
 from collections.abc import Callable
@@ -21,17 +21,18 @@ class Replicas(Protocol):
 
 #: Tensors, arrays or data sets in dicts, lists and tuples, as Keras's models take them.
 Nested: TypeAlias = Any
-#: What a class's `get_config` returns.
+#: The result of a `get_config`.
 Config: TypeAlias = dict[str, Any]
 FilePath: TypeAlias = str | os.PathLike[str]
 #: A shape, `None` for an axis of any length.
 Shape: TypeAlias = tuple[int | None, ...]
 Role: TypeAlias = Literal["teacher", "student"]
-#: What becomes a row of a feature map.
+#: Which values of a feature map form a row.
 RowsKind: TypeAlias = Literal["pooled", "flattened", "positions"]
 #: A layer's name for both models, or a pair (teacher's, student's).
 Feature: TypeAlias = str | tuple[str, str]
-#: The names of a feature's layers; `None` where the teacher's is not read.
+#: Names of a feature's layers, `(teacher's, student's)`; `None` if the teacher's is not
+#: read.
 FeaturePair: TypeAlias = tuple[str | None, str]
 #: A number, or a function of the training step.
 Weight: TypeAlias = float | Callable[[Any], Any]

@@ -422,7 +422,5 @@ def test_the_optimizer_is_saved_by_a_name_that_all_backends_know(optimizer):
 
 def test_a_file_of_another_model_is_not_loaded_as_a_distiller(tmp_path):
     mlp(4).save(tmp_path / "student.keras")
-    with pytest.raises(
-        ValueError, match="does not hold a distiller, but .student. of type F"
-    ):
+    with pytest.raises(ValueError, match="does not hold a distiller, but .student"):
         keras_dskd.Distiller.load(tmp_path / "student.keras")

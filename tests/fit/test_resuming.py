@@ -291,7 +291,7 @@ def test_another_teacher_than_that_of_the_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not the one .* their weights differ"):
         keras_dskd.Distiller.load(tmp_path / "without.keras", teacher=other)
     made.save(tmp_path / "with.keras")
-    with pytest.raises(ValueError, match="The file holds its own teacher"):
+    with pytest.raises(ValueError, match="The file includes its teacher"):
         keras_dskd.Distiller.load(tmp_path / "with.keras", teacher=other)
 
 
@@ -359,7 +359,9 @@ def test_weights_in_shards_are_saved_and_loaded(tmp_path):
 
 
 def test_shards_without_the_teacher_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="go to one file. Received: max_shard_size=1"):
+    with pytest.raises(
+        ValueError, match="saved in one file. Received: max_shard_size=1"
+    ):
         resumable.distiller().save_weights(
             tmp_path / "d.weights.json", max_shard_size=1, include_teacher=False
         )
@@ -368,8 +370,8 @@ def test_shards_without_the_teacher_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("d.h5", "saved in a `.keras` file"),
-        ("d.weights.h5", "a `.weights.h5` file by `save_weights`"),
+        ("d.h5", "distiller to a `.keras` file"),
+        ("d.weights.h5", "`save_weights` to a `.weights.h5` file"),
         ("d", "Invalid file"),
     ],
 )

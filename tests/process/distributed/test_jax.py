@@ -94,7 +94,7 @@ def test_batches_that_devices_do_not_divide_are_refused(facts):
     for said, rows in zip(facts["refused"], (12, 4), strict=True):
         assert list(said) == ["fit", "evaluate", "predict", "cache_teacher"]
         for message in said.values():
-            assert "divides each batch into 8 parts of one size" in message
+            assert "divides each batch into 8 equal parts" in message
             assert "ArrayDataset(drop_remainder=True)" in message
             assert f"({rows}, 8, 8, " in message
 
