@@ -2,11 +2,11 @@
 
 ```
 fit({"teacher": x_t, "student": x_s}, y, sample_weight)
-   pairs      split one batch by modality
-   taps       one forward pass of each model; named layers' outputs captured from it
-   losses     the student's own loss + each distillation term (teacher detached)
-   Distiller  weighted total, one metric a term
-cache_teacher(x_t): the teacher's features, once; fit takes them in the teacher's place
+   data       split one batch by modality
+   features   one forward pass of each model; capture the outputs of named layers
+   losses     the student's own loss + each distillation loss (teacher detached)
+   distiller  weighted total, one metric per loss
+cache_teacher(x_t): the teacher's features, once; fit takes them instead of x_t
 predict(x_s), evaluate(x_s, y): the student alone; the teacher is not called
 distiller.student: a plain Keras model
 ```

@@ -1,1 +1,13 @@
-"""GROUND: devices, Keras's private names, files and types."""
+"""GROUND: devices, Keras's private names, files and types.
+
+```
+replicas       backends and devices: the only module that imports a backend
+keras_private  every private name of Keras that the package uses
+trainer_state  what Keras's trainers hold, restored when a step fails
+files          files that replace older ones only when they are complete
+tables         tables of text
+metric_names   the names of the losses that a distiller logs
+types          names of types in signatures
+version        the version
+```
+"""
