@@ -267,9 +267,19 @@ class Distiller(
             )
         penalties: list[Tensor] = []
         if distills:
-            values.update(self._distillation_values(y_pred, y, sample_weight))
+            distilled = loss_values(
+                self.loss_terms,
+                y_pred.teacher,
+                y_pred.student,
+                sample_weight=term_weights(sample_weight, y_pred.teacher_mask),
+                teacher_mask=y_pred.teacher_mask,
+                labels=y,
+            )
+            names = [term.name for term in self.loss_terms]
+            values.update(zip(names, distilled, strict=True))
             penalties = y_pred.penalties
-        samples = ops.shape(_first_leaf(x))[0]
+        first_input = next(i for i in keras.tree.flatten(x) if i is not None)
+        samples = ops.shape(first_input)[0]
         if training:  # Evaluation may run in one process of several.
             means, samples = replicas.means([*values.values(), *penalties], samples)
             values = dict(zip(values, means, strict=False))
@@ -294,20 +304,6 @@ class Distiller(
                 "train on the teacher alone."
             )
         return y is not None
-
-    def _distillation_values(
-        self, forward: Forward, y: Nested, sample_weight: Nested
-    ) -> dict[str, Tensor]:
-        values = loss_values(
-            self.loss_terms,
-            forward.teacher,
-            forward.student,
-            sample_weight=term_weights(sample_weight, forward.teacher_mask),
-            teacher_mask=forward.teacher_mask,
-            labels=y,
-        )
-        names = [term.name for term in self.loss_terms]
-        return dict(zip(names, values, strict=True))
 
     def _total(
         self, values: dict[str, Tensor], penalties: list[Tensor], distills: bool
@@ -354,7 +350,3 @@ class Distiller(
     @functools.wraps(keras.Model.summary)
     def summary(self, *args: Any, **kwargs: Any) -> None:
         print_summary(self, *args, **kwargs)
-
-
-def _first_leaf(x: Nested) -> Tensor:
-    return next(leaf for leaf in keras.tree.flatten(x) if leaf is not None)
