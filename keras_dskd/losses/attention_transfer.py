@@ -21,7 +21,7 @@ class AttentionTransfer(LayerLoss):
     mean_b ||Q_t,b - Q_s,b||²
     ```
 
-    Use it for registered pairs: position i of both inputs shows the same place. The
+    Use it for spatially registered pairs, whose positions show the same place. The
     numbers of channels may differ. If the grids differ, the finer map is averaged over
     blocks. The teacher is detached.
 

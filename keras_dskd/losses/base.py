@@ -20,7 +20,8 @@ class LayerLoss(keras.distillation.DistillationLoss):
 
     - `labels`: the batch's labels, as passed to `fit`.
     - `sample_weight`: float tensor `(n,)`, for a loss that is a mean over samples:
-      return `Σ_i w_i v_i / n`. Samples without a teacher have weight 0.
+      return `Σ_i w_i v_i / n`. Samples without a teacher have weight 0; the weights of
+      the others are scaled up to make it their mean.
     - `teacher_mask`: bool tensor `(n,)`, false for samples without a teacher, for any
       other loss: leave these samples out.
 

@@ -31,8 +31,8 @@ class ChannelAlignment(LayerLoss):
         student_layer_name: Student layer to read. `None` for the model's output.
         epsilon: Positive number, added to each variance.
         rows: `"pooled"` correlates the means over positions. `"positions"` correlates
-            each position with the teacher's same position, for registered pairs; if the
-            grids differ, the finer map is averaged over blocks.
+            each position with the teacher's same position, for spatially registered
+            pairs; if the grids differ, the finer map is averaged over blocks.
 
     Raises:
         ValueError: If an argument is out of range.

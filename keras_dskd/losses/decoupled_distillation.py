@@ -39,8 +39,8 @@ class DecoupledDistillation(LayerLoss):
         student_from_logits: The same for the student.
 
     Raises:
-        ValueError: If an argument is out of range; in `Distiller`, if a model ends in a
-            softmax while `..._from_logits` is true, or in a sigmoid.
+        ValueError: If an argument is out of range; in `Distiller`, if a model that
+            should return logits ends in a softmax or a sigmoid.
 
     Source:
         Zhao et al. 2022 (arXiv 2203.08679). See

@@ -28,8 +28,8 @@ class FitNet(LayerLoss):
         teacher_layer_name: Teacher layer to read. `None` for the model's output.
         student_layer_name: Student layer to read. `None` for the model's output.
         rows: `"pooled"` compares the means over positions. `"positions"` compares each
-            position with the teacher's same position, for registered pairs; if the
-            grids differ, the finer map is averaged over blocks.
+            position with the teacher's same position, for spatially registered pairs;
+            if the grids differ, the finer map is averaged over blocks.
         epsilon: Positive number, added to each variance.
 
     Raises:

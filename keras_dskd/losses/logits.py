@@ -21,7 +21,7 @@ def check_gives_logits(
 ) -> None:
     """Raise `ValueError` if a model's last layer applies a softmax or a sigmoid.
 
-    A role is skipped if the loss expects probabilities of it.
+    A model is skipped if its `..._from_logits` is false.
 
     Args:
         loss: A loss with `teacher_layer_name`, `student_layer_name`,

@@ -101,7 +101,7 @@ class SimilarityPreserving(_SampleSimilarity):
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
 class CenteredKernelAlignment(_SampleSimilarity):
-    """`1 - CKA`: representations match up to a rotation and a scale.
+    """`1 - CKA`: distance of two representations, up to a rotation and a scale.
 
     Formula: with `x` centered per channel and `K = x xᵀ (n, n)`,
 

@@ -36,8 +36,8 @@ class SoftTargets(LayerLoss):
         student_from_logits: The same for the student.
 
     Raises:
-        ValueError: If an argument is out of range; in `Distiller`, if a model ends in a
-            softmax while `..._from_logits` is true, or in a sigmoid.
+        ValueError: If an argument is out of range; in `Distiller`, if a model that
+            should return logits ends in a softmax or a sigmoid.
 
     Source:
         Hinton, Vinyals and Dean 2015 (arXiv 1503.02531). See
