@@ -2,7 +2,7 @@
 
 ```
 finding.py         find_layer, find_output: how a name is resolved
-layer_graph.py     a model's layers by path, and the order in which its graph calls them
+layer_graph.py     a model's layers by path, and in the order of its graph
 pyramid.py         feature-pyramid levels such as "P3", and the stages of a network
 taps.py            Tap, capture: read a layer's output in the forward pass
 feature_model.py   FeatureModel: a model that outputs another model's features

@@ -1,4 +1,4 @@
-"""A model's layers: by path, and in the order in which its graph computes them."""
+"""A model's layers: by path, and in the order in which its graph calls them."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
@@ -65,7 +65,7 @@ def graph_layers(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
         ValueError: If the model is subclassed or not built.
     """
     _check_graph(model)
-    return _entered(model.layers, graph_layers)
+    return _enter_nested(model.layers, graph_layers)
 
 
 def articulation_points(model: keras.Model) -> list[tuple[str, keras.Operation]]:
@@ -101,7 +101,7 @@ def articulation_points(model: keras.Model) -> list[tuple[str, keras.Operation]]
         if farthest <= index:
             found.append(operation)
         farthest = max(farthest, last_reader[index])
-    return _entered(found, articulation_points)
+    return _enter_nested(found, articulation_points)
 
 
 def output_shape(layer: keras.Operation, index: int | None = None) -> Shape | None:
@@ -132,7 +132,7 @@ def _check_graph(model: keras.Model) -> None:
         )
 
 
-def _entered(
+def _enter_nested(
     layers: Iterable[keras.Operation],
     layers_of: Callable[[keras.Model], list[tuple[str, keras.Operation]]],
 ) -> list[tuple[str, keras.Operation]]:

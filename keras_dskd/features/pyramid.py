@@ -29,7 +29,7 @@ Size: TypeAlias = tuple[int, ...]
 Levels: TypeAlias = dict[str, tuple[keras.Operation, int]]
 
 # These layers do not end a stage: they compute no new features.
-_PASSED_OVER = (
+_SKIPPED = (
     keras.layers.InputLayer,
     keras.layers.Dropout,
     keras.layers.ZeroPadding1D,
@@ -73,7 +73,7 @@ def stages(model: keras.Model) -> list[Stage]:
     maps = [
         (path, layer, size)
         for path, layer in articulation_points(model)
-        if not isinstance(layer, _PASSED_OVER)
+        if not isinstance(layer, _SKIPPED)
         and (size := _size(model, path, output_shape(layer)))
     ]
     inputs = _input_sizes(model)

@@ -80,7 +80,7 @@ class StructureReport:
     def summary(
         self, *others: "StructureReport", print_fn: Callable[[str], Any] = print
     ) -> None:
-        """Prints a table with one line per layer.
+        """Print a table with one line per layer.
 
         On a terminal, `print` wraps cells to fit the terminal's width. A file or
         another `print_fn` receives lines of any length.
@@ -95,7 +95,7 @@ class StructureReport:
     def plot(
         self, *others: "StructureReport", path: FilePath | None = None
     ) -> "Figure":
-        """Draws this report, and any others beside it, with matplotlib.
+        """Draw this report, and any others beside it, with matplotlib.
 
         Args:
             *others: Further reports with the same number of layers.
@@ -111,7 +111,7 @@ class StructureReport:
     def plot_correlation(
         self, after: "StructureReport", path: FilePath | None = None
     ) -> "Figure":
-        """Compares the correlations between channels before (this report) and after.
+        """Compare the correlations between channels before (this report) and after.
 
         The figure has one row of panels per layer: both matrices of |correlation|, and
         the distributions of their off-diagonal values with the difference of the means.
@@ -130,7 +130,7 @@ class StructureReport:
     def to_html(
         self, path: FilePath, *others: "StructureReport", title: str | None = None
     ) -> None:
-        """Writes this report, and any others beside it, to one HTML file.
+        """Write this report, and any others beside it, to one HTML file.
 
         The page has a table of the numbers, explains each of them, and shows the
         figures. It is self-contained: it runs no scripts and loads no other files.
@@ -145,7 +145,7 @@ class StructureReport:
         Path(path).write_text(html_report([self, *others], title), encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the table's numbers as a dict of plain Python values."""
+        """Return the table's numbers as a dict of plain Python values."""
         return {
             "name": self.name,
             "accuracy": self.accuracy,

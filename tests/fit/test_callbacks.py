@@ -22,7 +22,7 @@ import keras_dskd
 from keras_dskd import losses
 from keras_dskd.callbacks import StructureHistory
 
-# Keras's torch tensors meet NumPy 2; `pytest.warns` shows what is ignored elsewhere.
+# NumPy 2 warns about torch tensors' `__array__`, and `pytest.warns` records that, too.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarning")
 
 N = 16

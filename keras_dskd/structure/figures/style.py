@@ -9,8 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-#: The palette of Okabe and Ito and two more colors, which color-blind readers can
-#: distinguish.
+#: Colors that color-blind readers can distinguish: Okabe and Ito's, and two more.
 COLORS = (
     "#0072B2",
     "#D55E00",
@@ -50,7 +49,7 @@ def curve_style(index: int, points: int) -> dict[str, Any]:
 
 
 def short(name: str, length: int = 24) -> str:
-    """The end of a long name, where the paths of layers differ most."""
+    """Shorten a long name to its end: the ends of layer paths differ most."""
     cut = name if len(name) <= length else "…" + name[-length + 1 :]
     # matplotlib typesets text between two dollar signs as a formula.
     return cut.replace("$", r"\$")

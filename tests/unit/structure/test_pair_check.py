@@ -96,7 +96,7 @@ def test_the_agreement_is_the_distance_correlation_of_the_head_inputs():
     assert received == pytest.approx(expected, rel=1e-4)  # Features in float32.
 
 
-# Keras's torch tensors meet NumPy 2; `pytest.warns` shows what is ignored elsewhere.
+# NumPy 2 warns about torch tensors' `__array__`, and `pytest.warns` records that, too.
 @pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarning")
 @pytest.mark.parametrize("x", [SHUFFLED, UNRELATED], ids=["shuffled", "unrelated"])
 def test_wrong_pairs_cause_a_warning(x):
@@ -136,6 +136,7 @@ def test_labels_reveal_pairs_that_are_wrong_within_their_class():
     assert not check_pairs(*models(), shifted).looks_shuffled
     assert quietly(*models(), shifted, y).looks_shuffled
     assert quietly(*models(), shifted, np.eye(4)[y]).looks_shuffled
+    assert quietly(*models(), shifted, np.array(list("abcd"))[y]).looks_shuffled
 
 
 def test_samples_without_a_teacher_are_ignored():
