@@ -9,10 +9,16 @@ import reference
 SAMPLES, INPUTS, WIDTH, CLASSES = 12, 5, 4, 3
 
 
-def model(role, width=WIDTH, classes=CLASSES, activation=None):
-    """Input, `{role}_feature` of `width` channels, `{role}_logits`."""
-    inputs = keras.Input((INPUTS,))
+def model(role, width=WIDTH, classes=CLASSES, activation=None, positions=()):
+    """Input, `{role}_feature` of `width` channels, `{role}_logits`.
+
+    With one number as `positions`, the feature has so many positions, which are pooled
+    before the logits.
+    """
+    inputs = keras.Input((*positions, INPUTS))
     x = keras.layers.Dense(width, "tanh", name=f"{role}_feature")(inputs)
+    if positions:
+        x = keras.layers.GlobalAveragePooling1D(name=f"{role}_pooled")(x)
     outputs = keras.layers.Dense(classes, activation, name=f"{role}_logits")(x)
     return keras.Model(inputs, outputs, name=role)
 
@@ -22,7 +28,7 @@ def distillation_loss_of_an_epoch(loss, teacher, student, from_logits=True):
 
     A learning rate of 0 and a single batch leave the features as they were.
     """
-    x = reference.samples(SAMPLES, INPUTS).astype("float32")
+    x = reference.samples(SAMPLES, *student.input_shape[1:]).astype("float32")
     y = np.arange(SAMPLES) % CLASSES
     features = {
         layer.name: keras.Model(model.input, layer.output).predict(x, verbose=0)
