@@ -9,6 +9,7 @@ from keras import ops
 from keras_dskd.distiller.loss_term import LossTerm
 from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Nested, Tensor
+from keras_dskd.ops.checks import is_same_shape
 from keras_dskd.ops.samples import count_rows, weighted_mean
 from keras_dskd.ops.sharing import sharing
 
@@ -229,9 +230,7 @@ def _check_same_structure(
 
 def _check_same_shape(teacher: Tensor, student: Tensor) -> None:
     shapes = tuple(teacher.shape), tuple(student.shape)
-    if len(shapes[0]) != len(shapes[1]) or any(
-        None not in (t, s) and t != s for t, s in zip(*shapes, strict=True)
-    ):
+    if not is_same_shape(*shapes):
         raise ValueError(
             "Teacher and student features must have the same shape: Keras's losses "
             f"would broadcast silently. Received: {shapes[0]} and {shapes[1]}. Give "
