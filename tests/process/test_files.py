@@ -1,0 +1,124 @@
+"""Files of a distiller, written in one process and read in another."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import resumable
+from small_models import crossentropy, labels, mlp, rows
+
+import keras_dskd
+
+TESTS = Path(__file__).parents[1]
+
+
+def python(*arguments, backend=None, **options):
+    """Runs Python on the package and the support modules of the tests."""
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": backend or keras.backend.backend(),
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
+    }
+    result = subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        **options,
+    )
+    assert result.returncode in (0, -signal.SIGKILL), result.stderr
+    return result.returncode
+
+
+def run(task, folder, backend=None):
+    """Runs `resumable.py`; returns its exit status."""
+    return python(TESTS / "resumable.py", task, folder, backend=backend)
+
+
+def test_a_process_killed_at_a_step_resumes_to_the_uninterrupted_result(tmp_path):
+    keras.utils.set_random_seed(0)
+    uninterrupted = resumable.distiller()
+    resumable.fit(uninterrupted)
+    assert run("7", tmp_path) == -signal.SIGKILL
+    assert run("0", tmp_path) == 0
+    student = resumable.distiller().student
+    student.load_weights(tmp_path / "student.weights.h5")
+    for received, expected in zip(
+        student.get_weights(), uninterrupted.student.get_weights(), strict=True
+    ):
+        # The same float32 program through some steps of training.
+        np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("saved_on", ["jax", "tensorflow", "torch"])
+def test_a_run_saved_on_one_backend_resumes_on_another(saved_on, tmp_path):
+    if importlib.util.find_spec(saved_on) is None:
+        pytest.skip(f"{saved_on} is not installed")
+    assert run("save", tmp_path, saved_on) == 0
+    expected = np.load(tmp_path / "expected.npz")
+    loaded = keras.models.load_model(tmp_path / "distiller.keras", safe_mode=True)
+    by_weights = resumable.distiller()
+    by_weights.load_weights(tmp_path / "distiller.weights.h5")
+    for made in (loaded, by_weights):
+        # Random layers draw different numbers on each backend.
+        made.student.get_layer("drop").rate = 0.0
+        received = resumable.fit(made, 2)
+        assert set(received) == set(expected)
+        for name, values in received.items():
+            # Eight steps of Adam in float32, which amplifies small differences.
+            np.testing.assert_allclose(values, expected[name], rtol=2e-3, atol=1e-4)
+
+
+def test_another_program_loads_the_student_without_the_package(tmp_path):
+    """And the distiller in safe mode, with no class or function of this program."""
+    x = {"teacher": rows(8, 6, seed=1), "student": rows(8, 4, seed=2)}
+    y = labels(8)
+    made = keras_dskd.Distiller(
+        mlp(6, name="teacher", seed=10),
+        mlp(4, hidden=2),
+        [
+            keras_dskd.losses.SoftTargets(2.0),
+            keras_dskd.losses.ChannelIndependence("hidden", "hidden"),
+            keras.distillation.FeatureDistillation("mae", "hidden", "hidden"),
+        ],
+        distillation_loss_weights=[
+            1.0,
+            keras.optimizers.schedules.PolynomialDecay(0.0, 6, 1.0),
+            0.0,
+        ],
+        projectors={"hidden": keras.layers.Dense(5)},
+    )
+    made.compile("adam", crossentropy(), metrics=["accuracy"])
+    made.fit(x, y, batch_size=4, verbose=0)
+    made.save(tmp_path / "distiller.keras")
+    made.student.save(tmp_path / "student.keras")
+    np.savez(tmp_path / "data.npz", y=y, **x)
+    program = """
+        import sys
+        import keras
+        import numpy as np
+
+        data = np.load("data.npz")
+        student = keras.models.load_model("student.keras")
+        np.save("by_student.npy", student.predict(data["student"], verbose=0))
+        assert "keras_dskd" not in sys.modules
+        assert type(student).__module__.startswith("keras.")
+
+        import keras_dskd
+
+        made = keras.models.load_model("distiller.keras", safe_mode=True)
+        np.save("by_distiller.npy", made.predict(data["student"], verbose=0))
+        made.fit({name: data[name] for name in ("teacher", "student")}, data["y"])
+        """
+    assert python("-c", textwrap.dedent(program), cwd=tmp_path) == 0
+    expected = made.student.predict(x["student"], verbose=0)
+    for name in ("by_student", "by_distiller"):
+        predicted = np.load(tmp_path / f"{name}.npy")
+        np.testing.assert_allclose(predicted, expected, rtol=1e-4, atol=1e-5)
