@@ -1,4 +1,4 @@
-"""A teacher and its data to cache; as a program, to be killed while it writes."""
+"""A teacher and data to cache. As a program it is killed while it writes the cache."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def distiller(seed=5):
 
 
 def kill_at(function, call):
-    """The function, but that its process is killed in the midst of its n-th call."""
+    """The function, which kills its process when it is called for the n-th time."""
     calls = 0
 
     def counting(*args, **kwargs):
@@ -46,9 +46,9 @@ def kill_at(function, call):
 POINTS = {
     # No manifest yet; then a manifest without files.
     "the first manifest": (os, "replace", 1),
-    "the first file": (feature_files.FeatureFile, "open", 1),
-    # Rows in one file and not in the others; then in all, and not in the manifest.
-    "rows": (feature_files.FeatureFile, "append", 5),
+    "the first file": (feature_files, "append_bytes", 1),
+    # After three headers: rows in one file only; then in all, but not in the manifest.
+    "rows": (feature_files, "append_bytes", 8),
     "a manifest": (os, "replace", 4),
 }
 

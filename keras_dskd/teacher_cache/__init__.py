@@ -1,12 +1,12 @@
-"""Run the teacher once over a data set, and replay its features by rows.
+"""KEEP: run the teacher once over a data set, and store its features by rows.
 
 ```
-cache          the run, and opening what it left
-inputs         what is run: arrays or a data set, by rows
-storage        the dtype that is stored, and what it costs
-feature_files  `.npy` files that grow by rows
-manifest       what is on disk, and of what
-shards         parts, one a process
+cache          runs the teacher, and opens finished caches
+inputs         the teacher's inputs: arrays or a data set, read by rows
+shards         the rows of one process of several
+storage        the stored dtype, and its rounding error
+feature_files  `.npy` files that grow by rows, with checksums
+manifest       `manifest.json`: what was run on what, and how many rows are finished
 ```
 """
 

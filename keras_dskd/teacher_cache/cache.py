@@ -1,7 +1,7 @@
-"""The run of a teacher over a data set, and opening what it left."""
+"""Runs a teacher over a data set, and opens the finished cache."""
 
+import contextlib
 import itertools
-import os
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -17,9 +17,9 @@ from keras_dskd.teacher_cache import feature_files, shards
 from keras_dskd.teacher_cache import manifest as manifests
 from keras_dskd.teacher_cache.feature_files import size_text
 from keras_dskd.teacher_cache.inputs import Inputs, by_rows, identity
-from keras_dskd.teacher_cache.storage import Storage
+from keras_dskd.teacher_cache.storage import StorageDtype
 
-# What is in memory at once: features of so many bytes, or one batch.
+# In memory at once: features of about this many bytes and batches, or one batch.
 _CHUNK_BYTES = 2**26
 _CHUNK_BATCHES = 64
 
@@ -34,62 +34,46 @@ def cache_features(
     verbose: int | Literal["auto"] = "auto",
     shard: Shard | None = None,
 ) -> dict[str, Nested]:
-    """Features of a teacher; see `Distiller.cache_teacher`.
-
-    Args:
-        model: A `FeatureModel` of the teacher, which is built.
-        x: Its input.
-        path: Folder to write to, or `None` for arrays in memory.
-        batch_size: Samples at once.
-        dtype: `None`, `"float32"` or `"float16"`.
-        verify: Whether to compare the checksums of a finished cache.
-        verbose: As in `keras.Model.predict`.
-        shard: `(index, count)`, or `None` for all rows.
-    """
+    """The features of a built teacher; arguments as in `Distiller.cache_teacher`."""
     arrays.check_batch_size(batch_size)
-    if path is None and isinstance(x, keras.utils.PyDataset):
-        inputs = None  # `predict` reads ahead, and takes batches of any sizes.
-    else:
-        inputs = by_rows(x)
-    if path is not None and inputs is None:
-        raise ValueError(
-            "A cache on disk needs to know the number of samples, to go on where it "
-            "was stopped: pass arrays, memory-mapped ones too, or a PyDataset with a "
-            f"length. Received: {type(x).__name__}. Or leave out `path`."
-        )
+    verbose = 1 if verbose == "auto" else verbose
+    run = _Run(model, batch_size, StorageDtype(dtype), verbose)
+    if path is None and shard is None and isinstance(x, keras.utils.PyDataset):
+        return run.all_at_once(x)  # `predict` reads ahead, and takes any batch sizes.
+    inputs = by_rows(x)
     if path is not None:
         path = shards.shard_path(path, shard)
-    if shard is not None:
-        if inputs is None:
-            raise ValueError(
-                "A shard needs to know the number of samples: pass arrays, or a "
-                f"PyDataset with a length and a `path`. Received: {type(x).__name__}"
-            )
-        inputs = shards.Part(inputs, shard)
-    run = _Run(model, batch_size, dtype, verbose)
-    if inputs is None:
+    if inputs is None and path is None and shard is None:
         return run.all_at_once(x)
+    if inputs is None:
+        raise ValueError(
+            "A cache on disk and a shard need to know the number of samples: pass "
+            "arrays (memory-mapped or not) or a PyDataset with a length. Received: "
+            f"{type(x).__name__}. Or leave out `path` and `shard`."
+        )
+    if shard is not None:
+        inputs = shards.InputShard(inputs, shard)
     return run.in_memory(inputs) if path is None else run.on_disk(inputs, path, verify)
 
 
 def open_teacher_cache(
     path: FilePath, verify: bool = True, shard: Shard | None = None
 ) -> dict[str, Nested]:
-    """Opens what `Distiller.cache_teacher` wrote, without distiller or teacher.
+    """Opens a cache of `Distiller.cache_teacher`, without distiller or teacher.
 
     Args:
         path: The folder.
         verify: Whether to read all files and compare their checksums. Lengths and
-            headers are compared in any case.
-        shard: `(index, count)` of a cache in shards: its rows alone are opened.
+            headers are always compared.
+        shard: `(index, count)` to open one shard of a cache in shards.
 
     Returns:
-        A dict of name -> feature, memory-mapped and read-only: what `fit` and
-        `ArrayDataset` take as `x["teacher_features"]`.
+        A dict of name -> feature, memory-mapped and read-only: pass it to `fit` or
+        `ArrayDataset` as `x["teacher_features"]`.
 
     Raises:
-        ValueError: If the folder holds no cache, it is not finished, a file is damaged,
-            or the cache is in other shards.
+        ValueError: If the folder holds no cache, the cache is unfinished, a file is
+            damaged, or the cache is divided into other shards.
     """
     path = shards.shard_path(path, shard)
     manifest = manifests.read_manifest(path)
@@ -98,19 +82,19 @@ def open_teacher_cache(
     if not _is_finished(manifest):
         raise ValueError(
             f'The teacher cache in "{path}" is not finished: '
-            f"{manifest['finished_rows']} of {manifest['data']['samples']} rows. The "
-            "`cache_teacher` that began it goes on from there."
+            f"{manifest['finished_rows']} of {manifest['data']['samples']} rows. Call "
+            "`cache_teacher` with the same arguments again to resume it."
         )
     return _open(path, manifest, verify)
 
 
 def _open(path: str, manifest: Config, verify: bool) -> dict[str, Nested]:
-    def mapped(entry: Config) -> NDArray[Any]:
-        file = feature_files.FeatureFile(path, entry)
+    def mapped(file: feature_files.FeatureFile) -> NDArray[Any]:
         file.check(manifest["finished_rows"], contents=verify)
         return file.mapped()
 
-    features = manifests.rebuild({"dict": manifest["features"]}, mapped)
+    files = feature_files.open_files(path, manifest)
+    features = keras.tree.map_structure(mapped, files)
     return {name: features[name] for name in manifest["layers"]}
 
 
@@ -119,24 +103,20 @@ def _is_finished(manifest: Config) -> bool:
 
 
 class _Run:
+    """One run of a teacher, with its options."""
+
     def __init__(
-        self,
-        model: FeatureModel,
-        batch_size: int,
-        dtype: str | None,
-        verbose: int | Literal["auto"],
+        self, model: FeatureModel, batch_size: int, storage: StorageDtype, verbose: int
     ) -> None:
-        self.model = model
-        self.batch_size = batch_size
-        self.verbose = 1 if verbose == "auto" else verbose
-        self.storage = Storage(dtype)
+        self.model, self.storage = model, storage
+        self.batch_size, self.verbose = batch_size, verbose
 
     def all_at_once(self, x: Nested) -> dict[str, Nested]:
         features = self.storage.cast(
             self.model.predict(x, batch_size=self.batch_size, verbose=self.verbose),
             self.model.names,
         )
-        self._say_costs()
+        self._print_rounding()
         return features
 
     def in_memory(self, inputs: Inputs) -> dict[str, Nested]:
@@ -144,25 +124,22 @@ class _Run:
         for start, features in self._chunks(inputs, 0):
             if not cached:
                 cached = keras.tree.map_structure(
-                    lambda chunk: np.empty(
-                        (inputs.samples, *chunk.shape[1:]), chunk.dtype
+                    lambda rows: np.empty(
+                        (inputs.samples, *rows.shape[1:]), rows.dtype
                     ),
                     features,
                 )
-                size = sum(array.nbytes for array in manifests.leaves(cached))
-                self._say(f"{size_text(size)} in memory", size, inputs.samples)
-            for array, chunk in zip(
-                manifests.leaves(cached), manifests.leaves(features), strict=True
+                size = sum(array.nbytes for array in keras.tree.flatten(cached))
+                self._print_size(f"{size_text(size)} in memory", size, inputs.samples)
+            for array, rows in zip(
+                *map(keras.tree.flatten, (cached, features)), strict=True
             ):
-                array[start : start + len(chunk)] = chunk
-        self._say_costs()
+                array[start : start + len(rows)] = rows
+        self._print_rounding()
         return cached
 
-    def on_disk(
-        self, inputs: Inputs, path: FilePath, verify: bool
-    ) -> dict[str, Nested]:
-        path = os.fspath(path)
-        wanted = {
+    def on_disk(self, inputs: Inputs, path: str, verify: bool) -> dict[str, Nested]:
+        expected = {
             "format": manifests.FORMAT,
             "teacher": {
                 "name": self.model.model.name,
@@ -176,11 +153,11 @@ class _Run:
             "finished_rows": 0,
             "rounding": {},
         }
-        manifest = manifests.read_same(path, wanted)
-        # A finished cache may be where nobody can write, not even a lock.
+        manifest = manifests.read_matching(path, expected)
+        # A finished cache may be on a read-only disk: do not lock it.
         if manifest is None or not _is_finished(manifest):
             with manifests.locked(path):
-                manifest = manifests.read_same(path, wanted) or wanted
+                manifest = manifests.read_matching(path, expected) or expected
                 if not _is_finished(manifest):
                     self._write(inputs, path, manifest)
                     verify = False
@@ -191,30 +168,26 @@ class _Run:
     def _write(self, inputs: Inputs, path: str, manifest: Config) -> None:
         writer = None
         self.storage.rounding = manifest["rounding"]
-        try:
+        with contextlib.ExitStack() as stack:
             for _, features in self._chunks(inputs, manifest["finished_rows"]):
                 if writer is None:
-                    _take_entries(manifest, features)
+                    _set_entries(manifest, features)
                     writer = feature_files.CacheWriter(path, manifest)
-                    self._say(
+                    stack.callback(writer.close)
+                    self._print_size(
                         f'{size_text(writer.size)} in "{path}"',
                         writer.size,
                         inputs.samples,
                         manifest["finished_rows"],
                     )
                     writer.open()
-                writer.append(
-                    manifests.leaves(features), rounding=self.storage.rounding
-                )
-        finally:
-            if writer is not None:
-                writer.close()
-        self._say_costs()
+                writer.append(keras.tree.flatten(features), self.storage.rounding)
+        self._print_rounding()
 
     def _chunks(
         self, inputs: Inputs, start: int
     ) -> Iterator[tuple[int, dict[str, Nested]]]:
-        """The features from a row on, as `(row, features)`, some batches at once."""
+        """Runs the teacher on some batches at once; yields `(first row, features)`."""
         batch_size = inputs.batch_size or self.batch_size
         first, batches = start, 1
         bar = keras.utils.Progbar(
@@ -222,61 +195,58 @@ class _Run:
         )
         while start < inputs.samples:
             x = inputs.rows(start, min(start + batches * batch_size, inputs.samples))
-            # Not `predict_on_batch`, which would not share it out to devices.
+            # `predict_on_batch` would not use several devices.
             features = self.model.predict(x, batch_size=batch_size, verbose=0)
             rows = int(keras.tree.flatten(x)[0].shape[0])
             _check_rows(features, rows)
             yield start, self.storage.cast(features, self.model.names)
             start += rows
             bar.update(start - first)
-            numbers = sum(map(arrays.size, keras.tree.flatten([x, features])))
-            batch_bytes = 4 * numbers * batch_size / rows
+            size = sum(map(arrays.size, keras.tree.flatten([x, features])))
+            batch_bytes = 4 * size * batch_size / rows
             batches = int(np.clip(_CHUNK_BYTES / batch_bytes, 1, _CHUNK_BATCHES))
 
-    def _say(self, what: str, size: float, samples: int, finished: int = 0) -> None:
+    def _print_size(
+        self, what: str, size: float, samples: int, finished: int = 0
+    ) -> None:
         if self.verbose:
             share = 100 * finished // samples
             done = f", {finished:,} of them finished ({share} %)" if finished else ""
             print(
-                f"Teacher cache: {what}, {size_text(size / samples)} a sample, "
+                f"Teacher cache: {what}, {size_text(size / samples)} per sample, "
                 f"{samples:,} samples{done}."
             )
 
-    def _say_costs(self) -> None:
+    def _print_rounding(self) -> None:
         if self.verbose:
             for name in self.storage.rounding:
                 print(
-                    f'Stored as {self.storage.dtype}, "{name}" is off by '
+                    f'Stored as {self.storage.dtype}, "{name}" has a rounding error of '
                     f"{self.storage.relative_error(name):.1e} of its root mean square."
                 )
 
 
-def _take_entries(manifest: Config, features: dict[str, Nested]) -> None:
-    """Puts the files of features into a new manifest, or compares them with its own."""
-    samples = manifest["data"]["samples"]
+def _set_entries(manifest: Config, features: dict[str, Nested]) -> None:
+    """Adds the features' files to a new manifest, or compares them with its files."""
     numbers = itertools.count()
 
-    def entries_of(name: str) -> Nested:
-        return manifests.describe(
-            features[name],
-            lambda array: feature_files.new_entry(
-                next(numbers), name, (samples, *array.shape[1:]), array.dtype
-            ),
-        )
+    def new_entries(name: str) -> Nested:
+        def entry(array: NDArray[Any]) -> Config:
+            shape = (manifest["data"]["samples"], *array.shape[1:])
+            return feature_files.new_entry(next(numbers), name, shape, array.dtype)
 
-    entries = {name: entries_of(name) for name in manifest["layers"]}
+        return manifests.describe(features[name], entry)
+
+    def layout(entries: Nested) -> Nested:
+        return manifests.rebuild({"dict": entries}, lambda e: {**e, "checksums": None})
+
+    entries = {name: new_entries(name) for name in manifest["layers"]}
     cached = manifest.setdefault("features", entries)
-
-    def bare(structures: Nested) -> Nested:
-        return manifests.rebuild(
-            {"dict": structures}, lambda entry: {**entry, "checksums": None}
-        )
-
-    if bare(cached) != bare(entries):
+    if layout(cached) != layout(entries):
         raise ValueError(
-            "The teacher's outputs have other shapes or dtypes than those that were "
-            f"cached before. Cached: {cached}. Received: {entries}. Pass another "
-            "`path`, or delete the folder to make the cache anew."
+            "The teacher's outputs have other shapes or dtypes than the cached ones. "
+            f"Cached: {cached}. Received: {entries}. Pass another `path`, or delete "
+            "the folder to create the cache again."
         )
 
 
@@ -286,5 +256,5 @@ def _check_rows(features: dict[str, Nested], rows: int) -> None:
             if array.shape[:1] != (rows,):
                 raise ValueError(
                     f'The output "{name}" of the teacher has shape {array.shape} for '
-                    f"{rows} samples. A cache takes outputs of one row a sample."
+                    f"{rows} samples. A cache needs one row per sample."
                 )

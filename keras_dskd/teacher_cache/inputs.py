@@ -1,4 +1,4 @@
-"""The inputs of a teacher by rows, where it is known up front how many there are."""
+"""The teacher's inputs, read by rows. Their number is known before the run."""
 
 import concurrent.futures
 import hashlib
@@ -9,16 +9,16 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_dskd.data.arrays import check_dense, dense
+from keras_dskd.data.arrays import check_dense, dense, row_count
 from keras_dskd.data.pairs import teacher_input
 from keras_dskd.internal.types import Config, Nested
-from keras_dskd.teacher_cache.manifest import describe, leaves
+from keras_dskd.teacher_cache.manifest import describe
 
 _DIGEST_ROWS = 16
 
 
 class Inputs(Protocol):
-    """A data set's inputs, to be read by rows."""
+    """The inputs of a data set; `batch_size` is `None` if the user chooses it."""
 
     @property
     def samples(self) -> int: ...
@@ -28,32 +28,24 @@ class Inputs(Protocol):
 
 
 def by_rows(x: Nested) -> Inputs | None:
-    """`x` as `Arrays` or `Batches`, or `None` where nobody can tell its rows."""
+    """`x` as `ArrayInputs` or `BatchedInputs`; `None` if its length is unknown."""
     if isinstance(x, keras.utils.PyDataset):
         try:
-            return None if x.num_batches is None else Batches(x)
+            return None if x.num_batches is None else BatchedInputs(x)
         except NotImplementedError:  # A data set without a length.
             return None
     arrays = keras.tree.flatten(x)
     for array in arrays:
         check_dense(array)
-    is_sliced = all(
-        hasattr(array, "__getitem__") and len(getattr(array, "shape", ())) > 0
+    has_rows = all(
+        hasattr(array, "__getitem__") and row_count(array) is not None
         for array in arrays
     )
-    return Arrays(x) if arrays and is_sliced else None
+    return ArrayInputs(x) if arrays and has_rows else None
 
 
-class Arrays:
-    """Any structure of arrays: NumPy's, memory-mapped ones, tensors, data frames.
-
-    Args:
-        x: The structure.
-
-    Attributes:
-        samples: The number of rows.
-        batch_size: `None`: as the user wants it.
-    """
+class ArrayInputs:
+    """Any structure of arrays: NumPy's, memory-mapped ones, tensors, data frames."""
 
     batch_size = None
 
@@ -62,28 +54,21 @@ class Arrays:
         lengths = sorted({int(array.shape[0]) for array in keras.tree.flatten(x)})
         if len(lengths) > 1 or not lengths[0]:
             raise ValueError(
-                "The teacher's input is arrays of the same number of samples, at "
+                "The teacher's inputs must be arrays of the same number of samples, at "
                 f"least one. Received: {lengths} samples."
             )
         self.samples = lengths[0]
 
     def rows(self, start: int, stop: int) -> Nested:
-        """The rows from `start` to before `stop`."""
+        """The rows from `start` up to `stop`."""
         return keras.tree.map_structure(lambda array: array[start:stop], self.x)
 
 
-class Batches:
-    """A `PyDataset` in its order, or the teacher's half of one of pairs.
+class BatchedInputs:
+    """A `PyDataset` of the teacher's inputs, or of pairs, in its order.
 
-    All batches but the last are of one size. The first and the last one are read to
-    count the rows.
-
-    Args:
-        dataset: The `keras.utils.PyDataset`. Its `workers` read as threads.
-
-    Attributes:
-        samples: The number of rows.
-        batch_size: That of the data set.
+    All batches but the last must have the same size: the first and the last batch are
+    read to count the rows. The data set's `workers` read as threads.
     """
 
     def __init__(self, dataset: keras.utils.PyDataset) -> None:
@@ -98,7 +83,7 @@ class Batches:
         self._check(count - 1, last)
 
     def rows(self, start: int, stop: int) -> Nested:
-        """The rows from `start` to before `stop`."""
+        """The rows from `start` up to `stop`."""
         first = start // self.batch_size
         numbers = range(first, (stop - 1) // self.batch_size + 1)
         workers = max(1, self.dataset.workers)
@@ -119,35 +104,28 @@ class Batches:
         return keras.tree.map_structure(ops.convert_to_numpy, teacher_input(x))
 
     def _check(self, number: int, batch: Nested) -> None:
-        offset = number * self.batch_size
-        expected = min(self.batch_size, self.samples - offset)
+        expected = min(self.batch_size, self.samples - number * self.batch_size)
         if _length(batch) != expected or _row_shapes(batch) != self._row_shapes:
             raise ValueError(
                 f"Batch {number} of the PyDataset has the shapes "
-                f"{[array.shape for array in leaves(batch)]}. Expected: {expected} "
-                f"rows of {self._row_shapes}. A cache on disk takes batches of one "
-                "size, but for a smaller last one; or leave out `path`."
+                f"{[array.shape for array in keras.tree.flatten(batch)]}. Expected: "
+                f"{expected} rows of {self._row_shapes}. A cache on disk needs batches "
+                "of one size (the last one may be smaller). Or leave out `path`."
             )
 
 
 def identity(inputs: Inputs) -> Config:
-    """What tells data sets apart, as plain data.
+    """Identifies a data set by its structure, shapes, dtypes and a digest.
 
-    The digest is SHA-256 over 16 rows, evenly spaced from the first to the last. A
-    data set in another order or of another scale has another one; one that differs in
-    a few rows alone may not.
-
-    Args:
-        inputs: `Arrays` or `Batches`.
-
-    Returns:
-        A dict of `samples`, `inputs` (structure, shapes, dtypes) and `digest`.
+    The digest is SHA-256 of 16 rows, evenly spaced from the first to the last. It
+    differs for data in another order or of another scale, but may not notice a change
+    of a few rows.
     """
     count = min(_DIGEST_ROWS, inputs.samples)
     digest = hashlib.sha256()
     for index in np.linspace(0, inputs.samples - 1, count).round().astype(int).tolist():
         row = keras.tree.map_structure(dense, inputs.rows(index, index + 1))
-        for array in leaves(row):
+        for array in keras.tree.flatten(row):
             if array.dtype == object:
                 raise ValueError(
                     "A cache on disk needs arrays of numbers or strings. Received: an "
@@ -167,8 +145,8 @@ def identity(inputs: Inputs) -> Config:
 
 
 def _length(batch: Nested) -> int:
-    return len(leaves(batch)[0])
+    return len(keras.tree.flatten(batch)[0])
 
 
 def _row_shapes(batch: Nested) -> list[tuple[int, ...]]:
-    return [array.shape[1:] for array in leaves(batch)]
+    return [array.shape[1:] for array in keras.tree.flatten(batch)]

@@ -1,4 +1,4 @@
-"""The manifest of a teacher cache: what was run on what, and how far."""
+"""The manifest of a teacher cache: what was run on what, and the finished rows."""
 
 import contextlib
 import json
@@ -17,14 +17,15 @@ MANIFEST = "manifest.json"
 FORMAT = "keras_dskd teacher cache 2"
 
 _LOCK = ".lock"
+_NEW = "Pass another `path`, or delete the folder to create the cache again."
 
 
 def read_manifest(path: FilePath) -> Config | None:
-    """The manifest in a folder, or `None` where a cache can begin.
+    """The manifest in a folder, or `None` if a new cache can be created there.
 
     Raises:
-        ValueError: If it is damaged or of another format, or the path is a file or a
-            folder of something else.
+        ValueError: If the manifest is damaged or has another format, the path is a
+            file, or the folder contains something else.
     """
     path = os.fspath(path)
     if os.path.exists(path) and not os.path.isdir(path):
@@ -34,7 +35,7 @@ def read_manifest(path: FilePath) -> Config | None:
         others = [
             entry
             for entry in (os.listdir(path) if os.path.isdir(path) else ())
-            # What a process killed early leaves behind.
+            # A process that was killed early leaves these.
             if entry != _LOCK and not files.is_partial(entry, MANIFEST)
         ]
         if others:
@@ -53,35 +54,33 @@ def read_manifest(path: FilePath) -> Config | None:
     if manifest.get("format") != FORMAT:
         raise ValueError(
             f'"{filepath}" is of the format {manifest.get("format")!r}. Expected: '
-            f"{FORMAT!r}. Pass another `path`, or delete the folder to make the cache "
-            "anew."
+            f"{FORMAT!r}. {_NEW}"
         )
     if checksum != _checksum(manifest):
         raise ValueError(damaged(filepath, "Its checksum differs"))
     return manifest
 
 
-def read_same(path: FilePath, wanted: Config) -> Config | None:
-    """The manifest in a folder, or `None` where a cache can begin.
+def read_matching(path: FilePath, expected: Config) -> Config | None:
+    """The manifest in a folder, or `None` if a new cache can be created there.
 
     Raises:
-        ValueError: If it is of another teacher, other layers or data than wanted.
+        ValueError: If it belongs to another teacher, or to other layers or data.
     """
     manifest = read_manifest(path)
     if manifest is None:
         return None
-    differences = list(_differences(manifest, wanted))
+    differences = list(_differences(manifest, expected))
     if differences:
         raise ValueError(
             f'The teacher cache in "{path}" is another one: '
-            f"{'; '.join(differences)}. Pass another `path`, or delete the folder to "
-            "make it anew."
+            f"{'; '.join(differences)}. {_NEW}"
         )
     return manifest
 
 
 def write_manifest(path: FilePath, manifest: Config) -> None:
-    """Puts a manifest in the place of the folder's older one."""
+    """Replaces the manifest in a folder."""
     content = {**manifest, "checksum": _checksum(manifest)}
     with files.replacing(os.path.join(path, MANIFEST)) as written:
         with open(written, "w", encoding="utf-8") as file:
@@ -93,7 +92,7 @@ def locked(path: FilePath) -> Iterator[None]:
     """A context in which no other process writes to the folder.
 
     Raises:
-        ValueError: If another one does.
+        ValueError: If another process is writing to it.
     """
     os.makedirs(path, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -114,7 +113,7 @@ def locked(path: FilePath) -> Iterator[None]:
 
 
 def describe(structure: Nested, leaf: Callable[[Any], Any]) -> Nested:
-    """A structure of dicts, lists and tuples as plain data; `leaf` gives the rest."""
+    """Encodes a structure of dicts, lists and tuples for JSON, which has no tuples."""
     if isinstance(structure, dict):
         return {"dict": {key: describe(item, leaf) for key, item in structure.items()}}
     if isinstance(structure, (list, tuple)):
@@ -124,7 +123,7 @@ def describe(structure: Nested, leaf: Callable[[Any], Any]) -> Nested:
 
 
 def rebuild(description: Nested, leaf: Callable[[Any], Any]) -> Nested:
-    """The structure that `describe` was given; `leaf` takes what it gave."""
+    """Decodes what `describe` encoded."""
     if "dict" in description:
         return {key: rebuild(item, leaf) for key, item in description["dict"].items()}
     for kind in (list, tuple):
@@ -133,20 +132,11 @@ def rebuild(description: Nested, leaf: Callable[[Any], Any]) -> Nested:
     return leaf(description)
 
 
-def leaves(structure: Nested) -> list[Any]:
-    """What a structure of dicts, lists and tuples holds, in an order of its own."""
-    if isinstance(structure, dict):
-        return [leaf for key in sorted(structure) for leaf in leaves(structure[key])]
-    if isinstance(structure, (list, tuple)):
-        return [leaf for item in structure for leaf in leaves(item)]
-    return [structure]
-
-
-def damaged(filepath: str, how: str) -> str:
-    """What an error says of a damaged file."""
+def damaged(filepath: str, problem: str) -> str:
+    """The message of an error about a damaged file."""
     return (
-        f'The teacher cache is damaged: "{filepath}". {how}. Delete the folder '
-        f'"{os.path.dirname(filepath)}" and make the cache anew.'
+        f'The teacher cache is damaged: "{filepath}". {problem}. Delete the folder '
+        f'"{os.path.dirname(filepath)}" and create the cache again.'
     )
 
 
@@ -154,36 +144,30 @@ def _checksum(manifest: Config) -> int:
     return zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
 
 
-def _differences(cached: Config, wanted: Config) -> Iterator[str]:
-    """What a cache has otherwise than wanted, as texts."""
-
-    def differ(*keys: str) -> str | None:
-        one, other = cached, wanted
-        for key in keys:
-            one, other = one[key], other[key]
-        return None if one == other else f"cached {one}, received {other}"
-
-    if cached["teacher"]["fingerprint"] != wanted["teacher"]["fingerprint"]:
-        one, other = (
-            f'"{m["teacher"]["name"]}" with weights {m["teacher"]["fingerprint"][:8]}'
-            for m in (cached, wanted)
-        )
-        yield f"teacher: cached {one}, received {other}"
-    for what, keys in (
-        ("dtype policies", ["teacher", "dtype_policies"]),
-        ("layers", ["layers"]),
-        ("pooled layers", ["pooled"]),
-        ("dtype", ["dtype"]),
-        ("samples", ["data", "samples"]),
+def _differences(cached: Config, expected: Config) -> Iterator[str]:
+    """How a cache differs from the expected one, as texts."""
+    teachers = [manifest["teacher"] for manifest in (cached, expected)]
+    names = [f'"{it["name"]}" with weights {it["fingerprint"][:8]}' for it in teachers]
+    data = [manifest["data"] for manifest in (cached, expected)]
+    if teachers[0]["fingerprint"] != teachers[1]["fingerprint"]:
+        yield f"teacher: cached {names[0]}, received {names[1]}"
+    pairs = [
+        ("dtype policies", [teacher["dtype_policies"] for teacher in teachers]),
+        ("layers", [cached["layers"], expected["layers"]]),
+        ("pooled layers", [cached["pooled"], expected["pooled"]]),
+        ("dtype", [cached["dtype"], expected["dtype"]]),
+        ("samples", [inputs["samples"] for inputs in data]),
+    ]
+    if data[0]["samples"] == data[1]["samples"]:  # Shapes contain it.
+        pairs.append(("inputs", [inputs["inputs"] for inputs in data]))
+    for what, (old, new) in pairs:
+        if old != new:
+            yield f"{what}: cached {old}, received {new}"
+    if (
+        data[0]["inputs"] == data[1]["inputs"]
+        and data[0]["digest"] != data[1]["digest"]
     ):
-        if differ(*keys):
-            yield f"{what}: {differ(*keys)}"
-    if differ("data", "samples"):
-        return
-    if differ("data", "inputs"):
-        yield f"inputs: {differ('data', 'inputs')}"
-    elif differ("data", "digest"):
         yield (
-            "data: the inputs have the shapes of the cached ones, and other values "
-            "or another order"
+            "data: the inputs have the shapes of the cached ones, but other values or "
+            "another order"
         )

@@ -1,4 +1,4 @@
-"""A cache in parts, each written and read by a process of its own."""
+"""Caches in shards: each of several processes writes and reads its own rows."""
 
 import numbers
 import os
@@ -12,21 +12,22 @@ _NAME = re.compile(r"shard-(\d{5,})-of-(\d{5,})")
 
 
 def shard_rows(samples: int, shard: Shard) -> slice:
-    """Which rows of a data set are a process's own.
+    """The rows of a data set that belong to one process of several.
 
-    Shards follow one another, and their sizes differ by one row at most: the smallest
-    has `samples // count`. Processes that train together take equally many batches,
-    `samples // count // batch_size` an epoch.
+    Shards follow one another, and their sizes differ by at most one row: the smallest
+    has `samples // count` rows. Processes that train together must read the same number
+    of batches, `samples // count // batch_size` per epoch.
 
     Args:
         samples: Number of rows of the data set.
-        shard: `(index, count)`, the process's number from 0 and the number of all.
+        shard: `(index, count)`: the number of the process, from 0, and the number of
+            processes.
 
     Returns:
         A `slice`.
 
     Raises:
-        ValueError: If `samples` is no whole number, there is no such shard, or there
+        ValueError: If `samples` is not an integer, the shard does not exist, or there
             are fewer rows than shards.
 
     Example:
@@ -42,7 +43,7 @@ def shard_rows(samples: int, shard: Shard) -> slice:
     index, count = check_shard(shard)
     if not isinstance(samples, numbers.Integral):
         raise ValueError(
-            "`samples` is the number of rows, such as len(labels). Received: "
+            "`samples` must be the number of rows, such as len(labels). Received: "
             f"{type(samples).__name__}"
         )
     samples = int(samples)
@@ -55,24 +56,20 @@ def shard_rows(samples: int, shard: Shard) -> slice:
 
 
 def check_shard(shard: Shard) -> Shard:
-    """Raises `ValueError` unless it is `(index, count)`; gives both as `int`."""
+    """Checks that it is `(index, count)`, and returns both as `int`."""
     is_pair = isinstance(shard, (tuple, list)) and len(shard) == 2
     is_whole = is_pair and all(isinstance(part, numbers.Integral) for part in shard)
     if not is_whole or not 0 <= shard[0] < shard[1]:
         raise ValueError(
-            "`shard` is (index, count), whole numbers with 0 <= index < count. "
+            "`shard` must be (index, count), integers with 0 <= index < count. "
             f"Received: {shard!r}"
         )
-    # NumPy's integers overflow, and no manifest can hold them.
+    # NumPy's integers may overflow, and JSON cannot store them.
     return int(shard[0]), int(shard[1])
 
 
 def shard_path(path: FilePath, shard: Shard | None) -> str:
-    """The folder of a shard, within that of the cache.
-
-    Args:
-        path: Folder of the cache.
-        shard: `(index, count)`, or `None`: the cache is not divided.
+    """The folder of a shard, within the folder of the cache.
 
     Raises:
         ValueError: If the folder holds a cache that is divided in another way.
@@ -87,9 +84,9 @@ def shard_path(path: FilePath, shard: Shard | None) -> str:
     index, count = (0, None) if shard is None else check_shard(shard)
     if counts and set(counts) != {count}:
         raise ValueError(
-            f'The teacher cache in "{path}" is in shards, "{counts[min(counts)]}" '
-            f"among them. Pass shard=(index, {min(counts)}) to use it, another `path`, "
-            f"or delete the folder. Received: shard={shard!r}"
+            f'The teacher cache in "{path}" is in shards, such as '
+            f'"{counts[min(counts)]}". Pass shard=(index, {min(counts)}) to use it, '
+            f"pass another `path`, or delete the folder. Received: shard={shard!r}"
         )
     if shard is None:
         return path
@@ -101,13 +98,8 @@ def shard_path(path: FilePath, shard: Shard | None) -> str:
     return os.path.join(path, f"shard-{index + 1:05d}-of-{count:05d}")
 
 
-class Part:
-    """A shard of `input_rows.Arrays` or `input_rows.Batches`, as these are.
-
-    Args:
-        inputs: The whole.
-        shard: `(index, count)`.
-    """
+class InputShard:
+    """The rows of `Inputs` that belong to one shard, as `Inputs`."""
 
     def __init__(self, inputs: Inputs, shard: Shard) -> None:
         own = shard_rows(inputs.samples, shard)
@@ -116,5 +108,5 @@ class Part:
         self.batch_size = inputs.batch_size
 
     def rows(self, start: int, stop: int) -> Nested:
-        """The rows from `start` to before `stop`, counted from the shard's first."""
+        """The rows from `start` up to `stop`, counted from the shard's first row."""
         return self.inputs.rows(self.first + start, self.first + stop)

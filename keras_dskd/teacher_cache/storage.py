@@ -1,4 +1,4 @@
-"""The dtype that cached features are stored in, and what it costs."""
+"""The dtype in which cached features are stored, and its rounding error."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,15 +12,15 @@ from keras_dskd.internal.types import Nested
 _PART = 2**20
 
 
-class Storage:
-    """Casts features, and measures by how much they are off then.
+class StorageDtype:
+    """Casts features to the stored dtype, and measures the rounding error.
 
     Args:
-        dtype: `"float16"`, `"float32"`, or `None` for that of the feature.
+        dtype: `"float16"`, `"float32"`, or `None` to keep the dtype of the features.
 
     Attributes:
-        rounding: Dict of name -> sums of squares so far, `[error, feature]`, of the
-            finite numbers of the features that have been cast.
+        rounding: Dict of feature name -> `[squared error, squared feature]`, sums over
+            the finite values of all features cast so far.
     """
 
     def __init__(self, dtype: str | None) -> None:
@@ -35,10 +35,10 @@ class Storage:
     def cast(
         self, features: dict[str, Nested], names: Iterable[str]
     ) -> dict[str, Nested]:
-        """The features by name.
+        """Casts the features of these names.
 
         Raises:
-            ValueError: If finite numbers are beyond the range of the dtype.
+            ValueError: If finite values exceed the range of the dtype.
         """
         self.rounding = dict(self.rounding)
         return {
@@ -49,19 +49,19 @@ class Storage:
         }
 
     def relative_error(self, name: str) -> float:
-        """Root mean square of a feature's error, as a share of the feature's own."""
+        """Root mean square of a feature's error, relative to that of the feature."""
         error, squares = self.rounding[name]
         return (error / squares) ** 0.5 if squares else 0.0
 
     def _cast(self, array: Any, name: str) -> NDArray[Any]:
         array = np.asarray(array)
         if array.dtype.kind == "V" or array.dtype.name == "bfloat16":
-            array = array.astype("float32")  # Files of NumPy have no bfloat16.
+            array = array.astype("float32")  # `.npy` files have no bfloat16.
         if self.dtype is None or array.dtype.kind != "f" or array.dtype == self.dtype:
             return array
         stored = np.empty(array.shape, self.dtype)
         given, kept = array.reshape(-1), stored.reshape(-1)
-        # In parts: the sums are of float64, which takes twice the memory.
+        # In parts: the float64 copies for the sums take twice the memory.
         for start in range(0, given.size, _PART):
             part = slice(start, start + _PART)
             self._cast_part(given[part], kept[part], name)

@@ -1,4 +1,4 @@
-"""Paired data, in every form that `fit` takes."""
+"""Paired data, in every form that `fit` accepts."""
 
 import operator
 
@@ -83,7 +83,7 @@ FORMS = {
 
 
 def expected_terms(x=X):
-    """What one epoch over all the data reports, outside of the distiller."""
+    """The losses of one epoch, computed without the distiller."""
     made = distiller()
     teacher = made.teacher.predict(x["teacher"], verbose=0)
     student = made.student.predict(x["student"], verbose=0)
@@ -100,14 +100,14 @@ def assert_terms(received, expected):
         assert received[name] == pytest.approx(value, **CLOSE)
 
 
-def test_arrays():
+def test_arrays_give_the_expected_losses():
     assert_terms(
         numbers(distiller().fit(X, Y, batch_size=BATCH, verbose=0)), expected_terms()
     )
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_data_gives_the_values_of_arrays(form):
+def test_every_form_of_data_gives_the_losses_of_arrays(form):
     # Keras warns where it cannot shuffle and where it cannot tell the length.
     history = distiller().fit(
         FORMS[form](), steps_per_epoch=3, shuffle=False, verbose=0
@@ -116,7 +116,7 @@ def test_every_form_of_data_gives_the_values_of_arrays(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_data_is_evaluated_and_predicted(form):
+def test_every_form_of_data_can_be_evaluated_and_predicted(form):
     made = distiller()
     expected = expected_terms()["student_loss"]
     evaluation = {"steps": 3, "verbose": 0, "return_dict": True}
@@ -132,7 +132,7 @@ def test_every_form_of_data_is_evaluated_and_predicted(form):
 
 
 @pytest.mark.parametrize("form", ["arrays", "generator"])
-def test_every_form_takes_sample_weights(form):
+def test_sample_weights_of_arrays_and_generators_count(form):
     made = distiller()
     if form == "arrays":
         history = made.fit(X, Y, batch_size=N, sample_weight=WEIGHTS, verbose=0)
@@ -194,7 +194,7 @@ def test_validation_split_splits_both_modalities():
     [(X, Y), (X["student"], Y), ({"student": X["student"]}, Y), Batches(), None],
     ids=["paired", "student", "student in a dict", "paired PyDataset", "none"],
 )
-def test_validation_data_is_paired_or_the_students_alone(validation_data):
+def test_validation_data_may_be_pairs_or_the_students_inputs(validation_data):
     made = distiller()
     received = numbers(made.fit(X, Y, validation_data=validation_data, verbose=0))
     if validation_data is None:
@@ -204,8 +204,8 @@ def test_validation_data_is_paired_or_the_students_alone(validation_data):
     assert received["val_loss"] == pytest.approx(expected, **CLOSE)
 
 
-def test_a_ragged_last_batch_counts_by_its_size():
-    """In the terms as in the student's loss; on the three batches apart."""
+def test_smaller_last_batch_counts_by_its_size():
+    """In the distillation losses as in the student's loss."""
     made = distiller()
     teacher = made.teacher.predict(X["teacher"], verbose=0)
     student = made.student.predict(X["student"], verbose=0)
@@ -228,7 +228,7 @@ def test_float64_and_integer_arrays_train():
     assert teacher.dtype == np.float32
 
 
-def test_a_cache_of_a_data_set_is_the_cache_of_its_arrays():
+def test_cache_of_a_data_set_equals_that_of_its_arrays():
     made = distiller()
     from_arrays = made.cache_teacher(X["teacher"], batch_size=3)
     teacher_alone = [batch["teacher"] for batch, _ in batches()]
@@ -250,7 +250,7 @@ def test_a_cache_of_a_data_set_is_the_cache_of_its_arrays():
     np.testing.assert_allclose(from_arrays["hidden"], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_model_called_directly_gives_the_students_output():
+def test_calling_the_distiller_gives_the_students_output():
     made = distiller()
     expected = ops.convert_to_numpy(made.student(X["student"]))
     for x in (X, X["student"]):

@@ -1,4 +1,4 @@
-"""A teacher cache in shards: each process writes and reads rows of its own."""
+"""A teacher cache in shards: each process writes and reads its own rows."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def leaves(features):
     return {name: np.asarray(features[name]) for name in features}
 
 
-def test_shards_are_all_rows_each_once():
+def test_shards_cover_each_row_once():
     for samples in (7, 12, 37):
         for count in (1, 2, 5, 7):
             rows = [
@@ -45,7 +45,7 @@ def test_shards_are_all_rows_each_once():
             assert min(sizes) == samples // count
 
 
-def test_numbers_of_numpy_make_shards(tmp_path):
+def test_numpy_integers_are_taken_as_shards(tmp_path):
     # 900 times so many rows is beyond int32.
     shard = np.int32(900), np.int32(1000)
     rows = keras_dskd.shard_rows(np.int32(100_000_000), shard)
@@ -56,12 +56,12 @@ def test_numbers_of_numpy_make_shards(tmp_path):
     assert leaves(features).keys() == leaves(opened).keys()
 
 
-def test_rows_in_place_of_their_number_are_refused():
+def test_array_instead_of_row_count_is_refused():
     with pytest.raises(ValueError, match="number of rows.*Received: ndarray"):
         keras_dskd.shard_rows(np.zeros(10), (0, 2))
 
 
-def test_processes_side_by_side_write_what_one_would(tmp_path):
+def test_parallel_processes_write_what_one_process_writes(tmp_path):
     tests = Path(__file__).parents[1]
     environment = {
         **os.environ,
@@ -91,7 +91,7 @@ def test_processes_side_by_side_write_what_one_would(tmp_path):
 
 
 @pytest.mark.parametrize("on_disk", [True, False])
-def test_a_shard_is_its_rows(tmp_path, on_disk):
+def test_shard_contains_its_rows(tmp_path, on_disk):
     path = tmp_path / "cache" if on_disk else None
     expected = leaves(whole())
     for index in range(COUNT):
@@ -102,7 +102,7 @@ def test_a_shard_is_its_rows(tmp_path, on_disk):
             np.testing.assert_allclose(feature, expected[name][own], **CLOSE)
 
 
-def test_a_pydataset_is_read_in_shards(tmp_path):
+def test_pydataset_is_read_in_shards(tmp_path):
     data = keras_dskd.ArrayDataset(X, batch_size=4, shuffle=False)
     expected = leaves(whole())
     for index in range(COUNT):
@@ -113,7 +113,7 @@ def test_a_pydataset_is_read_in_shards(tmp_path):
             np.testing.assert_allclose(feature, expected[name][own], **CLOSE)
 
 
-def test_a_shard_trains(tmp_path):
+def test_shard_trains(tmp_path):
     made = distiller()
     made.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     shard = (1, 2)
@@ -125,7 +125,7 @@ def test_a_shard_trains(tmp_path):
     assert np.isfinite(history.history["loss"]).all()
 
 
-def test_a_cache_of_other_shards_is_refused(tmp_path):
+def test_cache_of_other_shards_is_refused(tmp_path):
     made = distiller()
     made.cache_teacher(X, tmp_path, verbose=0, shard=(0, 2))
     before = sorted(tmp_path.rglob("*"))
@@ -139,7 +139,7 @@ def test_a_cache_of_other_shards_is_refused(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_cache_without_shards_is_not_divided(tmp_path):
+def test_cache_without_shards_is_not_divided(tmp_path):
     made = distiller()
     made.cache_teacher(X, tmp_path, verbose=0)
     with pytest.raises(ValueError, match="not in shards"):
@@ -147,7 +147,7 @@ def test_a_cache_without_shards_is_not_divided(tmp_path):
 
 
 @pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 0), 1, (0.0, 2), "01", (0,)])
-def test_what_is_no_shard_is_refused(shard):
+def test_invalid_shards_are_refused(shard):
     with pytest.raises(ValueError, match="0 <= index < count"):
         distiller().cache_teacher(X, verbose=0, shard=shard)
     with pytest.raises(ValueError, match="0 <= index < count"):
@@ -159,7 +159,7 @@ def test_more_shards_than_rows_are_refused():
         distiller().cache_teacher(X, verbose=0, shard=(0, N + 1))
 
 
-def test_a_shard_needs_a_length(tmp_path):
+def test_shard_needs_a_length(tmp_path):
     def batches():
         yield X[:4]
 

@@ -1,4 +1,4 @@
-"""The teacher's features on disk: the right ones, or an error that says which."""
+"""The teacher's features on disk are the right ones, or an error says what is wrong."""
 
 import contextlib
 import errno
@@ -59,7 +59,7 @@ def contents(folder):
 
 
 def live(made, x=X):
-    """The teacher's features, without the package."""
+    """The teacher's features, computed by Keras alone."""
     outputs = [made.teacher.get_layer(name).output for name in FEATURES[1:]]
     model = keras.Model(made.teacher.input, [made.teacher.output, *outputs])
     return dict(zip(FEATURES, model.predict(x, verbose=0), strict=True))
@@ -77,7 +77,7 @@ def teacher_forbidden(monkeypatch):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A distiller and the folder of its cache, not to be written to."""
+    """A distiller and the folder of its cache. Do not write to it."""
     made = distiller()
     folder = tmp_path_factory.mktemp("finished") / "cache"
     made.cache_teacher(X, folder, BATCH, verbose=0)
@@ -92,7 +92,7 @@ def copied(finished, tmp_path):
 
 
 def stopped(made, folder, monkeypatch, after=2, **kwargs):
-    """A cache that an error stopped after some chunks."""
+    """Writes a cache until an error stops it after some chunks."""
     calls = 0
     predict = keras.Model.predict
 
@@ -115,7 +115,7 @@ def stopped(made, folder, monkeypatch, after=2, **kwargs):
 
 @pytest.mark.parametrize("batch_size", [1, 4, 36, 37, 100])
 @pytest.mark.parametrize("is_on_disk", [False, True])
-def test_a_cache_holds_what_the_teacher_gives(batch_size, is_on_disk, tmp_path):
+def test_cache_contains_the_teachers_features(batch_size, is_on_disk, tmp_path):
     made = distiller()
     path = tmp_path / "new" / "cache" if is_on_disk else None
     received = made.cache_teacher(X, path, batch_size, verbose=0)
@@ -125,14 +125,14 @@ def test_a_cache_holds_what_the_teacher_gives(batch_size, is_on_disk, tmp_path):
         assert feature.dtype == np.float32
 
 
-def test_an_opened_cache_is_what_was_returned(finished):
+def test_opened_cache_equals_the_returned_one(finished):
     made, folder = finished
     received = keras_dskd.open_teacher_cache(folder)
     assert_features(received, made.cache_teacher(X, folder, verbose=0))
     assert_features(received, live(made), **CLOSE)
 
 
-def test_training_on_a_cache_is_training_with_the_teacher(tmp_path):
+def test_training_on_a_cache_equals_training_with_the_teacher(tmp_path):
     """The same losses over several shuffled epochs."""
 
     def fit(**x):
@@ -163,7 +163,7 @@ def pooling(extra=()):
     return keras_dskd.Distiller(made.teacher, made.student, losses)
 
 
-def test_a_feature_map_that_all_losses_pool_is_kept_pooled(tmp_path):
+def test_feature_map_that_all_losses_pool_is_stored_pooled(tmp_path):
     made = pooling()
     replayed = pooling()
 
@@ -183,7 +183,7 @@ def test_a_feature_map_that_all_losses_pool_is_kept_pooled(tmp_path):
         np.testing.assert_allclose(histories[1][name], values, rtol=1e-4, atol=1e-5)
 
 
-def test_a_feature_map_that_one_loss_reads_whole_is_kept_whole(tmp_path):
+def test_feature_map_that_one_loss_reads_whole_is_stored_whole(tmp_path):
     whole = pooling([keras.distillation.FeatureDistillation("mse", "conv0", "conv0")])
 
     features = whole.cache_teacher(X, verbose=0)
@@ -194,7 +194,7 @@ def test_a_feature_map_that_one_loss_reads_whole_is_kept_whole(tmp_path):
         whole.cache_teacher(X, tmp_path / "cache", verbose=0)
 
 
-def test_a_shuffled_cache_stays_paired(tmp_path):
+def test_shuffled_cache_stays_paired(tmp_path):
     """The teacher's output is the student's input; any other pairing shows."""
     made, x = identity_distiller()
     features = made.cache_teacher(x, tmp_path / "cache", verbose=0)
@@ -233,7 +233,7 @@ def two_outputs(width, name, seed=0, **outputs):
 
 @pytest.mark.parametrize("is_dict", [False, True], ids=["list", "dict"])
 @pytest.mark.parametrize("is_on_disk", [False, True])
-def test_outputs_of_several_arrays_train(is_dict, is_on_disk, tmp_path):
+def test_outputs_with_several_arrays_train(is_dict, is_on_disk, tmp_path):
     kind = {"dict": True} if is_dict else {}
     loss = {"one": "mse", "two": "mse"} if is_dict else ["mse", "mse"]
 
@@ -262,7 +262,7 @@ def test_outputs_of_several_arrays_train(is_dict, is_on_disk, tmp_path):
 
 
 @pytest.mark.parametrize("is_on_disk", [False, True])
-def test_inputs_of_several_arrays_and_paired_ones_are_taken(is_on_disk, tmp_path):
+def test_inputs_may_be_several_arrays_or_pairs(is_on_disk, tmp_path):
     one, two = keras.Input((2,), name="one"), keras.Input((3,), name="two")
     logits = keras.layers.Dense(3)(keras.layers.Concatenate()([one, two]))
     teacher = keras.Model({"one": one, "two": two}, logits)
@@ -307,13 +307,13 @@ def test_python_objects_are_not_cached_on_disk(tmp_path):
         cache.cache_features(model, texts, tmp_path / "cache", verbose=0)
 
 
-def test_a_single_sample_is_cached(tmp_path):
+def test_single_sample_is_cached(tmp_path):
     made = distiller()
     received = made.cache_teacher(X[:1], tmp_path / "cache", verbose=0)
     assert_features(received, live(made, X[:1]), **CLOSE)
 
 
-def test_the_teacher_is_run_once_a_sample_and_left_as_it_is(tmp_path):
+def test_teacher_runs_once_per_sample_and_is_unchanged(tmp_path):
     inputs = keras.Input((4,))
     counting = Counting()
     normed = keras.layers.BatchNormalization()(counting(inputs))
@@ -331,7 +331,7 @@ def test_the_teacher_is_run_once_a_sample_and_left_as_it_is(tmp_path):
     assert "call" not in vars(counting)
 
 
-def test_other_inputs_are_cached_in_memory(tmp_path):
+def test_tf_data_is_cached_in_memory_only(tmp_path):
     made = distiller()
     tensorflow = pytest.importorskip("tensorflow", reason="tf.data is not installed")
     data = tensorflow.data.Dataset.from_tensor_slices(X).batch(8)
@@ -356,17 +356,17 @@ class Batches(keras.utils.PyDataset):
 
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("labelled", [True, False])
-def test_a_data_set_gives_the_cache_of_its_arrays(workers, labelled, tmp_path):
+def test_cache_of_a_data_set_equals_that_of_its_arrays(workers, labelled, tmp_path):
     made = distiller()
     data = Batches(workers=workers, labelled=labelled)
     received = made.cache_teacher(data, tmp_path / "cache", verbose=0)
     assert_features(received, live(made), **CLOSE)
-    # The same rows, given otherwise.
+    # The same rows in another form.
     made.cache_teacher(X, tmp_path / "cache", verbose=0)
 
 
 @pytest.mark.parametrize("is_on_disk", [False, True])
-def test_of_a_data_set_of_pairs_the_teachers_half_is_cached(is_on_disk, tmp_path):
+def test_data_set_of_pairs_caches_the_teachers_modality(is_on_disk, tmp_path):
     class Pairs(Batches):
         def __getitem__(self, index):
             x, y = super().__getitem__(index)
@@ -386,7 +386,7 @@ def test_of_a_data_set_of_pairs_the_teachers_half_is_cached(is_on_disk, tmp_path
         made.cache_teacher(Replay(), tmp_path / "other" if path else None, verbose=0)
 
 
-def test_batches_of_several_sizes_are_refused_on_disk(tmp_path):
+def test_batches_of_unequal_sizes_are_refused_on_disk(tmp_path):
     class Uneven(Batches):
         def __getitem__(self, index):
             x, y = super().__getitem__(index)
@@ -396,7 +396,7 @@ def test_batches_of_several_sizes_are_refused_on_disk(tmp_path):
         distiller().cache_teacher(Uneven(), tmp_path / "cache", verbose=0)
 
 
-def test_outputs_that_are_not_a_row_a_sample_are_refused(tmp_path):
+def test_outputs_need_one_row_per_sample(tmp_path):
     inputs = keras.Input((4,))
     flat = keras.layers.Lambda(lambda x: ops.reshape(x, (-1, 2)), name="flat")(inputs)
     teacher = keras.Model(inputs, flat)
@@ -408,7 +408,7 @@ def test_outputs_that_are_not_a_row_a_sample_are_refused(tmp_path):
 # Once more
 
 
-def test_a_finished_cache_is_opened_without_the_teacher(copied, monkeypatch):
+def test_finished_cache_opens_without_running_the_teacher(copied, monkeypatch):
     made, folder = copied
     before = contents(folder)
     with teacher_forbidden(monkeypatch):
@@ -417,7 +417,7 @@ def test_a_finished_cache_is_opened_without_the_teacher(copied, monkeypatch):
     assert contents(folder) == before
 
 
-def test_a_cache_that_may_not_be_written_is_opened(copied, monkeypatch):
+def test_read_only_cache_opens(copied, monkeypatch):
     made, folder = copied
     for path in (*folder.iterdir(), folder):
         path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
@@ -436,8 +436,8 @@ def test_a_cache_that_may_not_be_written_is_opened(copied, monkeypatch):
 
 
 @pytest.mark.parametrize("point", cachable.POINTS)
-def test_a_killed_process_is_gone_on_from(point, finished, tmp_path):
-    """To the same bits in all files, the manifest among them."""
+def test_cache_of_a_killed_process_resumes(point, finished, tmp_path):
+    """All files are the same bit by bit, the manifest included."""
     made, whole = finished
     folder = tmp_path / "cache"
     run_and_be_killed(point, folder)
@@ -463,23 +463,23 @@ def run_and_be_killed(point, folder):
     assert result.returncode == -signal.SIGKILL, result.stderr
 
 
-def test_a_disk_that_filled_up_is_gone_on_from(finished, tmp_path, monkeypatch):
-    """Rows that reached one file and not the others are written again."""
+def test_cache_resumes_after_a_full_disk(finished, tmp_path, monkeypatch):
+    """Rows that reached only some of the files are written again."""
     made, whole = finished
     folder = tmp_path / "cache"
-    append = feature_files.FeatureFile.append
+    append = feature_files.append_bytes
     calls = 0
 
-    def filling_up(file, array):
+    def filling_up(*args):
         nonlocal calls
         calls += 1
-        if calls == 5:
+        if calls == 8:  # After three headers and four times rows.
             raise OSError(errno.ENOSPC, "No space left on device")
-        return append(file, array)
+        return append(*args)
 
     with monkeypatch.context() as patch:
         patch.setattr(cache, "_CHUNK_BATCHES", 2)
-        patch.setattr(feature_files.FeatureFile, "append", filling_up)
+        patch.setattr(feature_files, "append_bytes", filling_up)
         with pytest.raises(OSError, match="No space left"):
             made.cache_teacher(X, folder, BATCH, verbose=0)
     made.cache_teacher(X, folder, BATCH, verbose=0)
@@ -487,7 +487,7 @@ def test_a_disk_that_filled_up_is_gone_on_from(finished, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("batch_size", [4, 7])
-def test_a_stopped_cache_is_gone_on_from(batch_size, tmp_path, monkeypatch):
+def test_interrupted_cache_resumes(batch_size, tmp_path, monkeypatch):
     """Rows before an error are kept, whatever the next batch size."""
     made = distiller()
     folder = tmp_path / "cache"
@@ -499,7 +499,7 @@ def test_a_stopped_cache_is_gone_on_from(batch_size, tmp_path, monkeypatch):
     assert_features(received, whole, **({} if batch_size == 4 else CLOSE))
 
 
-def test_a_data_set_is_gone_on_from_in_the_midst_of_a_batch(tmp_path, monkeypatch):
+def test_cache_of_a_data_set_resumes_within_a_batch(tmp_path, monkeypatch):
     made = distiller()
     stopped(made, tmp_path / "cache", monkeypatch, batch_size=4)
     received = made.cache_teacher(Batches(size=5), tmp_path / "cache", verbose=0)
@@ -577,7 +577,9 @@ OTHERS = {
 
 @pytest.mark.parametrize("is_finished", [True, False])
 @pytest.mark.parametrize("what", OTHERS)
-def test_another_cache_is_refused_by_name(what, is_finished, finished, tmp_path):
+def test_other_cache_is_refused_with_what_differs(
+    what, is_finished, finished, tmp_path
+):
     make, options, message = OTHERS[what]
     made, x = make()
     folder = tmp_path / "cache"
@@ -590,8 +592,8 @@ def test_another_cache_is_refused_by_name(what, is_finished, finished, tmp_path)
     assert {k: v for k, v in contents(folder).items() if k != ".lock"} == before
 
 
-def test_a_teacher_that_computes_by_another_policy_is_refused(tmp_path):
-    """Its weights are the same float32 numbers, and its features are not."""
+def test_teacher_with_another_dtype_policy_is_refused(tmp_path):
+    """Its float32 weights are equal, but its features are not."""
 
     def cache(policy):
         made = keras_dskd.Distiller(
@@ -607,7 +609,7 @@ def test_a_teacher_that_computes_by_another_policy_is_refused(tmp_path):
         cache("mixed_bfloat16")
 
 
-def test_a_teacher_that_was_loaded_is_the_one_that_was_saved(tmp_path):
+def test_loaded_teacher_matches_the_saved_one(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         inner = keras.Sequential([keras.layers.Dense(5, name="hidden")])
@@ -622,7 +624,7 @@ def test_a_teacher_that_was_loaded_is_the_one_that_was_saved(tmp_path):
 
 
 def halve(folder):
-    """Makes a finished cache one that was stopped after 12 rows."""
+    """Turns a finished cache into one that stopped after 12 rows."""
     manifest = manifests.read_manifest(folder)
     manifest["finished_rows"] = 12
     for entry in manifest["features"].values():
@@ -632,7 +634,7 @@ def halve(folder):
     manifests.write_manifest(folder, manifest)
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path):
+def test_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("Years of work.")
     before = contents(tmp_path)
     with pytest.raises(ValueError, match="holds no teacher cache.*thesis.tex"):
@@ -642,13 +644,13 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_a_folder_without_a_cache_is_not_opened(tmp_path):
+def test_folder_without_a_cache_raises(tmp_path):
     with pytest.raises(ValueError, match="There is no teacher cache"):
         keras_dskd.open_teacher_cache(tmp_path / "none")
 
 
-def test_an_older_format_is_refused(copied, monkeypatch):
-    """One whose manifest lacks what is compared."""
+def test_older_format_is_refused(copied, monkeypatch):
+    """Its manifest lacks fields that are compared."""
     made, folder = copied
     manifest = manifests.read_manifest(folder)
     del manifest["pooled"]
@@ -671,7 +673,7 @@ def names(folder):
 
 @pytest.mark.parametrize("place", [0.0, 0.1, 0.5, 0.999])
 @pytest.mark.parametrize("number", range(4))
-def test_a_flipped_bit_is_noticed(number, place, copied):
+def test_flipped_bit_is_detected(number, place, copied):
     made, folder = copied
     assert len(names(folder)) == 4
     path = folder / names(folder)[number]
@@ -687,7 +689,7 @@ def test_a_flipped_bit_is_noticed(number, place, copied):
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_a_file_cut_off_missing_or_grown_is_noticed(number, copied):
+def test_truncated_missing_or_longer_file_is_detected(number, copied):
     made, folder = copied
     path = folder / names(folder)[number]
     content = path.read_bytes()
@@ -703,14 +705,14 @@ def test_a_file_cut_off_missing_or_grown_is_noticed(number, copied):
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"null", b"\xff\x00", b"{'a'}"])
-def test_a_manifest_of_garbage_is_noticed(content, copied):
+def test_unreadable_manifest_is_detected(content, copied):
     made, folder = copied
     (folder / "manifest.json").write_bytes(content)
     with pytest.raises(ValueError, match="manifest.json.*cannot be read.*Delete"):
         made.cache_teacher(X, folder, verbose=0)
 
 
-def test_damage_to_rows_before_the_stop_is_noticed(tmp_path, monkeypatch):
+def test_damage_to_finished_rows_is_detected_when_resuming(tmp_path, monkeypatch):
     made = distiller()
     stopped(made, tmp_path / "cache", monkeypatch, batch_size=4)
     path = next((tmp_path / "cache").glob("*conv0.npy"))
@@ -721,7 +723,7 @@ def test_damage_to_rows_before_the_stop_is_noticed(tmp_path, monkeypatch):
         made.cache_teacher(X, tmp_path / "cache", verbose=0)
 
 
-def test_checksums_are_of_blocks(tmp_path, monkeypatch):
+def test_error_names_the_damaged_block(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_files, "_BLOCK", 1000)
     made = distiller()
     stopped(made, tmp_path / "cache", monkeypatch, batch_size=4)
@@ -736,7 +738,7 @@ def test_checksums_are_of_blocks(tmp_path, monkeypatch):
     keras_dskd.open_teacher_cache(tmp_path / "cache", verify=False)
 
 
-def test_a_manifest_that_names_files_elsewhere_is_refused(copied):
+def test_manifest_with_files_elsewhere_is_refused(copied):
     _, folder = copied
     manifest = manifests.read_manifest(folder)
     manifest["features"]["gap"]["file"] = "../gap.npy"
@@ -745,35 +747,40 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(copied):
         keras_dskd.open_teacher_cache(folder)
 
 
-def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch, capsys):
+def test_lack_of_room_raises_before_anything_is_written(tmp_path, monkeypatch, capsys):
     usage = type(shutil.disk_usage(tmp_path))(10**9, 10**9, 10)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="needs .* kB more, and the disk has 10 B free"):
         distiller().cache_teacher(X, tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
-    assert "kB a sample, 37 samples" in capsys.readouterr().out
+    assert "kB per sample, 37 samples" in capsys.readouterr().out
 
 
-def test_files_are_closed_though_the_first_one_fails(tmp_path, monkeypatch):
-    closed = []
+def test_files_are_closed_after_an_error(tmp_path, monkeypatch):
+    opened = []
 
-    def failing(file):
-        file._file.close()
-        closed.append(file.filepath)
-        raise OSError(errno.EIO, "Input/output error")
+    def recording(*args):
+        opened.append(open(*args))
+        return opened[-1]
 
-    with monkeypatch.context() as patch:
-        patch.setattr(feature_files.FeatureFile, "close", failing)
-        with pytest.raises(OSError, match="Input/output error"):
-            distiller().cache_teacher(X, tmp_path / "cache", verbose=0)
-    assert len(closed) == 3
+    def failing(number):
+        if opened:
+            raise OSError(errno.EIO, "Input/output error")
+
+    made = distiller()
+    monkeypatch.setattr(feature_files, "open", recording, raising=False)
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        made.cache_teacher(X, tmp_path / "cache", verbose=0)
+    assert len(opened) == 3
+    assert all(file.closed for file in opened)
 
 
 # float16
 
 
 @pytest.mark.parametrize("is_on_disk", [False, True])
-def test_float16_takes_half_and_its_error_is_measured(is_on_disk, tmp_path, capsys):
+def test_float16_reports_its_rounding_error(is_on_disk, tmp_path, capsys):
     made = distiller()
     path = tmp_path / "cache" if is_on_disk else None
     received = made.cache_teacher(X, path, dtype="float16", verbose=1)
@@ -787,7 +794,7 @@ def test_float16_takes_half_and_its_error_is_measured(is_on_disk, tmp_path, caps
             np.mean((np.float64(feature) - expected[name]) ** 2)
             / np.mean(np.float64(expected[name]) ** 2)
         )
-        assert f'"{name}" is off by {error:.0e}'.split("e-")[1] in printed
+        assert f'"{name}" has a rounding error of {error:.0e}'.split("e-")[1] in printed
         if is_on_disk:
             manifest = json.loads((path / "manifest.json").read_text())
             off, squares = manifest["rounding"][name]
@@ -796,7 +803,7 @@ def test_float16_takes_half_and_its_error_is_measured(is_on_disk, tmp_path, caps
     assert "37 samples" in printed
 
 
-def test_losses_of_float16_are_those_of_float32_to_its_rounding(tmp_path):
+def test_losses_of_a_float16_cache_equal_those_of_float32_within_rounding(tmp_path):
     def fit(dtype):
         made = distiller()
         made.compile(standing_still(), crossentropy())
@@ -810,7 +817,7 @@ def test_losses_of_float16_are_those_of_float32_to_its_rounding(tmp_path):
     assert received["feature_distillation"] != expected["feature_distillation"]
 
 
-def test_what_float16_cannot_hold_is_refused(tmp_path):
+def test_values_beyond_float16_are_refused(tmp_path):
     inputs = keras.Input((1,))
     large = keras.layers.Rescaling(1e4, name="large")(inputs)
     made = keras_dskd.Distiller(
@@ -830,7 +837,7 @@ def test_what_float16_cannot_hold_is_refused(tmp_path):
     np.testing.assert_array_equal(received["large"][:, 0], [1e4, np.inf, np.nan])
 
 
-def test_features_of_half_precision_are_stored(tmp_path):
+def test_features_in_half_precision_are_stored(tmp_path):
     for policy, stored in (("mixed_float16", "float16"), ("mixed_bfloat16", "float32")):
         made = keras_dskd.Distiller(
             mlp(4, name="teacher", dtype=policy),
@@ -858,7 +865,7 @@ def test_other_batch_sizes_are_refused(batch_size):
         distiller().cache_teacher(X, batch_size=batch_size, verbose=0)
 
 
-def test_no_samples_and_unequal_numbers_are_refused():
+def test_empty_and_unequal_inputs_are_refused():
     made = distiller()
     with pytest.raises(ValueError, match=r"at least one. Received: \[0\]"):
         made.cache_teacher(X[:0], verbose=0)
@@ -866,19 +873,19 @@ def test_no_samples_and_unequal_numbers_are_refused():
         cache.cache_features(FeatureModel(made.teacher, FEATURES), [X[:3], X[:4]])
 
 
-def test_it_says_what_it_does_and_can_be_silent(tmp_path, capsys):
+def test_progress_is_printed_unless_verbose_is_0(tmp_path, capsys):
     made = distiller()
     made.cache_teacher(X, tmp_path / "cache")
     printed = capsys.readouterr().out
     assert "37/37" in printed
-    assert "kB a sample, 37 samples" in printed
+    assert "kB per sample, 37 samples" in printed
     made.cache_teacher(X, tmp_path / "silent", verbose=0)
     made.cache_teacher(X, tmp_path / "silent", verbose=0)
     made.cache_teacher(X, verbose=0)
     assert capsys.readouterr().out == ""
 
 
-def test_it_says_how_far_it_was_where_it_goes_on(tmp_path, monkeypatch, capsys):
+def test_resuming_prints_the_finished_share(tmp_path, monkeypatch, capsys):
     made = distiller()
     stopped(made, tmp_path / "cache", monkeypatch, batch_size=4)
     made.cache_teacher(X, tmp_path / "cache", batch_size=4)
@@ -904,7 +911,7 @@ def epoch_of(data):
     return batches, cached.tolist()
 
 
-def test_a_data_set_gives_each_row_once_an_epoch_in_a_new_order():
+def test_each_epoch_has_all_rows_in_a_new_order():
     data = keras_dskd.ArrayDataset(
         CACHED, np.arange(10), np.arange(10) / 2, batch_size=4, seed=3
     )
@@ -926,7 +933,7 @@ def test_a_data_set_gives_each_row_once_an_epoch_in_a_new_order():
     assert epoch_of(other)[1] != orders[0]
 
 
-def test_the_seed_of_keras_is_the_data_sets_where_it_has_none():
+def test_default_seed_follows_set_random_seed():
     orders = []
     for _ in range(2):
         keras.utils.set_random_seed(7)
@@ -934,7 +941,7 @@ def test_the_seed_of_keras_is_the_data_sets_where_it_has_none():
     assert orders[0] == orders[1]
 
 
-def test_a_data_set_need_not_shuffle():
+def test_shuffle_false_keeps_the_order():
     data = keras_dskd.ArrayDataset(CACHED, batch_size=3, shuffle=False)
     for _ in range(2):
         assert epoch_of(data)[1] == list(range(10))
@@ -942,8 +949,8 @@ def test_a_data_set_need_not_shuffle():
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_fit_sees_each_row_once_an_epoch(workers):
-    """Also where batches are read ahead of the step, but by several workers.
+def test_fit_reads_each_row_once_per_epoch(workers):
+    """Even if one worker reads batches ahead of the step; several may not keep epochs.
 
     No other ten powers of two have the sum of these ten.
     """
@@ -959,8 +966,8 @@ def test_fit_sees_each_row_once_an_epoch(workers):
     assert history["loss"] == pytest.approx([102.3] * 4)
 
 
-def test_an_order_lasts_until_all_batches_were_read():
-    """With `steps_per_epoch` Keras ends an epoch in their midst, and goes on there."""
+def test_order_lasts_until_all_batches_were_read():
+    """With `steps_per_epoch` Keras ends an epoch early, and continues from there."""
     x = 2.0 ** np.arange(8, dtype="float32")[:, None]
     inputs = keras.Input((1,))
     dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
@@ -976,7 +983,7 @@ def test_an_order_lasts_until_all_batches_were_read():
     assert data.epoch == 2
 
 
-def test_a_callback_tells_a_new_data_set_where_a_training_goes_on():
+def test_callback_resumes_the_order_of_a_new_data_set():
     def fit(model, **epochs):
         data = keras_dskd.ArrayDataset(x, y, batch_size=2, seed=3)
         tells = keras.callbacks.LambdaCallback(
@@ -998,8 +1005,8 @@ def test_a_callback_tells_a_new_data_set_where_a_training_goes_on():
         np.testing.assert_array_equal(one, other)
 
 
-def test_workers_get_the_place_of_what_is_on_disk(tmp_path):
-    """A copy of the rows in each process would fill memory."""
+def test_workers_receive_locations_of_memory_mapped_arrays(tmp_path):
+    """Copies of the rows in each process would fill the memory."""
     np.save(tmp_path / "x.npy", np.arange(40000.0).reshape(10000, 4))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     in_memory, with_gaps = mapped[[3, 1]], mapped[:6:2]
@@ -1010,7 +1017,7 @@ def test_workers_get_the_place_of_what_is_on_disk(tmp_path):
         np.testing.assert_array_equal(pickle.loads(content)[0], data[0])
 
 
-def test_training_on_a_data_set_is_training_on_its_arrays(finished):
+def test_training_on_a_data_set_equals_training_on_its_arrays(finished):
     _, folder = finished
     features = keras_dskd.open_teacher_cache(folder)
     x = {
@@ -1032,7 +1039,7 @@ def test_training_on_a_data_set_is_training_on_its_arrays(finished):
         assert received[name] == pytest.approx(values, rel=1e-5), name
 
 
-def test_rows_that_do_not_match_are_refused():
+def test_unequal_numbers_of_rows_are_refused():
     features = {"a": np.arange(9)}
     expected = r"x\[\"student\"\]': \[10\], 'x\[\"teacher_features\"\]': \[9\]"
     with pytest.raises(ValueError, match=expected):
@@ -1047,7 +1054,7 @@ def test_rows_that_do_not_match_are_refused():
         keras_dskd.ArrayDataset(CACHED, sample_weight=np.arange(10))
 
 
-def test_a_batch_whose_cached_rows_are_too_few_is_refused():
+def test_batch_with_too_few_cached_rows_is_refused():
     made = distiller()
     made.compile(standing_still(), crossentropy(), run_eagerly=True)
     features = made.cache_teacher(X[:7], verbose=0)
@@ -1059,7 +1066,7 @@ def test_a_batch_whose_cached_rows_are_too_few_is_refused():
         made.fit(batches(), steps_per_epoch=1, shuffle=False, verbose=0)
 
 
-def test_arrays_of_other_kinds_are_read_by_rows(tmp_path):
+def test_hdf5_data_sets_and_tensors_are_read_by_rows(tmp_path):
     h5py = pytest.importorskip("h5py", reason="Keras comes with h5py")
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["x"] = np.arange(10.0)

@@ -1,4 +1,4 @@
-"""Augmented pairs: one draw for all modalities, of the seed, and what is refused."""
+"""Augmented pairs: one seeded draw for all modalities; the rest is refused."""
 
 import keras
 import numpy as np
@@ -8,19 +8,19 @@ from keras import layers
 import keras_dskd
 
 N = 12
-CENTRES = np.random.default_rng(0).uniform(0.4, 0.6, (N, 2))  # Of height and width.
+CENTERS = np.random.default_rng(0).uniform(0.4, 0.6, (N, 2))  # Of height and width.
 
 
 def spots(height, width, channels=1):
-    """A bright spot an image, at the same place of it whatever its size."""
-    rows = (np.arange(height)[:, None] + 0.5) / height - CENTRES[:, 0, None, None]
-    columns = (np.arange(width) + 0.5) / width - CENTRES[:, 1, None, None]
+    """One bright spot per image, at the same relative place whatever the size."""
+    rows = (np.arange(height)[:, None] + 0.5) / height - CENTERS[:, 0, None, None]
+    columns = (np.arange(width) + 0.5) / width - CENTERS[:, 1, None, None]
     spot = np.exp(-(rows**2 + columns**2) / (2 * 0.1**2))
     return spot[..., None].repeat(channels, axis=-1).astype("float32")
 
 
 def places(images):
-    """Where the spots are: centres of mass, in shares of height and width."""
+    """Centers of mass of the spots, relative to height and width."""
     mass = images.sum(axis=-1)
     mass = mass / mass.sum(axis=(1, 2), keepdims=True)
     height, width = mass.shape[1:]
@@ -62,14 +62,14 @@ def test_images_of_different_sizes_move_alike(layer):
     assert x["student"].shape == (N, 12, 12, 1)
     # A tenth of a pixel of the student's: the grids of pixels differ.
     np.testing.assert_allclose(places(x["student"]), places(x["teacher"]), atol=0.008)
-    assert np.abs(places(x["student"]) - CENTRES).max() > 0.02
+    assert np.abs(places(x["student"]) - CENTERS).max() > 0.02
     np.testing.assert_array_equal(y, np.arange(N) % 3)
 
 
 def test_images_of_different_proportions_are_flipped_alike():
     x, _ = augmented(spots(24, 24), spots(24, 12), layers.RandomFlip())[0]
     np.testing.assert_allclose(places(x["student"]), places(x["teacher"]), atol=1e-4)
-    assert np.abs(places(x["student"]) - CENTRES).max() > 0.02
+    assert np.abs(places(x["student"]) - CENTERS).max() > 0.02
 
 
 def test_images_of_one_size_are_cropped_alike():
@@ -107,7 +107,7 @@ def test_layers_of_keras_cv_move_images_of_one_size_alike(name, arguments, seede
     np.testing.assert_array_equal(np.asarray(layer._random_generator.state), before)
 
 
-def test_a_flip_is_a_flip_of_the_arrays():
+def test_flip_reverses_the_arrays():
     rng = np.random.default_rng(0)
     teacher = rng.integers(0, 256, (N, 6, 6, 3), "uint8")
     student = rng.random((N, 4, 4, 1))
@@ -125,7 +125,7 @@ def test_a_flip_is_a_flip_of_the_arrays():
         )
 
 
-def test_several_layers_are_applied_in_their_order():
+def test_layers_are_applied_in_order():
     moves = [layers.RandomRotation(0.2), layers.RandomTranslation(0.1, 0.1)]
     x, _ = augmented(spots(24, 24, 3), spots(12, 12), moves)[0]
     turned, _ = augmented(spots(24, 24, 3), spots(12, 12), moves[:1])[0]
@@ -133,9 +133,9 @@ def test_several_layers_are_applied_in_their_order():
     assert np.abs(places(x["student"]) - places(turned["student"])).max() > 0.02
 
 
-def test_draws_are_of_the_seed_and_new_for_each_row_batch_and_epoch():
+def test_draws_depend_on_seed_row_batch_and_epoch():
     def moved(data, index=0):
-        return places(data[index][0]["student"]) - CENTRES[:6]
+        return places(data[index][0]["student"]) - CENTERS[:6]
 
     same = np.tile(spots(12, 12)[:1], (N, 1, 1, 1))
     layer = layers.RandomTranslation(0.2, 0.2)
@@ -157,7 +157,7 @@ def test_draws_are_of_the_seed_and_new_for_each_row_batch_and_epoch():
     assert not np.allclose(first, moved(augmented(same, same, layer, 2, batch_size=6)))
 
 
-def test_without_a_seed_draws_are_those_of_set_random_seed():
+def test_default_seed_follows_set_random_seed():
     def drawn():
         keras.utils.set_random_seed(3)
         layer = layers.RandomTranslation(0.2, 0.2)
@@ -166,7 +166,7 @@ def test_without_a_seed_draws_are_those_of_set_random_seed():
     np.testing.assert_array_equal(drawn()["student"], drawn()["student"])
 
 
-def test_the_layers_own_state_is_neither_read_nor_changed():
+def test_state_of_the_layers_is_neither_read_nor_changed():
     layer = layers.RandomTranslation(0.2, 0.2, seed=5)
     before = keras.ops.convert_to_numpy(layer.generator.state)
     data = augmented(spots(12, 12), spots(12, 12), layer)
@@ -179,7 +179,7 @@ def test_the_layers_own_state_is_neither_read_nor_changed():
     np.testing.assert_array_equal(data[0][0]["student"], other[0][0]["student"])
 
 
-def test_what_is_no_image_stays_as_it_is():
+def test_other_arrays_than_images_stay_unchanged():
     mask = np.arange(N) % 2 == 0
     table = np.arange(2.0 * N).reshape(N, 2)
     student = {"image": spots(12, 12), "table": table}
@@ -192,7 +192,7 @@ def test_what_is_no_image_stays_as_it_is():
     )
 
 
-def test_one_modality_alone_moves_as_it_does_in_its_pair():
+def test_modality_alone_moves_as_in_its_pair():
     layer = layers.RandomTranslation(0.2, 0.2)
     pair = augmented(spots(24, 24, 3), spots(12, 12), layer)
     alone = keras_dskd.ArrayDataset(
@@ -262,12 +262,12 @@ def test_fit_trains_on_augmented_pairs(workers):
         "rank",
     ],
 )
-def test_what_cannot_move_alike_is_refused(move, student, message):
+def test_layers_and_images_that_cannot_share_a_draw_are_refused(move, student, message):
     with pytest.raises(ValueError, match=message):
         augmented(spots(24, 24), student, move)
 
 
-def test_colours_and_other_sizes_of_keras_cv_are_refused():
+def test_keras_cv_colors_and_unequal_sizes_are_refused():
     keras_cv = pytest.importorskip("keras_cv", reason="these layers are KerasCV's")
     with pytest.raises(ValueError, match="RandomContrast cannot be shared"):
         contrast = keras_cv.layers.RandomContrast((0, 255), 0.2)
