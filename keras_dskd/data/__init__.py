@@ -1,1 +1,12 @@
-"""FEED: batches of paired inputs, data sets of them, mixup and augmentation."""
+"""FEED: batches of paired inputs.
+
+```
+pairs         splits one batch by modality, and checks that inputs fit their models
+arrays        reads rows of arrays of any library
+epochs        what data sets share: epochs, seeds, and wrapping another data set
+dataset       ArrayDataset: arrays, in memory or on disk, shuffled by rows
+mapped        memory-mapped arrays, sent to worker processes by their location
+mixup         MixedPairs: mixes each pair with another one
+augmentation  AugmentedPairs: one random draw for the images of all modalities
+```
+"""

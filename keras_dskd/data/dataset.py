@@ -133,8 +133,8 @@ class ArrayDataset(EpochDataset):
         return order
 
 
-#: An earlier name of `ArrayDataset`.
 CachedDataset: TypeAlias = ArrayDataset
+"""An earlier name of `ArrayDataset`."""
 
 
 def _common_length(arrays: dict[str, Nested]) -> int:

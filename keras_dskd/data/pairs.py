@@ -1,4 +1,4 @@
-"""One batch, two modalities: what the teacher sees and what the student sees."""
+"""Split a batch by modality: the teacher's input and the student's input."""
 
 from typing import Any, NamedTuple
 
@@ -6,12 +6,13 @@ import keras
 from keras import ops
 
 from keras_dskd.internal.types import Nested, Role, Shape, Tensor
+from keras_dskd.ops.checks import is_same_shape
 
 KEYS = ("teacher", "student", "teacher_features", "teacher_mask")
 
 
 class Pair(NamedTuple):
-    """One batch split by modality; what the batch does not hold is `None`."""
+    """One batch split by modality; missing parts are `None`."""
 
     teacher: Any
     student: Any
@@ -20,7 +21,7 @@ class Pair(NamedTuple):
 
 
 def is_pair(x: Nested) -> bool:
-    """Whether `x` is a dict that holds the modalities apart."""
+    """Whether `x` is a dict with one entry per modality."""
     return isinstance(x, dict) and any(key in x for key in KEYS)
 
 
@@ -28,10 +29,9 @@ def split(x: Nested) -> Pair:
     """Splits an input by modality.
 
     Args:
-        x: `{"teacher": ..., "student": ...}`, where each value is any structure
-            that its model takes; `"teacher_features"` may stand in place of
-            `"teacher"`, and `"teacher_mask"` beside them. Anything else goes to both
-            models as it is.
+        x: `{"teacher": ..., "student": ...}`, where each value is any structure that
+            its model accepts. `"teacher_features"` may replace `"teacher"`, and
+            `"teacher_mask"` may be added. Anything else goes to both models unchanged.
 
     Returns:
         A `Pair`.
@@ -49,13 +49,13 @@ def split(x: Nested) -> Pair:
     if "student" not in x:
         raise ValueError(
             'A paired input needs the key "student". Received keys: '
-            f"{sorted(x)}. The student's modality is all that is used at run time."
+            f"{sorted(x)}. The student's modality is the one used at run time."
         )
     return Pair(*(x.get(key) for key in KEYS))
 
 
 def teacher_input(x: Nested) -> Nested:
-    """What the teacher takes of an input, paired or not.
+    """The teacher's input.
 
     Raises:
         ValueError: If a paired input lacks it.
@@ -72,28 +72,20 @@ def teacher_mask(pair: Pair) -> Tensor | None:
     """Which samples have a teacher: a bool tensor `(n,)`, or `None` for all.
 
     Raises:
-        ValueError: If the mask holds anything but one number a sample.
+        ValueError: If the mask is not one array with one value per sample.
     """
     mask = pair.teacher_mask
     if mask is None:
         return None
     shapes = [tuple(getattr(leaf, "shape", ())) for leaf in keras.tree.flatten(mask)]
-    if (
-        len(shapes) != 1
-        or len(shapes[0]) not in (1, 2)
-        or shapes[0][1:]
-        not in (
-            (),
-            (1,),
-        )
-    ):
+    if len(shapes) != 1 or not shapes[0] or shapes[0][1:] not in ((), (1,)):
         raise ValueError(
-            'x["teacher_mask"] is an array of shape (n,), true for samples that have '
-            f"the teacher's modality. Received: shape {shapes}"
+            'x["teacher_mask"] must be an array of shape (n,), true for samples that '
+            f"have the teacher's modality. Received: shape {shapes}"
         )
     mask = ops.reshape(ops.cast(keras.tree.flatten(mask)[0], "bool"), (-1,))
     samples = keras.tree.flatten(pair.student)[0].shape[0]
-    if None not in (mask.shape[0], samples) and mask.shape[0] != samples:
+    if not is_same_shape(mask.shape[:1], (samples,)):
         raise ValueError(
             f'x["teacher_mask"] holds {mask.shape[0]} samples, and x["student"] '
             f"{samples}."
@@ -102,26 +94,26 @@ def teacher_mask(pair: Pair) -> Tensor | None:
 
 
 def check_cached_rows(pair: Pair) -> None:
-    """Raises `ValueError` where cached features are surely of other samples."""
+    """Raises `ValueError` if cached features have another number of samples."""
     samples = keras.tree.flatten(pair.student)[0].shape[0]
     for name, feature in pair.teacher_features.items():
         for array in keras.tree.flatten(feature):
-            if None not in (array.shape[0], samples) and array.shape[0] != samples:
+            if not is_same_shape(array.shape[:1], (samples,)):
                 raise ValueError(
                     f'x["teacher_features"][{name!r}] holds {array.shape[0]} samples, '
-                    f'and x["student"] {samples}. Each row is one sample\'s.'
+                    f'and x["student"] {samples}. They need one row per sample.'
                 )
 
 
 def holds_teacher(x: Nested, teacher: keras.Model) -> bool:
-    """Whether an input surely holds what the teacher takes."""
+    """Whether an input contains the teacher's input. `False` if this is unknown."""
     if is_pair(x):
         return x.get("teacher") is not None
     return fits(teacher, x) is True
 
 
 def input_of(model: keras.Model) -> Nested:
-    """A model's input as `KerasTensor`s in the structure it takes, or `None`."""
+    """A model's input as `KerasTensor`s in its structure; `None` if undeclared."""
     inputs = getattr(model, "inputs", None)
     if not inputs:
         return None
@@ -131,11 +123,11 @@ def input_of(model: keras.Model) -> Nested:
 def check_input(
     role: Role, pair: Pair, teacher: keras.Model, student: keras.Model
 ) -> None:
-    """Raises `ValueError` where an input's shape cannot be its model's.
+    """Raises `ValueError` if the shapes of a model's input do not fit the model.
 
     Args:
-        role: `"teacher"` or `"student"`: whose input to check.
-        pair: A `Pair`.
+        role: `"teacher"` or `"student"`: the model whose input to check.
+        pair: The `Pair` with its input.
         teacher: The teacher.
         student: The student.
     """
@@ -162,7 +154,7 @@ def check_input(
 
 
 def check_fits(model: keras.Model, x: Nested) -> None:
-    """Raises `ValueError` where an input's shape cannot be that of a single model."""
+    """Raises `ValueError` if the shapes of an input do not fit a single model."""
     if fits(model, x) is False:
         raise ValueError(_misfit("model", model, x))
 
@@ -177,7 +169,7 @@ def _misfit(what: str, model: keras.Model, x: Nested) -> str:
 
 
 def _check_takes_structure(model: keras.Model, x: Nested) -> None:
-    """Raises `ValueError` where several inputs come to a model of one."""
+    """Raises `ValueError` if a model with one input receives several."""
     takes = input_of(model)
     if takes is None or keras.tree.is_nested(takes) or not keras.tree.is_nested(x):
         return
@@ -196,7 +188,7 @@ def _one_or_all(shapes: list[Shape]) -> Shape | list[Shape]:
 
 
 def fits(model: keras.Model, x: Nested) -> bool | None:
-    """Whether an input's shape is the model's; `None` where only a call can tell."""
+    """Whether an input's shapes fit the model; `None` if only a call can tell."""
     specs = getattr(model, "inputs", None)
     arrays = keras.tree.flatten(x)
     if not specs or len(specs) != len(arrays):
@@ -204,27 +196,21 @@ def fits(model: keras.Model, x: Nested) -> bool | None:
     if keras.tree.is_nested(x) != keras.tree.is_nested(input_of(model)) or isinstance(
         x, dict
     ) != isinstance(input_of(model), dict):
-        return None  # Keras goes by the structure, and by the names of the inputs.
+        return None  # Keras matches by structure, and by the names of the inputs.
     if not all(hasattr(array, "shape") for array in arrays):
-        return None  # A data set, whose batches only a call will see.
+        return None  # A data set: its batches are not known yet.
     return all(
-        # The batch axis is the data's own affair.
-        _takes(tuple(spec.shape)[1:], tuple(array.shape)[1:]) and len(array.shape) >= 1
+        # The batch size may be anything.
+        _accepts(tuple(spec.shape)[1:], tuple(array.shape)[1:])
+        and len(array.shape) >= 1
         for spec, array in zip(specs, arrays, strict=True)
     )
 
 
-def _takes(expected: Shape, shape: Shape) -> bool:
-    """Whether an input takes a sample of a shape; Keras adds a last axis of 1."""
+def _accepts(expected: Shape, shape: Shape) -> bool:
+    """Whether an input accepts a sample; Keras adds or removes a last axis of 1."""
     return (
-        _is_same(expected, shape)
-        or (shape[-1:] == (1,) and _is_same(expected, shape[:-1]))
-        or (expected[-1:] == (1,) and _is_same(expected[:-1], shape))
-    )
-
-
-def _is_same(expected: Shape, shape: Shape) -> bool:
-    return len(expected) == len(shape) and all(
-        None in lengths or lengths[0] == lengths[1]
-        for lengths in zip(expected, shape, strict=True)
+        is_same_shape(expected, shape)
+        or (shape[-1:] == (1,) and is_same_shape(expected, shape[:-1]))
+        or (expected[-1:] == (1,) and is_same_shape(expected[:-1], shape))
     )
