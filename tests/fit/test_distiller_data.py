@@ -14,7 +14,7 @@ N = 10
 X = {"teacher": rows(N, 6, seed=1), "student": rows(N, 4, seed=2)}
 Y = labels(N)
 WEIGHTS = np.linspace(0.5, 1.5, N).astype("float32")
-# Ten samples are two batches of four and a ragged one of two.
+# Ten samples make two batches of four and a smaller one of two.
 BATCH = 4
 
 # Means of the same numbers, summed in the order of each adapter.
@@ -108,7 +108,7 @@ def test_arrays_give_the_expected_losses():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_data_gives_the_losses_of_arrays(form):
-    # Keras warns where it cannot shuffle and where it cannot tell the length.
+    # Keras warns if it cannot shuffle or does not know the length.
     history = distiller().fit(
         FORMS[form](), steps_per_epoch=3, shuffle=False, verbose=0
     )
@@ -125,7 +125,7 @@ def test_every_form_of_data_can_be_evaluated_and_predicted(form):
     received = made.evaluate(FORMS[form](X["student"]), **evaluation)
     assert received["loss"] == pytest.approx(expected, **CLOSE)
     if form != "generator":
-        # `predict` takes inputs alone from a generator.
+        # From a generator `predict` takes inputs only.
         prediction = made.predict(FORMS[form](), verbose=0)
         plain = made.student.predict(X["student"], verbose=0)
         np.testing.assert_allclose(prediction, plain, rtol=1e-5, atol=1e-6)  # float32

@@ -46,7 +46,7 @@ def test_shards_cover_each_row_once():
 
 
 def test_numpy_integers_are_taken_as_shards(tmp_path):
-    # 900 times so many rows is beyond int32.
+    # 900 times this number of rows overflows int32.
     shard = np.int32(900), np.int32(1000)
     rows = keras_dskd.shard_rows(np.int32(100_000_000), shard)
     assert rows == slice(90_000_000, 90_100_000)

@@ -110,7 +110,7 @@ def stopped(made, folder, monkeypatch, after=2, **kwargs):
             made.cache_teacher(kwargs.pop("x", X), folder, verbose=0, **kwargs)
 
 
-# What it returns
+# Returned features
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 36, 37, 100])
@@ -405,7 +405,7 @@ def test_outputs_need_one_row_per_sample(tmp_path):
         made.cache_teacher(rows(32), tmp_path / "cache", verbose=0)
 
 
-# Once more
+# Opening and resuming
 
 
 def test_finished_cache_opens_without_running_the_teacher(copied, monkeypatch):
@@ -427,7 +427,7 @@ def test_read_only_cache_opens(copied, monkeypatch):
         assert not set(mode) & set("wa+"), f"{file} was opened to write"
         return opened(file, mode, *args, **kwargs)
 
-    with monkeypatch.context() as patch:  # Root may write whatever the mode says.
+    with monkeypatch.context() as patch:  # Root may write anyway.
         patch.setattr("builtins.open", read_only)
         received = made.cache_teacher(X, folder, verbose=0)
         keras_dskd.open_teacher_cache(folder)
@@ -473,7 +473,7 @@ def test_cache_resumes_after_a_full_disk(finished, tmp_path, monkeypatch):
     def filling_up(*args):
         nonlocal calls
         calls += 1
-        if calls == 8:  # After three headers and four times rows.
+        if calls == 8:  # Three headers and four chunks were written.
             raise OSError(errno.ENOSPC, "No space left on device")
         return append(*args)
 
@@ -788,7 +788,7 @@ def test_float16_reports_its_rounding_error(is_on_disk, tmp_path, capsys):
     printed = capsys.readouterr().out
     for name, feature in received.items():
         assert feature.dtype == np.float16
-        # Ten bits of mantissa; values below 6e-5 lose more, in absolute terms little.
+        # 10 bits of mantissa; values below 6e-5 lose more, but little in absolute terms.
         np.testing.assert_allclose(feature, expected[name], rtol=2**-11, atol=6e-8)
         error = np.sqrt(
             np.mean((np.float64(feature) - expected[name]) ** 2)
@@ -830,7 +830,7 @@ def test_values_beyond_float16_are_refused(tmp_path):
     for path in (None, tmp_path / "cache"):
         with pytest.raises(ValueError, match=expected):
             made.cache_teacher(x, path, dtype="float16", verbose=0)
-    # What is not finite in the teacher stays as it is.
+    # Values that are not finite stay unchanged.
     received = made.cache_teacher(
         x[[0, 2, 3]], tmp_path / "other", dtype="float16", verbose=0
     )
