@@ -115,6 +115,9 @@ class TransformedDataset(EpochDataset):
         self.data.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
-        """Ends the data's epoch; begins the next one if all batches were read."""
-        self.data.on_epoch_end()
+        """Begins the next epoch, here and in the data, if all batches were read."""
+        # Other data count for themselves. Ours must not: a batch that a thread reads
+        # right now may count for different epochs here and there.
+        if not isinstance(self.data, EpochDataset):
+            self.data.on_epoch_end()
         super().on_epoch_end()

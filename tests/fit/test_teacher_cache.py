@@ -788,7 +788,7 @@ def test_float16_reports_its_rounding_error(is_on_disk, tmp_path, capsys):
     printed = capsys.readouterr().out
     for name, feature in received.items():
         assert feature.dtype == np.float16
-        # 10 bits of mantissa; values below 6e-5 lose more, but little in absolute terms.
+        # 10 bits of mantissa. Values below 6e-5 lose more, but little in total.
         np.testing.assert_allclose(feature, expected[name], rtol=2**-11, atol=6e-8)
         error = np.sqrt(
             np.mean((np.float64(feature) - expected[name]) ** 2)
