@@ -175,7 +175,7 @@ def test_fit_trains_on_mixed_pairs():
     )
     distiller.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True))
     y = np.arange(N) % int(distiller.student.output.shape[-1])
-    data = mixed(dataset(y=y, drop_remainder=True))
+    data = mixed(dataset(y=y, batch_size=4))
     history = distiller.fit(data, epochs=2, shuffle=False, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert data.epoch == data.data.epoch == 2
