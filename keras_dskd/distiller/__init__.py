@@ -2,21 +2,21 @@
 
 ```
 distiller       the class: call, compute_loss, compute_metrics
-forward         one training pass: both models, and the features they give
-loss_term       one distillation loss: its name, its weight, what it reads
+forward         one training pass of both models, and their features
+loss_term       one distillation loss: its name, its weight, its layers
 loss_values     the values of the losses in one step
 loss_weights    numbers or schedules, as variables of the compiled step
 metrics         means over an epoch, and which of them are reported
-added_losses    what the student's layers `add_loss`, per replica
-trainable       what is trained: everything but the teacher
-trainer         Keras's loops, with the model intact when one fails
+added_losses    the `add_loss` values of the student's layers, per replica
+trainable       the trained variables: all but the teacher's
+trainer         Keras's loops, which keep the weights when a loop fails
 caching         the teacher's features, computed once
 building        variables of projectors and layers inside losses
 arguments       checks of the constructor's arguments
 config          the configuration as plain data
 saving          files that training resumes from
 absent_teacher  files without the teacher
-saved_parts     what Keras's files need to know about the layers
+saved_parts     the layers and random states, as Keras's files find them
 weight_files    links and checks inside Keras's files
 summary         repr and summary tables
 ```

@@ -1,4 +1,4 @@
-"""Files without the teacher: what they record of it, and how it is given back."""
+"""Files without the teacher: what they record about it, and how they load."""
 
 import contextlib
 import contextvars
@@ -14,13 +14,13 @@ _given_teacher = contextvars.ContextVar("given_teacher", default=None)
 
 
 def absent_teacher_config(teacher: keras.Model) -> Config:
-    """The config that replaces a teacher's own: its name and a hash of its weights."""
+    """The config that stands for a teacher: its name and a hash of its weights."""
     return {"left_out": teacher.name, "fingerprint": fingerprint(teacher)}
 
 
 @contextlib.contextmanager
 def loading_with(teacher: keras.Model | None) -> Iterator[None]:
-    """A context in which distillers without their teacher are loaded with this one."""
+    """A context in which a file without its teacher loads with this teacher."""
     token = _given_teacher.set(teacher)
     try:
         yield
@@ -32,8 +32,8 @@ def teacher_from_config(config: Config) -> tuple[keras.Model, bool]:
     """The teacher of a config, and whether the file lacks it: `(model, is_absent)`.
 
     Raises:
-        ValueError: If the file lacks the teacher and `loading_with` gives none or
-            another one, or the file has a teacher and `loading_with` gives one too.
+        ValueError: If the file lacks the teacher and `loading_with` gives no teacher or
+            a different one, or if the file has a teacher and `loading_with` gives one.
     """
     given = _given_teacher.get()
     name = config.get("left_out") if "class_name" not in config else None
@@ -61,7 +61,7 @@ def teacher_from_config(config: Config) -> tuple[keras.Model, bool]:
 def check_nothing_shared(teacher: keras.Model, student: keras.Model) -> None:
     """Raises `ValueError` if teacher and student share a layer.
 
-    Keras saves the weights of a shared layer once, and makes two layers on loading.
+    Keras saves the weights of a shared layer once, but loads two separate layers.
     """
     of_teacher = layer_ids(teacher)
     shared = sorted(

@@ -1,9 +1,9 @@
-"""Losses that layers `add_loss`, separate for each replica.
+"""The `add_loss` values of layers, separate for each replica.
 
-The replicas of `tf.distribute` in one process are threads that take turns: one that
-waits for the others, as in synchronized batch normalization, lets the next one begin.
-Keras keeps one list of added losses per layer, which all replicas share, and clears it
-whenever one of them begins.
+The replicas of `tf.distribute` in one process are threads that take turns. When a
+replica waits for the others, as in synchronized batch normalization, the next replica
+begins. Keras keeps one list of added losses per layer, which all replicas share, and
+clears it whenever a replica begins.
 """
 
 import contextlib
@@ -19,9 +19,10 @@ from keras_dskd.internal.types import Nested, Tensor
 
 
 class StudentLosses(threading.local):
-    """What the student's layers added in the latest pass of this replica, a thread.
+    """The `add_loss` values of the student's layers in this replica's latest pass.
 
-    Empty without replicas: Keras then keeps the losses itself.
+    Each replica is a thread. Without replicas this is empty, because Keras then keeps
+    the losses itself.
     """
 
     added: Sequence[Tensor] = ()
@@ -32,10 +33,11 @@ def per_replica_losses(*layers: keras.layers.Layer) -> Iterator[list[Tensor]]:
     """A context in which `add_loss` appends to a list of this replica.
 
     Args:
-        *layers: Layers; those below them take part.
+        *layers: Layers. The layers inside them are included.
 
     Yields:
-        The list. It stays empty without replicas: Keras then keeps the losses itself.
+        The list. Without replicas it stays empty, because Keras then keeps the losses
+        itself.
     """
     added: list[Tensor] = []
     if replicas.current() is None:

@@ -35,7 +35,7 @@ def check_projectors(
     """The projectors as a dict.
 
     Raises:
-        ValueError: If one is not a layer, or no loss reads the layer it is for.
+        ValueError: If a projector is not a layer, or no loss reads its student layer.
     """
     read = names_read(terms, "student")
     if projectors is not None and not isinstance(projectors, dict):

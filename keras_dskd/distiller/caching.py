@@ -13,7 +13,7 @@ from keras_dskd.internal.types import FilePath, Nested, Shard
 
 
 class CachesTeacher(keras.Model):
-    """A model that can run its teacher ahead of training."""
+    """A model that can run its teacher once, before training."""
 
     teacher: keras.Model
     student: keras.Model
@@ -30,14 +30,14 @@ class CachesTeacher(keras.Model):
         verbose: int | Literal["auto"] = "auto",
         shard: Shard | None = None,
     ) -> dict[str, Nested]:
-        """Runs the teacher once over a data set, so that training can replay it.
+        """Computes the teacher's features of a data set once, for use in training.
 
         With a `path`, features are written to disk batch by batch, into a folder with
         one `.npy` file per feature and a `manifest.json`. Call it again with the same
         arguments to resume after an interruption, or to open the finished cache without
-        running the teacher. A cache of other weights, layers, samples, values or
-        another `dtype` is refused. `keras_dskd.open_teacher_cache(path)` opens it
-        without teacher or distiller.
+        running the teacher. A cache made with other weights, layers, samples, input
+        values or another `dtype` is refused. `keras_dskd.open_teacher_cache(path)`
+        opens a cache without teacher or distiller.
 
         Each sample has one row. A feature whose losses all pool it, as
         `ChannelIndependence` and `ChannelAlignment` do, is stored pooled: `4 c` bytes
@@ -53,9 +53,9 @@ class CachesTeacher(keras.Model):
             x_teacher: The strong modality of all samples, in order: any input that
                 `keras.Model.predict` takes, `fit`'s dict, or a data set of either. With
                 a `path`: arrays, or a `PyDataset` that has a length, returns the same
-                rows each time, and has equal batches but for a smaller last one.
+                rows each time, and has batches of one size (the last may be smaller).
             path: Folder of the cache. Defaults to arrays in memory.
-            batch_size: Samples per run if `x_teacher` is arrays. Resuming with another
+            batch_size: Number of samples per batch, for arrays. Resuming with another
                 batch size may change results by rounding.
             dtype: `"float16"` takes half the space; the rounding error is printed and
                 recorded. Values above 65504 are refused. Defaults to the teacher's
@@ -63,9 +63,9 @@ class CachesTeacher(keras.Model):
             verify: Whether opening a finished cache reads all of it to compare
                 checksums.
             verbose: 0 for silent, 1 or `"auto"` for a progress bar.
-            shard: `(index, count)` if `count` processes share the work. This one runs,
-                writes (to a subfolder of `path`) and returns only the rows
-                `keras_dskd.shard_rows(samples, shard)`. The processes need not be
+            shard: `(index, count)` if `count` processes share the work. This process
+                then computes, writes (to a subfolder of `path`) and returns only the
+                rows `keras_dskd.shard_rows(samples, shard)`. The processes need not be
                 connected.
 
         Returns:

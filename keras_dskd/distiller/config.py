@@ -8,7 +8,7 @@ from keras_dskd.internal.types import Config, Weight
 
 
 def to_config(distiller: Any) -> Config:
-    """The arguments of a distiller's constructor, serialized, but for its teacher."""
+    """The serialized arguments of a distiller's constructor, without the teacher."""
     serialize = keras.saving.serialize_keras_object
     return {
         "student": serialize(distiller.student),

@@ -62,10 +62,10 @@ class Distiller(
     Formula: `total = w · student_loss + (1 - w) · Σ_i w_i · distillation_loss_i`
 
     `student_loss` is what the student's own `fit` would minimize: the compiled loss
-    with sample weights, what its layers `add_loss`, and its regularizers. Each
-    distillation loss reads float32 features from one forward pass of each model. The
-    teacher runs in inference mode, detached, and never changes, whatever `trainable`
-    says. Only training runs it: `evaluate` and `predict` are the student's alone.
+    with sample weights, plus the student's `add_loss` values and regularization losses.
+    Each distillation loss reads float32 features from one forward pass of each model.
+    The teacher runs in inference mode, detached, and never changes, whatever
+    `trainable` says. Only training runs it: `evaluate` and `predict` run the student.
 
     `fit` takes `x={"teacher": ..., "student": ...}`, each any structure that its model
     takes, from arrays, `tf.data`, `PyDataset`, torch `DataLoader` or generators.
@@ -73,9 +73,9 @@ class Distiller(
     Any other `x` goes to both models.
 
     `"teacher_mask"` in `x`, an array `(n,)`, is false for samples that lack the strong
-    modality. Their teacher input (zeros, NaN) is ignored, their labels count. Batch
-    statistics that compare with the teacher use the other samples, and are 0 if fewer
-    than two remain; batch statistics of the student alone use all samples.
+    modality. Their teacher input (zeros, NaN) is ignored, but their labels count. Batch
+    statistics that compare with the teacher leave these samples out, and are 0 if fewer
+    than two remain. Batch statistics of the student alone use all samples.
 
     `sample_weight` and `class_weight` also weight the samples of every distillation
     loss that is a mean over samples: `Σ weight_i · value_i / n`. Batch statistics
@@ -99,7 +99,8 @@ class Distiller(
             labels only serve metrics, and may be missing.
         projectors: Maps a student layer name to a `keras.layers.Layer` that is applied
             to that feature before any loss reads it. Projectors are trained, and are
-            not part of the student. Their penalties count in the total.
+            not part of the student. Their `add_loss` values and regularization losses
+            are part of the total.
         name: Name of the model.
         **kwargs: Arguments of `keras.Model`.
 
@@ -186,7 +187,7 @@ class Distiller(
     def run_models(
         self, pair: pairs.Pair, training: bool | None = True, **kwargs: Any
     ) -> Forward:
-        """One forward pass of both models, with all that the losses read."""
+        """One forward pass of both models, with every feature that the losses read."""
         return self._pass.run(self.teacher, self.student, pair, training, **kwargs)
 
     def call(
@@ -195,9 +196,9 @@ class Distiller(
         """Runs the models.
 
         Returns:
-            In training a `Forward`, which holds the student's prediction and all that
-            `compute_loss` needs. Otherwise, and if `student_loss_weight` is 1, the
-            student's prediction.
+            In training a `Forward`, which holds the student's prediction and everything
+            that `compute_loss` needs. Outside training, and if `student_loss_weight` is
+            1, the student's prediction.
         """
         pair = pairs.split(inputs)
         pairs.check_input("student", pair, self.teacher, self.student)
@@ -212,7 +213,7 @@ class Distiller(
 
     @property
     def losses(self) -> list[Tensor]:
-        """What the student's layers and regularizers add to its loss."""
+        """The `add_loss` values and regularization losses of the student."""
         return keras_private.stateless_losses(self) or [
             *keras_private.own_losses(self),
             *self.student.losses,
@@ -280,7 +281,7 @@ class Distiller(
             penalties = y_pred.penalties
         first_input = next(i for i in keras.tree.flatten(x) if i is not None)
         samples = ops.shape(first_input)[0]
-        if training:  # Evaluation may run in one process of several.
+        if training:  # Evaluation may run in only one of several processes.
             means, samples = replicas.means([*values.values(), *penalties], samples)
             values = dict(zip(values, means, strict=False))
             penalties = means[len(values) :]
@@ -308,7 +309,7 @@ class Distiller(
     def _total(
         self, values: dict[str, Tensor], penalties: list[Tensor], distills: bool
     ) -> Tensor:
-        """The total of a step. It and the sum of the losses are added to the values."""
+        """The total of a step. Adds it and `distillation_loss` to `values`."""
         total = values.get("student_loss")
         if distills:
             distillation_loss = self._term_weights.weighted_sum(

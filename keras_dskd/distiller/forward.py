@@ -1,4 +1,4 @@
-"""The training forward pass: one run of each model, and the features it gives."""
+"""The training forward pass: one run of each model, and its features."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,17 +16,17 @@ from keras_dskd.ops.samples import keep_rows
 
 
 class Forward(NamedTuple):
-    """Everything that one training forward pass makes.
+    """The results of one training forward pass.
 
     Attributes:
         prediction: The student's output.
-        teacher: Dict of layer name -> the teacher's feature, detached. It comes from a
-            run of the teacher or from a cache.
+        teacher: Dict of layer name -> the teacher's feature, detached. The features
+            come from a run of the teacher or from a cache.
         student: Dict of layer name -> the student's feature, after its projector.
         teacher_mask: Bool tensor `(n,)`, false for samples without a teacher; `None` if
             all samples have one.
-        penalties: Scalars that projectors and layers inside losses add to the total:
-            what they `add_loss`, and their regularizers.
+        penalties: Scalars to add to the total: the `add_loss` values and
+            regularization losses of projectors and of layers inside losses.
     """
 
     prediction: Nested
@@ -37,13 +37,13 @@ class Forward(NamedTuple):
 
 
 class ForwardPass:
-    """Runs teacher and student on a batch and captures what the losses read.
+    """Runs teacher and student on a batch and captures the features for the losses.
 
     Args:
         terms: The distillation losses.
         projectors: Dict of student layer name -> layer applied to that feature.
         auxiliary_layers: Projectors, and layers inside losses.
-        student_losses: Takes what the student's layers `add_loss`.
+        student_losses: Receives the `add_loss` values of the student's layers.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class ForwardPass:
             **kwargs: Further arguments of the student's call.
 
         Raises:
-            ValueError: If the batch has neither the teacher's input nor its features,
-                or they do not fit.
+            ValueError: If the batch has neither input nor cached features for the
+                teacher, or the cached features do not fit.
         """
         mask = pairs.teacher_mask(pair)
         # Run the teacher first: its temporaries are freed before the student's
@@ -105,10 +105,10 @@ class ForwardPass:
         )
 
     def find_taps(self, role: Role, model: keras.Model) -> list[Tap]:
-        """The taps on a built model, found once.
+        """The taps on a built model. The first call finds them, later calls reuse them.
 
         Raises:
-            ValueError: If a layer is not found or ambiguous.
+            ValueError: If a layer is not found or its name is ambiguous.
         """
         if role not in self._taps:
             names = self._teacher_names if role == "teacher" else self._student_names
@@ -133,7 +133,7 @@ class ForwardPass:
         self, student: keras.Model, x: Nested, training: bool | None, **kwargs: Any
     ) -> dict[str, Nested]:
         if not student.built:
-            # Layers that a model makes in its `build` cannot be tapped before.
+            # Layers that a model creates in `build` cannot be tapped before it.
             student(x, training=False, **kwargs)
         with capture(self.find_taps("student", student)) as features:
             features[OUTPUT] = self.predict(student, x, training, **kwargs)

@@ -1,4 +1,4 @@
-"""One distillation loss of a distiller: its name, its weight, and what it reads."""
+"""One distillation loss: its name, its weight, and the layers that it reads."""
 
 import inspect
 import itertools
@@ -14,17 +14,18 @@ from keras_dskd.internal.types import Role, Weight
 
 
 class LossTerm:
-    """One distillation loss, ours, Keras's or a user's, as the distiller sees it.
+    """A distillation loss, with its name, its weight and the layers it reads.
 
-    A loss declares what it reads by attributes of its class: `reads_teacher = False` if
-    it ignores the teacher, `pools_teacher = True` if it reads nothing but the mean of
-    the teacher's feature over positions. Inherited declarations are ignored, because a
-    subclass may read more than its parent.
+    The loss may come from this package, from Keras or from the user. Two attributes of
+    its class declare what it needs: `reads_teacher = False` if it ignores the teacher,
+    `pools_teacher = True` if it only uses the mean of the teacher's feature over
+    positions. Inherited declarations are ignored, because a subclass may read more than
+    its parent.
 
     Args:
         loss: A `keras.distillation.DistillationLoss`.
         name: Name of its metric.
-        teacher: The teacher, whose layers a loss may hold but not train.
+        teacher: The teacher. Its layers are not trained, even if a loss holds them.
         weight: A number, or a function of the training step.
 
     Attributes:
@@ -33,7 +34,7 @@ class LossTerm:
         student_name: Name of the student's layer, or `OUTPUT`.
         pools_teacher: Whether a pooled teacher feature is enough.
         arguments: Names of the arguments of the loss's `compute_loss`.
-        layers: Layers that the loss holds as attributes: they are trained.
+        layers: Layers to train that the loss holds as attributes.
     """
 
     def __init__(
@@ -65,8 +66,8 @@ def make_terms(
 ) -> tuple[LossTerm, ...]:
     """A `LossTerm` per loss.
 
-    A term is named by the loss's `name`, or else by its class in snake case. A name
-    that is taken gets a number.
+    A term has the loss's `name`, or else the name of its class in snake case. If that
+    name is taken, a number is appended.
     """
     taken = list(TOTALS)
     for loss in losses:
@@ -87,7 +88,7 @@ def names_read(terms: Sequence[LossTerm], role: Role) -> list[str]:
 
 
 def pooled_names(terms: Sequence[LossTerm]) -> list[str]:
-    """Names of the teacher's layers of which every reader needs pooled rows alone."""
+    """Names of the teacher's layers that are read only by losses that pool them."""
     return [
         name
         for name in names_read(terms, "teacher")

@@ -13,7 +13,7 @@ from keras_dskd.ops.checks import is_same_shape
 from keras_dskd.ops.samples import count_rows, weighted_mean
 from keras_dskd.ops.sharing import sharing
 
-#: Keras's losses: each is a mean over samples, and takes no weights.
+#: Keras's losses: each is a mean over samples, and takes no sample weights.
 _OF_KERAS = (
     keras.distillation.FeatureDistillation,
     keras.distillation.LogitsDistillation,
@@ -34,9 +34,9 @@ def loss_values(
     its `compute_loss` has an argument of that name.
 
     Args:
-        terms: The losses. One that ignores the teacher gets `None` for its feature.
+        terms: The losses. A loss that ignores the teacher gets `None` as its feature.
         teacher_features: Dict of layer name -> feature of the teacher.
-        student_features: The same of the student.
+        student_features: The same for the student.
         sample_weight: What `term_weights` returns.
         teacher_mask: Bool tensor `(n,)`, or `None`.
         labels: The batch's `y`, or `None`.
@@ -65,8 +65,8 @@ def loss_values(
 def term_weights(sample_weight: Nested, teacher_mask: Tensor | None) -> Tensor | None:
     """Per-sample weights for losses that are means over samples: `Σ w_i v_i / n`.
 
-    Samples without a teacher get 0. The others are rescaled, so that the mean is over
-    them alone.
+    Samples without a teacher get 0. The weights of the other samples are scaled up, so
+    that the result is the mean over the other samples.
 
     Args:
         sample_weight: As `compute_loss` of a Keras model gets it, or `None`.
@@ -82,8 +82,8 @@ def term_weights(sample_weight: Nested, teacher_mask: Tensor | None) -> Tensor |
     if len(leaves) > 1:
         warnings.warn(
             f"`sample_weight` holds {len(leaves)} arrays, one per output. They weight "
-            "the student's loss alone. In the distillation losses each sample counts "
-            "the same.",
+            "only the student's loss. The distillation losses weight all samples "
+            "equally.",
             stacklevel=2,
         )
     elif leaves:

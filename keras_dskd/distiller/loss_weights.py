@@ -18,11 +18,11 @@ def check_weights(
     """The weights as a list, one per loss.
 
     Args:
-        weights: `None` (1 each), one weight for a single loss, or a list.
+        weights: `None` (1 each), a single weight if there is one loss, or a list.
         count: Number of losses.
 
     Raises:
-        ValueError: If the number of weights differs, or a weight is neither callable
+        ValueError: If there is not one weight per loss, or a weight is neither callable
             nor a finite number >= 0.
     """
     if weights is None:
@@ -46,12 +46,13 @@ def check_weights(
 class LossWeightState(keras.layers.Layer):
     """State of a distiller: the step, the student's weight and one weight per loss.
 
-    These are variables, because a compiled step would never see a Python number
-    change. The step is our own: a loss cannot read `optimizer.iterations` on JAX.
+    These are variables, because a compiled step does not see a Python number change.
+    The step is counted here, because `compute_loss` cannot read
+    `optimizer.iterations` on JAX.
 
     Args:
         student_weight: Weight of the student's own loss.
-        terms: The losses, whose `weight`s this sets.
+        terms: The losses. Setting weights also sets their `weight`.
         weights: One weight per loss.
     """
 
@@ -94,7 +95,7 @@ class LossWeightState(keras.layers.Layer):
 
     @property
     def given(self) -> list[Weight]:
-        """The weights of the losses, as they were given."""
+        """The weights of the losses, as the user gave them."""
         return [term.weight for term in self.terms]
 
     def at_step(self) -> list[Tensor]:
@@ -116,7 +117,7 @@ class LossWeightState(keras.layers.Layer):
         self.step.assign(self.step + 1)
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads the variables, and updates the numbers that they hold."""
+        """Loads the variables, and updates the Python numbers that mirror them."""
         super().load_own_variables(store)
         loaded = ops.convert_to_numpy(self.values)
         for term, value in zip(self.terms, loaded, strict=True):
@@ -129,7 +130,7 @@ class LossWeightState(keras.layers.Layer):
 
 
 class LossWeights(list[Weight]):
-    """A distiller's weights as a list: assigning an item changes the compiled step."""
+    """A distiller's weights as a list. Assigning an item affects compiled steps."""
 
     def __init__(
         self, weights: Iterable[Weight], assign: Callable[[list[Weight]], None]
@@ -154,7 +155,7 @@ class LossWeights(list[Weight]):
 
 
 class WeightsLosses(keras.Model):
-    """A model whose loss weights can change at any time, also in compiled steps."""
+    """A model whose loss weights can change at any time, even after compilation."""
 
     loss_terms: tuple[LossTerm, ...]
     _term_weights: LossWeightState
@@ -189,6 +190,6 @@ class WeightsLosses(keras.Model):
         previous = self.student_loss_weight
         trainer_state.sync(self)
         self._term_weights.set_student(weight)
-        # At 0 and at 1 the compiled step leaves out one half.
+        # At 0 and at 1, the total of the compiled step lacks one of its two terms.
         if previous != weight and {previous, float(weight)} & {0.0, 1.0}:
             trainer_state.compile_step_again(self)

@@ -11,7 +11,7 @@ from keras import ops
 from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Tensor
 
-#: The names that the step in progress computes; `None` between steps.
+#: Names of the losses that the current step computes; `None` between steps.
 _computed: contextvars.ContextVar[frozenset[str] | None] = contextvars.ContextVar(
     "computed", default=None
 )
@@ -20,8 +20,8 @@ _computed: contextvars.ContextVar[frozenset[str] | None] = contextvars.ContextVa
 class LossMeans(keras.metrics.Metric):
     """Mean of each of several named losses, weighted by the samples of each batch.
 
-    It is one metric for all of them, since each metric costs a step several small
-    operations.
+    One metric holds all of them, because each metric adds several small operations to
+    the step.
 
     Args:
         names: Names of the losses.
@@ -48,15 +48,15 @@ class LossMeans(keras.metrics.Metric):
         self.counts.assign(self.counts + ops.stack(counts))
 
     def result(self) -> dict[str, Tensor]:
-        """Dict of name -> mean, 0 for a name that no batch had."""
+        """Dict of name -> mean, 0 for a loss that no batch computed."""
         means = ops.divide_no_nan(self.totals, self.counts)
         return {name: means[index] for index, name in enumerate(self.names)}
 
     def computed(self, results: dict[str, Any]) -> dict[str, Any]:
-        """The results without the losses that no batch had.
+        """The results, without losses that were not computed.
 
-        Within a step these are known from `reporting`. Between steps they are those
-        counted since the last reset.
+        Within a step, `reporting` names the computed losses. Between steps, they are
+        the losses that have been counted since the last reset.
         """
         names = _computed.get()
         if names is None:
@@ -65,7 +65,7 @@ class LossMeans(keras.metrics.Metric):
             counts = ops.convert_to_numpy(self.counts)
             counted = zip(self.names, counts, strict=True)
             names = frozenset(name for name, count in counted if count)
-        # Keras's own mean of the total.
+        # "loss" is Keras's own mean of the total.
         known = {*self.names, "loss"}
         if "total_loss" in names:
             names = names | {"loss"}
@@ -78,7 +78,7 @@ class LossMeans(keras.metrics.Metric):
 
 @contextlib.contextmanager
 def reporting(names: Iterable[str]) -> Iterator[None]:
-    """A context within a step that computes the losses of these names."""
+    """A context that tells `LossMeans` which losses the current step computes."""
     token = _computed.set(frozenset(names))
     try:
         yield

@@ -1,4 +1,4 @@
-"""What Keras's files need to know about a distiller's layers and random states."""
+"""A distiller's layers and random states, in a form that Keras's files can hold."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -9,8 +9,9 @@ import keras
 class Parts(Sequence[Any]):
     """A model's layers, as a sequence that Keras's files do not traverse.
 
-    Keras names the layers in a list by class and number, and would take the student for
-    the teacher in a file without the teacher. So it must find them as attributes.
+    Keras names the layers in a list by class and number. In a file without the teacher,
+    it would mistake the student for the teacher. So it must find the layers as
+    attributes.
     """
 
     def __init__(self, layers: Iterable[keras.layers.Layer]) -> None:

@@ -27,7 +27,7 @@ class ResumableModel(keras.Model):
     """Saves and loads a `teacher` and a `student`, with or without the teacher.
 
     Attributes:
-        saves_teacher: Whether files include the teacher, unless `save` is told.
+        saves_teacher: Whether files include the teacher, by default.
     """
 
     teacher: keras.Model
@@ -53,14 +53,14 @@ class ResumableModel(keras.Model):
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
     def get_compile_config(self) -> Config:
-        """What `compile_from_config` takes; see `keras.Model.get_compile_config`."""
+        """Config of `compile_from_config`; see `keras.Model.get_compile_config`."""
         # Loading builds the optimizer of a built model, and then refuses the state of
         # an optimizer that was saved before its first step.
         self._build_optimizer()
         config = super().get_compile_config()
         _name_publicly(config.get("optimizer"))
         if "jit_compile" in config:
-            # Keras writes what "auto" means on this backend.
+            # Keras would save the value that "auto" has on this backend.
             config["jit_compile"] = self._given_jit_compile
         return config
 
@@ -88,24 +88,24 @@ class ResumableModel(keras.Model):
     ) -> None:
         """Saves everything that training needs to resume; see `keras.Model.save`.
 
-        The file replaces an older one only when it is complete. It loads with
-        `keras.models.load_model`, in safe mode, on any backend. The plain student can
-        `load_weights` from it. These two promises do not hold at remote paths, with
-        `zipped=False`, and where Keras asks before it overwrites a file: Keras then
-        writes by itself.
+        The file loads with `keras.models.load_model`, in safe mode, on any backend.
+
+        It replaces an older file only when it is complete, and the plain student can
+        `load_weights` from it, except in three cases: at remote paths, with
+        `zipped=False`, and if Keras asks before it overwrites a file. Keras then writes
+        the file itself.
 
         Args:
             filepath: Path of the file, which ends in `.keras`.
-            overwrite: Whether to overwrite an older file, or to ask.
+            overwrite: Whether to overwrite an older file without asking.
             zipped: As in `keras.Model.save`.
             include_teacher: `False` leaves the teacher out: load the file with
                 `Distiller.load(filepath, teacher=...)`. Defaults to `saves_teacher`.
             **kwargs: As in `keras.Model.save`.
 
         Raises:
-            ValueError: If teacher and student share layers, the model contains a
-                lambda, which Keras does not load in safe mode, or the path ends in
-                `.h5`.
+            ValueError: If teacher and student share layers, the path ends in `.h5`, or
+                the model contains a lambda (Keras does not load lambdas in safe mode).
         """
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
@@ -133,13 +133,13 @@ class ResumableModel(keras.Model):
     ) -> None:
         """Saves all weights and training states; see `keras.Model.save_weights`.
 
-        The file replaces an older one only when it is complete. The plain student can
-        load it too. These two promises do not hold at remote paths, for shards, and
-        where Keras asks before it overwrites a file: Keras then writes by itself.
+        The file replaces an older one only when it is complete, and the plain student
+        can load it too, except in three cases: at remote paths, for shards, and if
+        Keras asks before it overwrites a file. Keras then writes the file itself.
 
         Args:
             filepath: Path of the file, which ends in `.weights.h5`.
-            overwrite: Whether to overwrite an older file, or to ask.
+            overwrite: Whether to overwrite an older file without asking.
             max_shard_size: As in `keras.Model.save_weights`. Shards always include the
                 teacher.
             include_teacher: `False` leaves the teacher out: loading the file then keeps
@@ -169,10 +169,10 @@ class ResumableModel(keras.Model):
     def load_weights(self, filepath: FilePath, *args: Any, **kwargs: Any) -> None:
         """Loads weights and training states; see `keras.Model.load_weights`.
 
-        A file without a teacher leaves the distiller's own unchanged.
+        If the file has no teacher, the distiller keeps its teacher.
         """
         load = super().load_weights
-        self._build_optimizer()  # The file has its state.
+        self._build_optimizer()  # The file holds its state.
         with self._teacher_left_out(weight_files.holds_teacher(filepath)):
             load(filepath, *args, **kwargs)
 
@@ -191,9 +191,9 @@ class ResumableModel(keras.Model):
             A `Distiller`, ready to resume training.
 
         Raises:
-            ValueError: If the file lacks its teacher and `teacher` is missing or
-                another one, the file includes a teacher and `teacher` is given, or the
-                file does not hold a distiller.
+            ValueError: If the file lacks its teacher and `teacher` is missing or is a
+                different model; if the file includes a teacher and `teacher` is given;
+                or if the file does not hold a distiller.
         """
         with loading_with(teacher):
             distiller = keras.models.load_model(filepath, **kwargs)
@@ -219,7 +219,7 @@ class ResumableModel(keras.Model):
             self._take_teacher_back()
 
     def _leave_teacher_out(self) -> None:
-        # Keras saves what it finds as attributes; it does not look into a namespace.
+        # Keras saves the layers that it finds as attributes, but not in a namespace.
         self._left_out = types.SimpleNamespace(teacher=self.teacher)
         del self.teacher
 
@@ -260,8 +260,8 @@ class ResumableModel(keras.Model):
 def _name_publicly(optimizer: Any) -> None:
     """Changes a serialized optimizer so that it loads on any backend.
 
-    On torch Keras names a class of that backend, although a class of the same name
-    exists for all backends.
+    On torch, Keras records the module of its torch optimizers, although
+    `keras.optimizers` has a class of the same name for all backends.
     """
     while isinstance(optimizer, dict) and hasattr(
         keras.optimizers, optimizer.get("class_name", "")

@@ -42,7 +42,7 @@ def print_summary(
     Args:
         distiller: A `Distiller`.
         line_length: Length of the longest line. Defaults to the terminal's width.
-        positions: Where columns end in Keras's summaries.
+        positions: Positions at which columns end in Keras's summaries.
         print_fn: Function that gets each text. Defaults to printing.
         expand_nested: Whether to add Keras's summaries of teacher and student, with
             the layers of nested models.

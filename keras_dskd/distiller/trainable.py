@@ -1,4 +1,4 @@
-"""What a distiller trains: everything but the teacher."""
+"""The variables that a distiller trains: all but the teacher's."""
 
 from collections.abc import Iterable
 
@@ -70,7 +70,7 @@ class TrainsStudent(keras.Model):
             and not keras_private.has_own_trainable_variables(self)
             and not self._shares_with_teacher
         ):
-            # The torch trainer asks in every step: do not walk the teacher.
+            # The torch trainer asks in every step, so do not walk the teacher's layers.
             found = [variable for part in parts for variable in getattr(part, kind)]
             return list({id(variable): variable for variable in found}.values())
         # A subclass has layers or weights of its own, or a projector shares weights

@@ -1,4 +1,4 @@
-"""Keras's training loops, with the model intact when one of them fails."""
+"""Keras's training loops, which keep the model's weights when a loop fails."""
 
 import functools
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from keras_dskd.internal import keras_private, replicas, trainer_state
 class GuardedTrainer(keras_private.ReplicaShapes):
     """A model that keeps its weights when `fit`, `evaluate` or `predict` fails.
 
-    Errors of several devices and processes say what to do.
+    Errors that involve several devices or processes say what to do.
     """
 
     def make_train_function(self, force: bool = False) -> None:
@@ -44,6 +44,6 @@ class GuardedTrainer(keras_private.ReplicaShapes):
         _, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         if self.loss is not None and y is None:
             raise ValueError(
-                "Labels are missing: y=None. Pass `y`: `evaluate` needs it."
+                "Labels are missing: y=None. Pass `y`: `evaluate` needs labels."
             )
         return super().test_step(*args)

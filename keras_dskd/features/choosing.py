@@ -30,7 +30,7 @@ class RecipeFeatures:
         self.models = {"teacher": teacher, "student": student}
 
     def output(self, named: Feature | None, reads_teacher: bool) -> FeaturePair:
-        """The deep feature: the one named, or the input of the head."""
+        """The named deep feature, or the input of the head."""
         if named is not None:
             return self._pair(named, reads_teacher)
         return self._pick("output_features", lambda m: [head_input(m)], reads_teacher)[
@@ -40,7 +40,7 @@ class RecipeFeatures:
     def intermediate(
         self, named: Feature | list[Feature] | None, count: int, reads_teacher: bool
     ) -> list[FeaturePair]:
-        """The intermediate features: those named, or ends of `count` middle stages."""
+        """The named intermediate features, or the ends of `count` middle stages."""
         if named is not None:
             named = named if isinstance(named, list) else [named]
             if not named:
@@ -180,21 +180,21 @@ def output_activations(model: keras.Model, layer_name: str | None = None) -> set
 def head_input(model: keras.Model) -> str:
     """The path of the layer whose output the head reads.
 
-    The head is the last `Dense` layer, or an equivalent convolution of a single
-    position. Dropout before the head is skipped, because it only adds noise to
-    statistics of the features.
+    The head is the last layer that is a `Dense` layer, or a convolution with a single
+    output position, which is equivalent. Dropout before the head is skipped, because it
+    only adds noise to statistics of the features.
 
     Raises:
         ValueError: If there is no such layer.
     """
     heads = [layer for _, layer in articulation_points(model) if _is_head(layer)] or [
-        # The heads of a model with several outputs are not articulation points.
+        # In a model with several outputs, the heads are not articulation points.
         layer
         for _, layer in graph_layers(model)
         if isinstance(layer, keras.layers.Dense)
     ]
     if not heads:
-        raise ValueError(f"{model.name!r} has no Dense layer whose input to read.")
+        raise ValueError(f"{model.name!r} has no Dense layer whose input can be read.")
     paths = {id(layer): "/".join(path) for path, layer in layer_paths(model)}
     layer = producer(heads[-1].input)
     while isinstance(layer, keras.layers.Dropout):

@@ -1,4 +1,4 @@
-"""A model that outputs the features of another one."""
+"""A model that outputs the features of another model."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from keras_dskd.ops.rows import as_rows
 
 
 class FeatureModel(keras.Model):
-    """A model whose outputs are the features of another one, for `predict` over data.
+    """A model that outputs the features of another model, for `predict` over data.
 
     Its output is a dict that maps each name to a feature.
 
@@ -40,8 +40,8 @@ class FeatureModel(keras.Model):
         self.names = tuple(names)
         self.pooled = frozenset(pooled)
         self.takes = takes or (lambda x: x)
-        # Finding a layer walks the whole model, and may need a built one: do it in the
-        # first call.
+        # Finding a layer walks the whole model, and may need a built model: do it in
+        # the first call.
         self._taps: tuple[Tap, ...] | None = None
 
     def call(self, inputs: Nested) -> dict[str, Nested]:

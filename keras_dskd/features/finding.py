@@ -1,19 +1,18 @@
 """Find a layer of a model, or one output of it, by name.
 
-This is how a name such as `"stage2/conv1"` is resolved. The first rule that finds
-something decides:
+A name such as `"stage2/conv1"` is compared with these, in this order, and the first
+match decides:
 
-1. It is the whole path of one layer: the names of the models and layers on the way to
-   it, and its own name.
-2. It is the end of the path of exactly one layer. A layer's own name is enough if it is
-   unique in the model.
-3. It names an operation that is not a layer, such as the addition in `x + y`, by rules
-   1 and 2.
-4. Its last part is a feature-pyramid level, such as `"P3"`, of the model, or of the
-   layer that the rest of the name refers to. See `keras_dskd.features.pyramid`.
+1. The whole path of a layer: the names of the models and layers that hold it, and its
+   own name.
+2. The end of a layer's path. A layer's own name is enough if it is unique in the model.
+3. The path, or its end, of an operation that is not a layer, such as the addition in
+   `x + y`.
+4. A feature-pyramid level, such as `"P3"`. In `"backbone/P3"`, the parts before the
+   level name the layer that has it. See `keras_dskd.features.pyramid`.
 
-A name that fits several layers is an error that lists their paths. A name that fits
-none is an error that suggests the closest names.
+If the first match is several layers, the error lists their paths. If nothing matches,
+the error suggests the closest names.
 """
 
 import difflib
@@ -29,7 +28,7 @@ def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
     """The layer that a name refers to. See `keras_dskd.features.finding`.
 
     Raises:
-        ValueError: If the name fits no layer, or more than one.
+        ValueError: If the name matches no layer, or more than one.
     """
     return find_output(model, name)[0]
 
@@ -42,11 +41,11 @@ def find_output(model: keras.Model, name: str) -> tuple[keras.Operation, int | N
         name: Name, path or pyramid level. See `keras_dskd.features.finding`.
 
     Returns:
-        `(layer, index)`. The index counts the layer's outputs, flattened, if the name
-        is a pyramid level. For any other name it is `None`: all that the layer returns.
+        `(layer, index)`. For a pyramid level, the index selects one of the layer's
+        flattened outputs. For any other name it is `None`: the layer's whole output.
 
     Raises:
-        ValueError: If the name fits no layer, or more than one.
+        ValueError: If the name matches no layer, or more than one.
     """
     layers, wanted = layer_paths(model), tuple(name.split("/"))
     layer = _find_named(model, name, layers)
@@ -72,7 +71,7 @@ def find_output(model: keras.Model, name: str) -> tuple[keras.Operation, int | N
 def _find_named(
     model: keras.Model, name: str, layers: Sequence[tuple[Names, keras.Operation]]
 ) -> keras.Operation | None:
-    """The one of the `(path, layer)`s whose path is the name, or ends in it."""
+    """The layer whose path is the name or ends with it. `None` if there is none."""
     wanted = tuple(name.split("/"))
     exact = {id(layer): layer for path, layer in layers if path == wanted}
     if len(exact) == 1:

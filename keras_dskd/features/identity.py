@@ -22,8 +22,8 @@ def fingerprint(model: keras.Model) -> str:
 def dtype_policies(model: keras.Model) -> list[str]:
     """The sorted names of the dtype policies of a model's layers.
 
-    Functional and Sequential models and inputs do not count: they compute nothing, and
-    do not keep their own policy when they are loaded.
+    Functional models, Sequential models and input layers do not count: they compute
+    nothing, and loading does not restore their own policy.
     """
     layers = [model, *(layer for _, layer in layer_paths(model))]
     return sorted(

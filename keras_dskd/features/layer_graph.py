@@ -72,10 +72,10 @@ def articulation_points(model: keras.Model) -> list[tuple[str, keras.Operation]]
     """The operations that every path from an input to the output passes, in order.
 
     The end of a residual block is such a point. An operation inside the block is not,
-    because the shortcut bypasses it; nor is a gate, or a layer of one of two towers.
-    Only paths of feature maps count: a vector of facts beside an image bypasses
-    nothing. If the model has several outputs, this uses the output that depends on
-    the most layers. Nested models are entered.
+    because the shortcut bypasses it. Operations inside a gate, or inside one of two
+    towers, are bypassed in the same way. Only paths of feature maps count: a vector
+    input beside an image bypasses nothing. If the model has several outputs, this uses
+    the output that depends on the most layers. Nested models are entered.
 
     Returns:
         A list of `(path, layer)`.
@@ -105,18 +105,18 @@ def articulation_points(model: keras.Model) -> list[tuple[str, keras.Operation]]
 
 
 def output_shape(layer: keras.Operation, index: int | None = None) -> Shape | None:
-    """The shape of a layer's output, if it can be read off the graph.
+    """The shape of a layer's output, if the graph shows it.
 
     Args:
         layer: A layer or operation.
-        index: Which of its outputs, flattened. `None` if it has one output.
+        index: Index among its flattened outputs. `None` if it has one output.
 
     Returns:
         The shape, or `None` if the layer has no single symbolic output.
     """
     try:
         output = layer.output
-    # It was never called in a graph, or more than once.
+    # The layer was never called in a graph, or was called more than once.
     except (AttributeError, ValueError):
         return None
     if index is not None:
@@ -148,7 +148,7 @@ def _enter_nested(
 
 
 def _call(tensor: keras.KerasTensor) -> _Call:
-    """Identifies the call of an operation that made a symbolic tensor."""
+    """An identifier of the operation call that made a symbolic tensor."""
     operation, call, _ = origin(tensor)
     return id(operation), call
 

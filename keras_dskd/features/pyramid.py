@@ -102,13 +102,13 @@ def is_level(model: keras.Model, name: str) -> bool:
 
 
 def find_level(model: keras.Model, name: str) -> tuple[keras.Operation, int]:
-    """The output that is a model's level, as `(operation, index of its output)`.
+    """The output at a pyramid level, as `(operation, index of its output)`.
 
     If the model holds backbones that declare levels, only those count.
 
     Raises:
-        ValueError: If no backbone or several have the level, or the graph does not
-            show the levels.
+        ValueError: If none or several of the backbones have the level, or the graph
+            does not show the levels.
     """
     found = backbones(model) or [((), model)]
     levels_of = {path: levels(backbone) for path, backbone in found}
@@ -195,7 +195,7 @@ def backbones(model: keras.Model) -> list[tuple[Names, keras.Model]]:
 
 
 def _log2_strides(sizes: Sequence[Size]) -> list[Size]:
-    """Log2 of the stride of each size to the first size with as many axes."""
+    """Log2 of the stride from the first size to each size with as many axes."""
     last: dict[int, tuple[Size, Size]] = {}
     found = []
     for size in sizes:

@@ -1,8 +1,8 @@
 """Capture a layer's output in the forward pass that makes the prediction.
 
-During the pass, a recorder shadows the layer's `call` on that instance. It works in
-eager and in traced code, and needs no second model and no second pass. When the pass
-is over, the recorder is removed, and nothing stays on the model.
+During the pass, a recorder replaces the `call` of that layer instance. This works in
+eager and in traced code, without a second model or a second pass. After the pass the
+recorder is removed, and the model is as before.
 """
 
 import contextlib

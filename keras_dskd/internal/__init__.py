@@ -3,7 +3,7 @@
 ```
 replicas       backends and devices: the only module that imports a backend
 keras_private  every private name of Keras that the package uses
-trainer_state  what Keras's trainers hold, restored when a step fails
+trainer_state  the variables that Keras's trainers hold, restored on failure
 files          files that replace older ones only when they are complete
 tables         tables of text
 metric_names   the names of the losses that a distiller logs

@@ -18,9 +18,9 @@ _LOCK = ".lock"
 def replacing(filepath: FilePath) -> Iterator[str]:
     """Yields a path to write to, and moves the file to `filepath` when it is complete.
 
-    If writing stops, even by a kill, an older file stays as it was. Several processes
-    may write one file at the same time: each writes its own copy, and the last one to
-    finish wins.
+    If writing stops, even because the process is killed, an older file stays as it was.
+    Several processes may write one file at the same time: each writes its own copy, and
+    the last one to finish wins.
     """
     filepath = os.path.realpath(filepath)
     folder, name = os.path.split(filepath)
@@ -68,7 +68,7 @@ def holding(filepath: str, timeout: float = 0) -> Iterator[None]:
 
 
 def _remove_abandoned(folder: str, name: str) -> None:
-    """Removes what killed processes have left of a file that they were writing."""
+    """Removes the partial copies of a file that killed processes have left."""
     entries = (entry for entry in os.listdir(folder) if is_partial(entry, name))
     for work in {os.path.join(folder, entry.removesuffix(_LOCK)) for entry in entries}:
         with contextlib.suppress(OSError), holding(work + _LOCK):
@@ -81,7 +81,7 @@ def _remove(filepath: str) -> None:
 
 
 def is_replaceable(filepath: object, overwrite: bool, endings: str) -> bool:
-    """Whether `replacing` can write it: a local file that needs no prompt first."""
+    """Whether `replacing` can write the file: it is local and needs no prompt."""
     if not isinstance(filepath, (str, os.PathLike)):
         return False
     path = os.fspath(filepath)

@@ -1,8 +1,9 @@
-"""Every private name of Keras that this package uses, once, with the reason.
+"""All private names of Keras that this package uses, each in one function.
 
-Public Keras has no equivalent for these. All were seen in Keras 3.12.0 and 3.15.1, the
-one of KerasCV in 0.9.0. When Keras releases a new version, check this file first: run
-`pytest tests/unit/features tests/fit` on each backend.
+Public Keras has no equivalent for these; each docstring gives the reason. The names
+exist in Keras 3.12.0 and 3.15.1, and the one of KerasCV in 0.9.0. When Keras releases a
+new version, check this file first: run `pytest tests/unit/features tests/fit` on each
+backend.
 """
 
 from typing import Any
@@ -41,7 +42,7 @@ def call_inputs(operation: keras.Operation, call: int) -> list[keras.KerasTensor
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The layers that a layer tracks as its own, one level down.
 
-    `Model.layers` publishes them for models alone.
+    `Model.layers` publishes them only for models.
     """
     return layer._flatten_layers(include_self=False, recursive=False)
 
@@ -49,8 +50,8 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 def is_rematerialized(layer: keras.Operation) -> bool:
     """Whether a layer was made within a `keras.RematScope`.
 
-    Rematerialized layers discard their outputs after the forward pass; Keras publishes
-    the scope, but not which layers it holds for.
+    Rematerialized layers discard their outputs after the forward pass. Keras publishes
+    the scope, but not which layers were made within it.
     """
     return bool(getattr(layer, "_remat_mode", None))
 
@@ -58,7 +59,8 @@ def is_rematerialized(layer: keras.Operation) -> bool:
 def keras_cv_generator(layer: keras.layers.Layer) -> Any:
     """The `tf.random.Generator` that a layer of KerasCV draws from.
 
-    KerasCV's layers take no seed per call, so one draw for two images needs a reset.
+    KerasCV's layers take no seed per call, so a repeatable
+    draw must reset the generator.
     """
     return layer._random_generator
 
@@ -91,7 +93,7 @@ def trainable_flag(model: keras.Model) -> bool:
 
 
 def set_trainable_flag(model: keras.Model, value: bool) -> None:
-    """Sets the model's own `trainable` flag alone.
+    """Sets only the model's own `trainable` flag.
 
     Keras's setter passes the flag on to every layer and variable of the model.
     """
@@ -99,16 +101,16 @@ def set_trainable_flag(model: keras.Model, value: bool) -> None:
 
 
 def has_own_trainable_variables(model: keras.Model) -> bool:
-    """Whether the model itself, apart from the layers it holds, has such variables."""
+    """Whether the model itself, without its layers, has trainable variables."""
     return bool(model._trainable_variables)
 
 
 class ReplicaShapes(keras.Model):
     """A model that Keras's TensorFlow trainer builds from one replica's batch.
 
-    Before the first step the trainer calls `_maybe_symbolic_build`, and there reduces
-    the batches of all replicas to their mean to learn the shapes. Bool arrays, such as
-    masks, have no mean.
+    Before the first step the trainer calls `_maybe_symbolic_build`. To learn the
+    shapes, that method averages the batches of all replicas, which fails for bool
+    arrays such as masks.
     """
 
     def _maybe_symbolic_build(

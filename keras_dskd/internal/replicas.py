@@ -16,8 +16,8 @@ from keras_dskd.internal.types import Replicas, Tensor
 def no_gradients() -> contextlib.AbstractContextManager[None]:
     """A context in which torch records nothing for the backward pass.
 
-    Otherwise torch would keep every activation of the teacher alive. TensorFlow and JAX
-    need nothing: when they compile, they drop what `stop_gradient` makes unreachable.
+    Otherwise torch would keep every activation of the teacher alive. On TensorFlow and
+    JAX `stop_gradient` is enough: compilers drop activations that no gradient needs.
     """
     if keras.backend.backend() == "torch":
         import torch
@@ -43,9 +43,9 @@ def current() -> Replicas | None:
     """The collective operations across the replicas that share this step.
 
     Returns:
-        `None` without other replicas: on one device, and under `keras.distribution`,
-        where a step is written for the whole batch and JAX divides it. Otherwise an
-        object with
+        `None` if there are no other replicas: on one device, and under
+        `keras.distribution`, where the step sees the whole batch and JAX divides the
+        work. Otherwise an object with
 
         - `count`, the number of replicas;
         - `sum(tensor)`, the sum over replicas of tensors of equal shape;
@@ -53,10 +53,10 @@ def current() -> Replicas | None:
         - `global_offset(rows)`, the index of this replica's first row among them.
 
         Replicas may have different numbers of rows, but all must call the same
-        operations in the same order. Gradients flow back through the operations: the
-        gradient of a sum is the sum of the replicas' gradients with respect to it. So
-        the mean over replicas of a loss made of sums and gathers has the gradient of
-        that loss on the whole batch.
+        operations in the same order. Gradients flow back through the operations: each
+        replica's tensor gets the sum, over replicas, of the gradients with respect to
+        the result. If every replica computes the global loss from such results, the
+        mean of the replicas' gradients is the gradient of that loss.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -87,7 +87,7 @@ def _tensorflow_replicas() -> Replicas:
             return self._context().all_reduce(tf.distribute.ReduceOp.SUM, tensor)
 
         def gather(self, rows: Tensor) -> Tensor:
-            # A worker's own batch is on no device yet, which it takes.
+            # `all_gather` needs a device, and a worker's own batch has none yet.
             numbers = tf.identity(_as_numbers(rows))
             gathered = self._context().all_gather(numbers, axis=0)
             gathered.set_shape([None, *rows.shape[1:]])
@@ -145,7 +145,7 @@ def _torch_replicas() -> Replicas:
             return distributed.get_world_size()
 
         def sum(self, tensor: Any) -> Any:
-            # While shapes are worked out there are no values to send.
+            # In shape inference there are no values to send.
             return tensor if tensor.is_meta else Sum.apply(tensor)
 
         def gather(self, rows: Any) -> Any:
@@ -168,7 +168,7 @@ def _torch_replicas() -> Replicas:
 
 
 def _as_numbers(tensor: Tensor) -> Any:
-    # Engines do not all send bools.
+    # Some communication libraries cannot send bools.
     is_bool = keras.backend.standardize_dtype(tensor.dtype) == "bool"
     return ops.cast(tensor, "int32") if is_bool else tensor
 
@@ -176,16 +176,16 @@ def _as_numbers(tensor: Tensor) -> Any:
 def means(values: list[Tensor], samples: Tensor) -> tuple[list[Tensor], Tensor]:
     """Means over all samples, from each replica's means over its own samples.
 
-    Formula: `Σ_r n_r v_r / Σ_r n_r`, with `n_r` the number of samples of replica r. A
-    value that is equal on all replicas stays as it is.
+    Formula: `Σ_r n_r v_r / Σ_r n_r`, with `n_r` the number of samples of replica r. If
+    all replicas have the same value, the mean is that value.
 
     Args:
         values: List of float32 scalars.
         samples: Number of samples of this replica.
 
     Returns:
-        List of float32 scalars, equal on all replicas, and the number of samples of
-        all replicas.
+        `(means, samples)`: a list of float32 scalars, equal on all replicas, and the
+        number of samples of all replicas together.
     """
     replicas = current()
     if replicas is None:
@@ -201,16 +201,16 @@ def means(values: list[Tensor], samples: Tensor) -> tuple[list[Tensor], Tensor]:
 
 
 def gradient_share(loss: Tensor) -> Tensor:
-    """Scales a global loss so that joining the replicas' gradients gives its gradient.
+    """Scales a global loss so that reducing the replicas' gradients gives its gradient.
 
-    `tf.distribute` sums the replicas' gradients. torch's data parallelism averages
-    them, so there the loss stays as it is.
+    `tf.distribute` sums the replicas' gradients, so the loss is divided by the number
+    of replicas. torch's data parallelism averages them, so the loss stays unchanged.
     """
     return loss / _summed_replicas()
 
 
 def without_keras_share(loss: Tensor) -> Tensor:
-    """Undoes Keras's division of a replica's loss by the number of replicas."""
+    """Multiplies by the number of replicas, because Keras has divided by it."""
     return loss * _summed_replicas()
 
 
@@ -225,13 +225,13 @@ def _summed_replicas() -> int:
 def check_fit() -> None:
     """Raises `RuntimeError` if `fit` runs in one of several connected torch processes.
 
-    Keras's torch trainer does not join the gradients of processes.
+    Keras's torch trainer does not reduce gradients across processes.
     """
     replicas = current() if keras.backend.backend() == "torch" else None
     if replicas is not None:
         raise RuntimeError(
             f"`fit` trains one process, but `torch.distributed` connects "
-            f"{replicas.count}: their gradients would not be joined. Write the loop "
-            "with `torch.nn.parallel.DistributedDataParallel`, as "
+            f"{replicas.count}: their gradients would not be averaged. Write the "
+            "loop with `torch.nn.parallel.DistributedDataParallel`, as "
             "examples/distributed_torch.py does."
         )

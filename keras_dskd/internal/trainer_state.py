@@ -1,8 +1,8 @@
-"""The state that Keras's trainers keep, kept whole when a step fails.
+"""Restore the variables that Keras's trainers hold when a step fails.
 
 On JAX the trainer moves the variables' values into its own state and donates them to
-each compiled step. If a loop fails, the variables stay empty, including the teacher's,
-and Keras would continue with new random numbers.
+each compiled step. If a loop fails, all variables stay empty, even the teacher's. Keras
+would then read new values from their initializers.
 """
 
 import contextlib
@@ -23,16 +23,16 @@ def keeping_state(
 ) -> Callable[..., Any]:
     """A training step that restores the model's variables if it raises.
 
-    It may raise in the first step of an epoch, if a loss does not fit its features or
-    the data ends, or at an interrupt.
+    It may raise even in the first step of an epoch: because a loss does not fit its
+    features, because the data ends, or at an interrupt.
     """
     if keras.backend.backend() != "jax" or hasattr(train_function, "keeps_state"):
         return train_function
 
     def step(state: Any, iterator: Iterator[Any]) -> tuple[Any, Any]:
         try:
-            # Read the step's batches first: data may block for long, and an interrupt
-            # must end that.
+            # Read the step's batches first: reading may take long, and must remain
+            # interruptible.
             batches = list(itertools.islice(iterator, model.steps_per_execution))
             with delayed_interrupt():
                 logs, state = train_function(state, iter(batches))
@@ -59,7 +59,8 @@ def keeping_state(
 def keeping_values(model: keras.Model) -> Iterator[None]:
     """A context for `evaluate` or `predict` that restores the variables if it raises.
 
-    It keeps a copy of the variables on JAX. There is room for it: training takes more.
+    On JAX it keeps a copy of the variables. The copy fits in memory, because training
+    needs more memory than that.
     """
     if keras.backend.backend() != "jax":
         yield
@@ -80,11 +81,11 @@ def keeping_values(model: keras.Model) -> Iterator[None]:
 def delayed_interrupt() -> Iterator[None]:
     """A context that delays an interrupt, such as Ctrl-C, until it ends.
 
-    A compiled JAX step deletes the values that it is given. If it is interrupted, it
-    cannot return the new ones.
+    A compiled JAX step deletes its input values. If it is interrupted, it does not
+    return new ones.
     """
     handler = signal.getsignal(signal.SIGINT)
-    # Python calls handlers in the main thread alone.
+    # Python calls handlers only in the main thread.
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or not callable(handler):
         yield
@@ -101,7 +102,10 @@ def delayed_interrupt() -> Iterator[None]:
 
 @contextlib.contextmanager
 def explaining_division() -> Iterator[None]:
-    """A context that explains JAX's error for a batch that devices do not divide."""
+    """A context that explains JAX's error for an indivisible batch.
+
+    The devices of `keras.distribution` must share a batch equally.
+    """
     try:
         yield
     except ValueError as error:
@@ -122,12 +126,12 @@ def explaining_division() -> Iterator[None]:
 
 
 def sync(model: keras.Model) -> None:
-    """Updates the model's variables, whose values the JAX trainer holds in an epoch."""
+    """Writes the values that the JAX trainer holds in an epoch to the variables."""
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
 
 
 def compile_step_again(model: keras.Model) -> None:
-    """Compiles the training step again, if it has been compiled."""
+    """Recompiles the training step, if it has been compiled before."""
     if getattr(model, "train_function", None) is not None:
         model.make_train_function(force=True)

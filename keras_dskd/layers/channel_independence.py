@@ -20,7 +20,7 @@ class ChannelIndependence(keras.layers.Layer):
     weight Σ_{i≠j} R_ij² / (c (c - 1))
     ```
 
-    Inactive unless `training`. It works in any Keras model, with or without a teacher.
+    Active only in training. It works in any Keras model, with or without a teacher.
 
     Args:
         weight: Weight of the penalty in the model's loss, at least 0.
@@ -45,8 +45,8 @@ class ChannelIndependence(keras.layers.Layer):
     ```
 
     Source:
-        `keras_dskd.ops.off_diagonal_energy`. It is not an `activity_regularizer`:
-        Keras would divide the penalty by the batch size, which is wrong for a batch
+        `keras_dskd.ops.off_diagonal_energy`. It is not an `activity_regularizer`,
+        because Keras divides those by the batch size, which is wrong for a batch
         statistic.
     """
 

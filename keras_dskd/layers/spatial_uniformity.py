@@ -20,7 +20,7 @@ class SpatialUniformity(keras.layers.Layer):
     weight log mean_{i<j} exp(-t ||u_i - u_j||²)
     ```
 
-    Inactive unless `training`. It works in any Keras model, with or without a teacher.
+    Active only in training. It works in any Keras model, with or without a teacher.
 
     Args:
         weight: Weight of the term in the model's loss, at least 0.

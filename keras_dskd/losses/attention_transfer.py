@@ -12,7 +12,7 @@ from keras_dskd.ops.sharing import detached
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
 class AttentionTransfer(LayerLoss):
-    """Attention transfer (AT): feature maps are large where the teacher's are.
+    """Attention transfer (AT): student maps are large where teacher maps are large.
 
     Formula: with `Q` the mean over channels of the squared feature map, flattened and
     scaled to unit length,

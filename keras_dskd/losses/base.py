@@ -1,4 +1,4 @@
-"""Base class of the losses: which layer each reads of teacher and student."""
+"""Base class of the losses: it names the layers that a loss reads."""
 
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,13 @@ class LayerLoss(keras.distillation.DistillationLoss):
     """A loss that compares one layer of the teacher with one layer of the student.
 
     A subclass implements `compute_loss(teacher_outputs, student_outputs, **kwargs)`,
-    which returns a scalar, and extends `get_config`. It gets more if its `compute_loss`
-    names one of these arguments (default `None`, for batches without it):
+    which returns a scalar, and extends `get_config`. It also gets each of these
+    arguments that its `compute_loss` names (default `None`, for batches without it):
 
     - `labels`: the batch's labels, as passed to `fit`.
     - `sample_weight`: float tensor `(n,)`, for a loss that is a mean over samples:
-      return `Σ_i w_i v_i / n`. Samples without a teacher have weight 0; the weights of
-      the others are scaled up to make it their mean.
+      return `Σ_i w_i v_i / n`. Samples without a teacher have weight 0. The other
+      weights are scaled up, so that the result is the mean over the other samples.
     - `teacher_mask`: bool tensor `(n,)`, false for samples without a teacher, for any
       other loss: leave these samples out.
 
@@ -54,8 +54,8 @@ class LayerLoss(keras.distillation.DistillationLoss):
     ) -> None:
         check_layer_name(teacher_layer_name)
         check_layer_name(student_layer_name)
-        # Keras's own Distiller reads the student's layer only if the teacher's is not
-        # None, and takes "" for the teacher's output.
+        # Keras's own Distiller reads the student's layer only if the teacher's name is
+        # given, and takes "" for the teacher's output.
         student_alone = teacher_layer_name is None and student_layer_name is not None
         self.teacher_layer_name = "" if student_alone else teacher_layer_name
         self.student_layer_name = student_layer_name

@@ -23,7 +23,7 @@ class ChannelAlignment(LayerLoss):
     ```
 
     The scale and mean of a channel do not matter. This is the alignment term of
-    `ChannelIndependence`, the one of its two terms that measured best. If the numbers
+    `ChannelIndependence`, which measured better than its other term. If the numbers
     of channels differ, use a projector. The teacher is detached.
 
     Args:
@@ -72,8 +72,8 @@ class ChannelAlignment(LayerLoss):
             teacher_outputs: Tensor `(n, c)` or `(n, ..., c)`.
             student_outputs: Tensor `(n, c)` or `(n, ..., c)`.
             teacher_mask: Bool tensor `(n,)`, false for samples without a teacher.
-                Statistics are over the other samples; with fewer than two, the loss
-                is 0.
+                The statistics leave these out. The loss is 0 if fewer than two samples
+                remain.
             **kwargs: Ignored.
 
         Returns:

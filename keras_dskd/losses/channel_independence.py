@@ -1,4 +1,4 @@
-"""Loss: channels are decorrelated from each other."""
+"""Loss: different channels are decorrelated."""
 
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ class ChannelIndependence(LayerLoss):
 
     The correlations are batch statistics: they need at least two samples, and small
     batches make them noisy. With `target="teacher"` and different numbers of channels,
-    use a projector. The teacher is detached.
+    use a projector. The teacher's feature is detached.
 
     Args:
         teacher_layer_name: Teacher layer to read. `None` for the model's output.
@@ -86,11 +86,12 @@ class ChannelIndependence(LayerLoss):
         """Compute the loss.
 
         Args:
-            teacher_outputs: Tensor `(n, c)` or `(n, ..., c)`, pooled over positions.
-            student_outputs: Tensor `(n, c)` or `(n, ..., c)`; positions may differ.
+            teacher_outputs: Tensor `(n, c)`, or `(n, ..., c)`, which is pooled over
+                positions.
+            student_outputs: The same. Its number of positions may differ.
             teacher_mask: Bool tensor `(n,)`, false for samples without a teacher.
-                Statistics are over the other samples; with fewer than two, the loss
-                is 0. Ignored with `target="self"`, which needs no teacher.
+                The statistics leave these out. The loss is 0 if fewer than two samples
+                remain. Ignored with `target="self"`, which needs no teacher.
             **kwargs: Ignored.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Loss: a student feature identifies its own sample's teacher feature."""
+"""Loss: a student feature identifies the teacher feature of the same sample."""
 
 from typing import Any
 
@@ -65,7 +65,8 @@ class ContrastiveDistillation(LayerLoss):
         """Compute the loss.
 
         Args:
-            teacher_outputs: Tensor `(n, c)` or `(n, ..., c)`, pooled over positions.
+            teacher_outputs: Tensor `(n, c)`, or `(n, ..., c)`, which is pooled over
+                positions.
             student_outputs: Tensor `(n, c)` or `(n, ..., c)`.
             labels: Class indices `(n,)`, one-hot labels `(n, classes)`, or `None`.
             sample_weight: Tensor `(n,)`, weights of the student's samples.

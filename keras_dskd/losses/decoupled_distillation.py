@@ -1,4 +1,4 @@
-"""Loss: soft targets with separate weights for true class and other classes."""
+"""Loss: soft targets with separate weights for the true and the other classes."""
 
 from typing import Any
 

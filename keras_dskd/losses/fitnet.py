@@ -70,8 +70,8 @@ class FitNet(LayerLoss):
             teacher_outputs: Tensor `(n, c)` or `(n, ..., c)`.
             student_outputs: Tensor `(n, c)` or `(n, ..., c)`.
             teacher_mask: Bool tensor `(n,)`, false for samples without a teacher.
-                Statistics are over the other samples; with fewer than two, the loss
-                is 0.
+                The statistics leave these out. The loss is 0 if fewer than two samples
+                remain.
             **kwargs: Ignored.
 
         Returns:

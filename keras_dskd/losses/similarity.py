@@ -86,7 +86,7 @@ class SimilarityPreserving(_SampleSimilarity):
             teacher_outputs: Tensor `(n, c_teacher)` or `(n, ..., c_teacher)`.
             student_outputs: Tensor `(n, c_student)` or `(n, ..., c_student)`.
             teacher_mask: Bool tensor `(n,)`, false for samples without a teacher, which
-                are left out. With fewer than two others, the loss is 0.
+                are left out. The loss is 0 if fewer than two samples remain.
             **kwargs: Ignored.
 
         Returns:
@@ -140,7 +140,7 @@ class CenteredKernelAlignment(_SampleSimilarity):
             teacher_outputs: Tensor `(n, c_teacher)` or `(n, ..., c_teacher)`.
             student_outputs: Tensor `(n, c_student)` or `(n, ..., c_student)`.
             teacher_mask: Bool tensor `(n,)`, false for samples without a teacher, which
-                are left out. With fewer than two others, the loss is 0.
+                are left out. The loss is 0 if fewer than two samples remain.
             **kwargs: Ignored.
 
         Returns:

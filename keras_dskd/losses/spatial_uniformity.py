@@ -22,8 +22,8 @@ class SpatialUniformity(LayerLoss):
     ```
 
     The value is negative; lower is more uniform. The teacher is not read: in DSKD,
-    features of a strong modality are more uniform, and this loss makes the student's
-    uniform directly.
+    features of a strong modality are more uniform, and this loss directly makes the
+    student's features uniform.
 
     Args:
         student_layer_name: Student layer to read. `None` for the model's output.

@@ -7,7 +7,7 @@ All compute in float32. One file per formula, plus what they share:
     grids.py     two feature maps on one grid of positions
     labels.py    labels -> class indices
     checks.py    argument and shape checks
-    sharing.py   compute once per step what several losses need (torch)
+    sharing.py   share intermediate results of several losses in a step (torch)
 
 To add a formula: write one function with `keras.ops` in a new file, give its formula
 and source in the docstring, export it here, and test it against a float64 reference in

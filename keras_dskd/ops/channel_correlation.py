@@ -1,4 +1,4 @@
-"""Correlations between channels, and the energies that losses minimize."""
+"""Correlations between channels, and the objectives that losses minimize."""
 
 from keras import ops
 
@@ -56,7 +56,7 @@ def cross_correlation(
 
     Args:
         teacher_rows: Tensor `(n, c_teacher)`, at least two rows.
-        student_rows: Tensor `(n, c_student)`, row i of the same sample.
+        student_rows: Tensor `(n, c_student)` of the same samples, in the same order.
         epsilon: Positive number, added to each variance.
         mask: Bool tensor `(n,)`, true for the rows to include. With fewer than two, all
             values are 0.
@@ -122,7 +122,7 @@ def channel_alignment(
     mask: Tensor | None = None,
     replicas: Replicas | None = None,
 ) -> Tensor:
-    """Mean squared deviation from 1 of matching channels' correlation.
+    """Mean squared difference between 1 and the correlation of matching channels.
 
     Formula: with `C` the `cross_correlation`,
 
@@ -134,7 +134,7 @@ def channel_alignment(
 
     Args:
         teacher_rows: Tensor `(n, c)`, at least two rows.
-        student_rows: Tensor `(n, c)`, row i of the same sample.
+        student_rows: Tensor `(n, c)` of the same samples, in the same order.
         epsilon: Positive number, added to each variance.
         mask: Bool tensor `(n,)`, true for the rows to include. With fewer than two, the
             result is 0.
@@ -170,7 +170,7 @@ def cross_off_diagonal_energy(
     mask: Tensor | None = None,
     replicas: Replicas | None = None,
 ) -> Tensor:
-    """Squared correlations between different teacher and student channels.
+    """Sum of squared correlations between different channels, divided by c.
 
     Formula: with `C` the `cross_correlation`,
 
@@ -183,7 +183,7 @@ def cross_off_diagonal_energy(
 
     Args:
         teacher_rows: Tensor `(n, c)`, at least two rows.
-        student_rows: Tensor `(n, c)`, row i of the same sample.
+        student_rows: Tensor `(n, c)` of the same samples, in the same order.
         epsilon: Positive number, added to each variance.
         mask: Bool tensor `(n,)`, true for the rows to include. With fewer than two, the
             result is 0.
@@ -225,9 +225,9 @@ def _off_diagonal_sum(
 ) -> Tensor:
     """`Σ_{i≠j} C_ij²` with `C = leftᵀ right / n`, for rows `(n, c)`.
 
-    Computes only the smaller of the two product matrices, that of channels `(c, c)` or
-    that of rows `(n, n)`, because `||leftᵀ right||² = <left leftᵀ, right rightᵀ>`. With
-    replicas it is that of channels, which can be summed; no replica holds all rows.
+    Computes only the smaller product matrix, of channels `(c, c)` or of rows `(n, n)`:
+    both give the sum, because `||leftᵀ right||² = <left leftᵀ, right rightᵀ>`. With
+    replicas it uses channels, because no replica holds all rows.
     """
 
     def by_channels() -> Tensor:

@@ -31,14 +31,14 @@ def contrastive_distillation(
 
     Args:
         teacher_rows: Tensor `(n, c)`, at least two rows.
-        student_rows: Tensor `(n, c)`, row i of the same sample.
+        student_rows: Tensor `(n, c)` of the same samples, in the same order.
         temperature: `T`, between 1e-6 and 1e6. A lower value focuses on the most
             similar samples.
         labels: Class indices `(n,)`, or one-hot labels `(n, classes)`. Samples of one
             class are not contrasted with each other.
         sample_weight: Tensor `(n,)`. See `weighted_mean`.
         mask: Bool tensor `(n,)`, false for rows to leave out, as anchors and as
-            negatives. The sum is still divided by n: rescale it with `sample_weight`.
+            negatives. The sum is still divided by n: correct that with `sample_weight`.
 
     Returns:
         Scalar, float32, at least 0.

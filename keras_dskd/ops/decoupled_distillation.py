@@ -31,8 +31,8 @@ def decoupled_distillation(
     T² (a KL([p_y, 1 - p_y] || [q_y, 1 - q_y]) + b KL(p' || q'))
     ```
 
-    `soft_targets` is the case `a = 1`, `b = 1 - p_y` for each sample: the surer the
-    teacher is, the less it says about the other classes. Nothing is detached here.
+    `soft_targets` is the case `a = 1`, `b = 1 - p_y` for each sample: the more certain
+    the teacher is, the less weight the other classes have. Nothing is detached here.
 
     Args:
         teacher_logits: Tensor `(n, ..., classes)`, before the softmax.

@@ -1,4 +1,4 @@
-"""Number of dimensions that rows effectively use."""
+"""Effective rank: how many dimensions the rows use."""
 
 from keras import ops
 

@@ -30,7 +30,7 @@ def standardized_distance(
 
     Args:
         teacher_rows: Tensor `(n, c)`, at least two rows.
-        student_rows: Tensor `(n, c)`, row i of the same sample.
+        student_rows: Tensor `(n, c)` of the same samples, in the same order.
         epsilon: Positive number, added to each variance.
         mask: Bool tensor `(n,)`, true for the rows to include. With fewer than two, the
             result is 0.

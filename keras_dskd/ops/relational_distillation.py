@@ -24,7 +24,7 @@ def relational_distance(
 
     Args:
         teacher_rows: Tensor `(n, c_teacher)`, at least two rows.
-        student_rows: Tensor `(n, c_student)`, row i of the same sample.
+        student_rows: Tensor `(n, c_student)` of the same samples, in the same order.
         mask: Bool tensor `(n,)`, true for the rows to include. With fewer than two, the
             result is 0.
 
@@ -64,7 +64,7 @@ def relational_angle(
 
     Args:
         teacher_rows: Tensor `(n, c_teacher)`, at least three rows.
-        student_rows: Tensor `(n, c_student)`, row i of the same sample.
+        student_rows: Tensor `(n, c_student)` of the same samples, in the same order.
         mask: Bool tensor `(n,)`, true for the rows to include. With fewer than three,
             the result is 0.
 

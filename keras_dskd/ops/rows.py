@@ -148,8 +148,8 @@ def center(
     # Rounding makes the mean of equal numbers differ from them, and `standardize` would
     # amplify that difference. Subtracting one row first makes constant channels 0.
     if replicas is not None:
-        # No row is at hand on all replicas. Their rounded mean is close enough: the
-        # second subtraction removes what is left.
+        # The replicas share no row. The rounded mean is close enough: the second
+        # subtraction removes the rest.
         one = mean_of_rows(rows, mask, replicas)
     elif mask is not None:
         one = ops.take(rows, ops.argmax(ops.cast(mask, "int32")), axis=0)[None]

@@ -50,7 +50,7 @@ def mean_of_rows(
         return ops.mean(rows, axis=0, keepdims=True)
     total = ops.sum(keep_rows(rows, mask), axis=0, keepdims=True)  # (1, c)
     count = ops.reshape(count_rows(rows, mask), (1, 1))
-    if replicas is not None:  # One message for both: latency dominates the cost.
+    if replicas is not None:  # One message for both: latency dominates.
         both = replicas.sum(ops.concatenate([total, count], axis=1))
         total, count = both[:, :-1], both[:, -1:]
     return total / ops.maximum(count, 1.0)
@@ -79,14 +79,14 @@ def weighted_mean(values: Tensor, sample_weight: Tensor | None = None) -> Tensor
     Σ_i w_i v_i / n
     ```
 
-    As in Keras's losses, the sum is divided by the number of samples, not by the sum of
-    weights.
+    As in Keras's losses, the sum is divided by the number of values, not by the sum of
+    the weights.
 
     Args:
         values: Tensor `(n, ...)`.
-        sample_weight: Tensor `(n,)`, or `(n, ...)` with weights for some of the further
-            axes. Weights for axes that `values` lack are averaged. `None` weighs each
-            value 1.
+        sample_weight: Tensor `(n,)`, or `(n, ...)` with weights along the first axes of
+            `values`. If it has more axes than `values`, it is averaged over the
+            additional ones. `None` gives each value the weight 1.
 
     Returns:
         Scalar, float32.
@@ -101,7 +101,7 @@ def weighted_mean(values: Tensor, sample_weight: Tensor | None = None) -> Tensor
     rank = len(values.shape)
     if len(weight.shape) > rank:
         weight = ops.mean(weight, axis=tuple(range(rank, len(weight.shape))))
-    # Axes of length 1 broadcast, but for that of the samples.
+    # Axes of length 1 broadcast, except the axis of the samples.
     expected = [
         1 if axis and length == 1 else values.shape[axis]
         for axis, length in enumerate(weight.shape)

@@ -1,4 +1,4 @@
-"""Compute once per step what several losses need, on torch.
+"""Share the intermediate results of several losses within a step, on torch.
 
 The compilers of JAX and TensorFlow merge equal computations by themselves. There, a
 cache would even be wrong: a tensor made in one branch of a graph must not be used
@@ -47,9 +47,9 @@ def sharing() -> Iterator[None]:
 def shared(function: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor]:
     """Decorate a pure function so that a `sharing` context keeps its results.
 
-    Tensors count as equal if they are the same object, other arguments by value. A
-    result without gradients of arguments that have them (as under `torch.no_grad`) is
-    not kept.
+    Tensors count as equal if they are the same object, other arguments if their values
+    are equal. If an argument has gradients and the result has none (as under
+    `torch.no_grad`), the result is not kept.
     """
     signature = inspect.signature(function)
 

@@ -77,8 +77,8 @@ def check_divergence_temperature(temperature: float) -> None:
     check_temperature(temperature)
     if temperature > MAX_TEMPERATURE:
         raise ValueError(
-            f"`temperature` must be at most {MAX_TEMPERATURE} for soft targets: above, "
-            "float32 rounding hides the differences. Received: "
+            f"`temperature` must be at most {MAX_TEMPERATURE} for soft targets: "
+            "above it, float32 rounding hides the differences. Received: "
             f"temperature={temperature}"
         )
 

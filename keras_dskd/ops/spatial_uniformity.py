@@ -43,7 +43,7 @@ def spatial_uniformity(
         temperature: `t`, between 1e-6 and 1e6. Defaults to 2, as in the paper. A larger
             value focuses on closer neighbors.
         replicas: Collective operations, if `rows` are one replica's part of the batch.
-            Each replica pairs its own rows with the rows of all.
+            Each replica pairs its own rows with the rows of all replicas.
 
     Returns:
         Scalar, float32, in [-4 t, 0].
@@ -101,7 +101,7 @@ def _value_and_gradient(
 
     With `E_ij = exp(-t ||u_i - u_j||²)` for i ≠ j and `S` the sum of all `E_ij`, the
     gradient is `4 t / S (E u - (Σ_j E_ij) u)`. Row i's gradient involves only pairs
-    that contain row i, so a replica needs its own rows' sums and the global `S`.
+    that contain row i, so a replica needs the sums of its own rows and the global `S`.
     """
     own, global_offset, count = unit, 0, _length(unit)
     if replicas is not None:

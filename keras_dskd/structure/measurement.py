@@ -32,6 +32,9 @@ def structure_report(
 ) -> StructureReport:
     """Measure the structure of a model's features over data.
 
+    The structure is how much the channels correlate, how evenly the features spread
+    over the unit sphere, and how many dimensions they use. See `FeatureStructure`.
+
     Args:
         model: A built `keras.Model`. It runs in inference mode.
         x: Input of the model: arrays with at least two samples.
@@ -42,14 +45,14 @@ def structure_report(
         name: Name of the report. Defaults to the model's name.
         batch_size: Number of samples per batch.
         max_samples: Measure the structure on at most this many samples, evenly spaced
-            over the data: uniformity compares all pairs of samples. The accuracy uses
-            all samples.
+            over the data, because uniformity compares all pairs of samples. The
+            accuracy uses all samples.
         verbose: As in `keras.Model.predict`: 0 prints nothing, 1 or `"auto"` shows a
             progress bar, 2 prints one line at the end.
 
     Returns:
-        A `StructureReport`: `.summary()` prints a table, `.plot()` draws a figure,
-        `.to_html()` writes both to a file.
+        A `StructureReport`: `.summary()` prints a table, `.plot()` draws a figure, and
+        `.to_html()` writes an HTML page with both.
 
     Raises:
         ValueError: If a layer is not found, the input does not fit the model, the

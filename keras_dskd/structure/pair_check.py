@@ -25,7 +25,7 @@ class PairCheck:
         agreement: Distance correlation between the teacher's and the student's
             features, from 0 (independent) to 1.
         by_chance: Mean agreement of the same features over the random pairings.
-        p_value: Share of pairings that agree at least as well as the given one.
+        p_value: Share of pairings that agree at least as well as the given pairing.
         samples: Number of samples that were compared.
         looks_shuffled: Whether `p_value` is above the level of the test.
     """
@@ -164,7 +164,7 @@ def check_pairs(
 
 
 def _samples(pair: pairs.Pair, y: Nested) -> list[Any]:
-    """Arrays of both modalities and labels, without the samples masked out."""
+    """Arrays of both modalities and labels, without masked-out samples."""
     if pair.teacher is None:
         raise ValueError(
             'Expected x={"teacher": ..., "student": ...}. Received: no x["teacher"]'
