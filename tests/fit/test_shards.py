@@ -1,10 +1,5 @@
 """A teacher cache in shards: each process writes and reads its own rows."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -15,13 +10,6 @@ import keras_dskd
 
 COUNT = 3
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}  # The same program on batches of other sizes.
-
-WRITE = """
-import sys
-from cachable import X, distiller
-index, count = map(int, sys.argv[2:])
-distiller().cache_teacher(X, sys.argv[1], 5, verbose=0, shard=(index, count))
-"""
 
 
 def whole():
@@ -59,35 +47,6 @@ def test_numpy_integers_are_taken_as_shards(tmp_path):
 def test_array_instead_of_row_count_is_refused():
     with pytest.raises(ValueError, match="number of rows.*Received: ndarray"):
         keras_dskd.shard_rows(np.zeros(10), (0, 2))
-
-
-def test_parallel_processes_write_what_one_process_writes(tmp_path):
-    tests = Path(__file__).parents[1]
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": keras.backend.backend(),
-        "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)]),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITE, tmp_path / "cache", str(index), "2"],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    for process in processes:
-        _, said = process.communicate()
-        assert process.returncode == 0, said
-    parts = [
-        keras_dskd.open_teacher_cache(tmp_path / "cache", shard=(index, 2))
-        for index in range(2)
-    ]
-    for name, feature in leaves(whole()).items():
-        assert isinstance(parts[0][name], np.memmap)
-        joined = np.concatenate([part[name] for part in parts])
-        np.testing.assert_allclose(joined, feature, **CLOSE)
 
 
 @pytest.mark.parametrize("on_disk", [True, False])

@@ -6,15 +6,11 @@ import json
 import os
 import pickle
 import shutil
-import signal
 import stat
-import subprocess
-import sys
 import warnings
 import zlib
 from pathlib import Path
 
-import cachable
 import keras
 import numpy as np
 import pytest
@@ -433,34 +429,6 @@ def test_read_only_cache_opens(copied, monkeypatch):
         keras_dskd.open_teacher_cache(folder)
     folder.chmod(0o755)
     assert not next(iter(received.values())).flags.writeable
-
-
-@pytest.mark.parametrize("point", cachable.POINTS)
-def test_cache_of_a_killed_process_resumes(point, finished, tmp_path):
-    """All files are the same bit by bit, the manifest included."""
-    made, whole = finished
-    folder = tmp_path / "cache"
-    run_and_be_killed(point, folder)
-    expected = "no teacher cache" if point == "the first manifest" else "not finished"
-    with pytest.raises(ValueError, match=expected):
-        keras_dskd.open_teacher_cache(folder)
-    made.cache_teacher(X, folder, BATCH, verbose=0)
-    assert contents(folder) == contents(whole)
-
-
-def run_and_be_killed(point, folder):
-    tests = Path(__file__).parents[1]
-    result = subprocess.run(
-        [sys.executable, tests / "cachable.py", point, folder],
-        env={
-            **os.environ,
-            "KERAS_BACKEND": keras.backend.backend(),
-            "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)]),
-        },
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == -signal.SIGKILL, result.stderr
 
 
 def test_cache_resumes_after_a_full_disk(finished, tmp_path, monkeypatch):

@@ -3,11 +3,9 @@
 import importlib.util
 import os
 import signal
-import subprocess
-import sys
 import textwrap
-from pathlib import Path
 
+import interpreter
 import keras
 import numpy as np
 import pytest
@@ -15,39 +13,17 @@ import resumable
 from small_models import crossentropy, labels, mlp, rows
 
 import keras_dskd
+from keras_dskd.internal import files
 
-TESTS = Path(__file__).parents[1]
-
-
-def python(*arguments, backend=None, **options):
-    """Runs Python on the package and the support modules of the tests."""
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": backend or keras.backend.backend(),
-        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
-    }
-    result = subprocess.run(
-        [sys.executable, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        **options,
-    )
-    assert result.returncode in (0, -signal.SIGKILL), result.stderr
-    return result.returncode
-
-
-def run(task, folder, backend=None):
-    """Runs `resumable.py`; returns its exit status."""
-    return python(TESTS / "resumable.py", task, folder, backend=backend)
+RESUMABLE = interpreter.TESTS / "resumable.py"
 
 
 def test_a_process_killed_at_a_step_resumes_to_the_uninterrupted_result(tmp_path):
     keras.utils.set_random_seed(0)
     uninterrupted = resumable.distiller()
     resumable.fit(uninterrupted)
-    assert run("7", tmp_path) == -signal.SIGKILL
-    assert run("0", tmp_path) == 0
+    interpreter.run(RESUMABLE, 7, tmp_path, exit_status=-signal.SIGKILL)
+    interpreter.run(RESUMABLE, 0, tmp_path)
     student = resumable.distiller().student
     student.load_weights(tmp_path / "student.weights.h5")
     for received, expected in zip(
@@ -61,7 +37,7 @@ def test_a_process_killed_at_a_step_resumes_to_the_uninterrupted_result(tmp_path
 def test_a_run_saved_on_one_backend_resumes_on_another(saved_on, tmp_path):
     if importlib.util.find_spec(saved_on) is None:
         pytest.skip(f"{saved_on} is not installed")
-    assert run("save", tmp_path, saved_on) == 0
+    interpreter.run(RESUMABLE, "save", tmp_path, backend=saved_on)
     expected = np.load(tmp_path / "expected.npz")
     loaded = keras.models.load_model(tmp_path / "distiller.keras", safe_mode=True)
     by_weights = resumable.distiller()
@@ -117,8 +93,25 @@ def test_another_program_loads_the_student_without_the_package(tmp_path):
         np.save("by_distiller.npy", made.predict(data["student"], verbose=0))
         made.fit({name: data[name] for name in ("teacher", "student")}, data["y"])
         """
-    assert python("-c", textwrap.dedent(program), cwd=tmp_path) == 0
+    interpreter.run("-c", textwrap.dedent(program), cwd=tmp_path)
     expected = made.student.predict(x["student"], verbose=0)
     for name in ("by_student", "by_distiller"):
         predicted = np.load(tmp_path / f"{name}.npy")
         np.testing.assert_allclose(predicted, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_killed_process_leaves_no_lock(tmp_path):
+    code = (
+        "import os, signal, sys, keras_dskd.internal.files as files\n"
+        "with files.holding(sys.argv[1]), files.replacing(sys.argv[2]):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    lock, file = str(tmp_path / ".lock"), tmp_path / "a.txt"
+    interpreter.run("-c", code, lock, file, exit_status=-signal.SIGKILL)
+    assert len(os.listdir(tmp_path)) == 3
+    with files.replacing(file) as written:
+        with open(written, "w") as opened:
+            opened.write("whole")
+    with files.holding(lock):
+        pass
+    assert os.listdir(tmp_path) == ["a.txt"]

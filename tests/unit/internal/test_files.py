@@ -1,9 +1,6 @@
 """Files are complete or absent, whoever else writes them or is killed."""
 
 import os
-import signal
-import subprocess
-import sys
 
 import filelock
 import pytest
@@ -109,22 +106,6 @@ def test_lock_is_held_once_and_leaves_no_file(tmp_path):
     assert not os.path.exists(path)
     with files.holding(path):
         pass
-
-
-def test_killed_process_leaves_no_lock(tmp_path):
-    code = (
-        "import os, signal, sys, keras_dskd.internal.files as files\n"
-        "with files.holding(sys.argv[1]), files.replacing(sys.argv[2]):\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    path = str(tmp_path / ".lock")
-    run = [sys.executable, "-c", code, path, tmp_path / "a.txt"]
-    assert subprocess.run(run).returncode == -signal.SIGKILL
-    assert len(os.listdir(tmp_path)) == 3
-    write(tmp_path / "a.txt")
-    with files.holding(path):
-        pass
-    assert os.listdir(tmp_path) == ["a.txt"]
 
 
 def test_lock_file_that_is_a_symbolic_link_is_not_followed(tmp_path):

@@ -1,0 +1,46 @@
+"""Programs of the tests, in an interpreter of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+
+TESTS = Path(__file__).parent
+
+
+def start(*arguments, backend=None, **options):
+    """Starts Python with the package and the support modules of the tests.
+
+    Args:
+        *arguments: Of the interpreter: a program and its arguments, or `"-c"` and code.
+        backend: Keras's backend. Defaults to that of this process.
+        **options: Of `subprocess.Popen`.
+    """
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": backend or keras.backend.backend(),
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
+        **options.pop("environment", {}),
+    }
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def finish(process, exit_status=0):
+    """Waits for a process that must end with a status; returns what it printed."""
+    printed, errors = process.communicate()
+    assert process.returncode == exit_status, errors
+    return printed
+
+
+def run(*arguments, exit_status=0, **options):
+    """Starts a process and waits for it; see `start` and `finish`."""
+    return finish(start(*arguments, **options), exit_status)
