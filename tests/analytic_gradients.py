@@ -1,6 +1,7 @@
-"""Gradients of the plain forms in float64 NumPy, by hand. Never imports the package.
+"""Gradients of the formulas, derived by hand, in float64 NumPy.
 
-They hold whole `(c, c)` and `(n, n)` matrices, as the formulas are written.
+Never imports the package. Computes whole `(c, c)` and `(n, n)` matrices, as the
+formulas are written.
 """
 
 import numpy as np

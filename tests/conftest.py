@@ -31,8 +31,8 @@ def pytest_report_header():
 
 
 def pytest_sessionstart():
-    # `clear_session` collects garbage after each test. What the backend imported is
-    # none, and to look through it takes longer than most tests.
+    # `clear_session` collects garbage after each test. Exclude the imported modules:
+    # scanning them takes longer than most tests.
     keras.utils.set_random_seed(0)
     gc.freeze()
 

@@ -7,11 +7,10 @@ import numpy as np
 
 
 def value_and_gradient(f, *arrays, compiled=False):
-    """Value of the scalar `f(*arrays)`, and the gradient for each of the arrays.
+    """Returns the scalar `f(*arrays)` and its gradient with respect to each array.
 
-    JAX always compiles, torch never does, and TensorFlow does with `compiled`, then
-    with an unknown batch size. An array that `f` does not depend on has a gradient
-    of zeros.
+    JAX always compiles, torch never does. TensorFlow compiles if `compiled`, with an
+    unknown batch size. The gradient for an array that `f` does not use is zeros.
     """
     arrays = [np.asarray(array, "float32") for array in arrays]
     backend = keras.backend.backend()
@@ -25,7 +24,7 @@ def value_and_gradient(f, *arrays, compiled=False):
 
 
 def value(f, *arrays):
-    """Value of the scalar `f(*arrays)`."""
+    """Returns the scalar `f(*arrays)`."""
     arrays = [keras.ops.convert_to_tensor(array, "float32") for array in arrays]
     result = compiled_on_jax(f)(*arrays)
     assert keras.backend.standardize_dtype(result.dtype) == "float32"
@@ -35,7 +34,7 @@ def value(f, *arrays):
 
 @functools.cache
 def compiled_on_jax(f):
-    """`f`, compiled on JAX, where a compilation takes less time than eager calls."""
+    """Compiles `f` on JAX, where compilation is faster than eager calls."""
     if keras.backend.backend() != "jax":
         return f
     import jax
@@ -44,10 +43,10 @@ def compiled_on_jax(f):
 
 
 def assert_gradient_close(actual, expected):
-    """Compares with the gradient's largest entry as the unit.
+    """Compares in units of the gradient's largest entry.
 
-    Entries are float32 sums of positive and negative terms that are as large as the
-    largest entry, so that small entries are exact to no more than some 1e-5 of it.
+    Each entry is a float32 sum of positive and negative terms that are as large as the
+    largest entry. Small entries are therefore exact only to about 1e-5 of it.
     """
     largest = np.abs(expected).max()
     # Where the gradient is 0, terms of order 1 / sqrt(epsilon) = 316 cancel.

@@ -1,4 +1,4 @@
-"""Programs of the tests, in an interpreter of their own."""
+"""Runs programs of the tests in another Python process."""
 
 import os
 import subprocess
@@ -14,9 +14,9 @@ def start(*arguments, backend=None, **options):
     """Starts Python with the package and the support modules of the tests.
 
     Args:
-        *arguments: Of the interpreter: a program and its arguments, or `"-c"` and code.
-        backend: Keras's backend. Defaults to that of this process.
-        **options: Of `subprocess.Popen`.
+        *arguments: A program and its arguments, or `"-c"` and code.
+        backend: The backend of Keras. Defaults to that of this process.
+        **options: Options of `subprocess.Popen`; `environment` adds variables.
     """
     environment = {
         **os.environ,
@@ -35,7 +35,7 @@ def start(*arguments, backend=None, **options):
 
 
 def finish(process, exit_status=0):
-    """Waits for a process that must end with a status; returns what it printed."""
+    """Waits for a process, checks its exit status, and returns its output."""
     printed, errors = process.communicate()
     assert process.returncode == exit_status, errors
     return printed

@@ -1,8 +1,8 @@
-"""Every formula in float64 NumPy, written from its paper. Never imports the package.
+"""Every formula in float64 NumPy, written from its paper.
 
-Sources: Barlow Twins (arXiv 2103.03230, equations 1 and 2), VICReg (2105.04906,
-equation 3), Wang and Isola (2005.10242), Hinton et al. (1503.02531), RankMe
-(2210.02885, equations 1 and 2), and those named at the functions of other methods.
+Never imports the package. Sources: Barlow Twins (arXiv 2103.03230, equations 1 and 2),
+VICReg (2105.04906, equation 3), Wang and Isola (2005.10242), Hinton et al.
+(1503.02531), RankMe (2210.02885, equations 1 and 2), and the papers in the docstrings.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ def rows(feature, kind="pooled", channels_first=False):
 
 def standardize(x, epsilon=1e-5):
     x = np.asarray(x, "float64")
-    x = x - x[:1]  # changes no deviation, and makes constant channels exactly 0
+    x = x - x[:1]  # leaves deviations unchanged, and makes constant channels exactly 0
     deviation = x - x.sum(axis=0) / len(x)
     variance = (deviation**2).sum(axis=0) / len(x)
     return deviation / np.sqrt(variance + epsilon)
@@ -142,7 +142,7 @@ def decoupled_distillation(
 
 
 def standardized_distance(teacher, student, epsilon=1e-5):
-    """FitNets, arXiv 1412.6550, equation 3, of standardised features."""
+    """FitNets, arXiv 1412.6550, equation 3, of standardized features."""
     difference = standardize(teacher, epsilon) - standardize(student, epsilon)
     return (difference**2).sum() / difference.size
 
@@ -200,7 +200,7 @@ def centered_kernel_alignment(teacher, student):
 
 
 def contrastive_distillation(teacher, student, temperature=0.2, labels=None):
-    """InfoNCE, arXiv 1807.03748, equation 4, other samples of a class left out."""
+    """InfoNCE, arXiv 1807.03748, equation 4, without other samples of one class."""
     u, v = normalize(student), normalize(teacher)
     total = 0.0
     for i in range(len(u)):

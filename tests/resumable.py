@@ -1,4 +1,7 @@
-"""A training run with all that a file must hold; as a program, to be killed."""
+"""A training run whose files must hold every kind of state.
+
+As a program, it saves its files or kills itself at a step.
+"""
 
 import os
 import signal
@@ -17,7 +20,7 @@ Y = labels(N)
 
 
 def distiller():
-    """Projector, schedule, batch statistics, optimizer with a state, and dropout."""
+    """Has a projector, a schedule, batch statistics, an optimizer state and dropout."""
     made = keras_dskd.Distiller(
         cnn(3, widths=(6,), name="teacher"),
         cnn(1, widths=(4,), extra=[keras.layers.Dropout(0.5, seed=3, name="drop")]),
@@ -39,14 +42,14 @@ def distiller():
 
 
 def fit(made, epochs=EPOCHS, **kwargs):
-    """Trains up to that epoch, in an order that is always the same."""
+    """Trains until this epoch, always on the same batches."""
     return made.fit(
         X, Y, epochs=epochs, batch_size=BATCH, shuffle=False, verbose=0, **kwargs
     ).history
 
 
 class At(keras.callbacks.Callback):
-    """Does something when a step of training, counted over all, has been made."""
+    """Calls `action` after a step, counted over all epochs."""
 
     def __init__(self, step, action):
         super().__init__()
@@ -59,7 +62,7 @@ class At(keras.callbacks.Callback):
 
 
 def kill():
-    """No clean-up, no goodbye."""
+    """Ends the process without any clean-up."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -71,7 +74,7 @@ if __name__ == "__main__":
         fit(run, 1)
         run.save(os.path.join(folder, "distiller.keras"))
         run.save_weights(os.path.join(folder, "distiller.weights.h5"))
-        # What random layers draw differs between backends.
+        # Random layers draw different numbers on each backend.
         run.student.get_layer("drop").rate = 0.0
         run.make_train_function(force=True)
         np.savez(os.path.join(folder, "expected.npz"), **fit(run, 2))

@@ -1,4 +1,4 @@
-"""Small models, layers and data for the tests of the training step."""
+"""Small models, layers and data for tests of the training step."""
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ def labels(n=16, seed=0):
 
 
 def mlp(width, hidden=5, name="student", classes=CLASSES, seed=0, **dense_kwargs):
-    """Layers "hidden" and "logits"; what it does in training and inference is one."""
+    """A model with layers "hidden" and "logits", the same in training and inference."""
     inputs = keras.Input((width,))
     x = keras.layers.Dense(
         hidden,
@@ -42,7 +42,10 @@ def mlp(width, hidden=5, name="student", classes=CLASSES, seed=0, **dense_kwargs
 
 
 def cnn(channels, widths=(3,), name="student", size=8, extra=()):
-    """Layers "conv0", "bn0", "relu0", "pool0", ..., "gap", extra ones, "logits"."""
+    """A model with layers "conv0", "bn0", "relu0", "pool0", ..., "gap", "logits".
+
+    `extra` layers come before "logits".
+    """
     inputs = x = keras.Input((size, size, channels))
     for depth, width in enumerate(widths):
         x = keras.layers.Conv2D(width, 3, padding="same", name=f"conv{depth}")(x)
@@ -62,25 +65,25 @@ def crossentropy(**kwargs):
 
 
 def copy_of(model):
-    """Another model of the same architecture and weights."""
+    """A new model with the same architecture and weights."""
     copy = model.__class__.from_config(model.get_config())
     copy.set_weights(model.get_weights())
     return copy
 
 
 def standing_still():
-    """An optimizer that changes nothing, so that losses can be told in advance."""
+    """An optimizer that changes no weights, so that losses can be computed before."""
     return keras.optimizers.SGD(0.0)
 
 
 def numbers(history):
-    """The one epoch's values of a `fit`."""
+    """The values of the last epoch of a `fit`."""
     return {name: values[-1] for name, values in history.history.items()}
 
 
 @keras.saving.register_keras_serializable(package="tests")
 class Counting(keras.layers.Layer):
-    """Identity that counts its calls in a variable, where programs are compiled."""
+    """Identity that counts its calls in a variable, also in compiled programs."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -114,7 +117,7 @@ class AddsLoss(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tests")
 class Subclassed(keras.Model):
-    """A model whose layers exist before, and whose weights come with, a call."""
+    """A subclassed model, whose weights are created in the first call."""
 
     def __init__(self, hidden=5, classes=CLASSES, **kwargs):
         super().__init__(**kwargs)
@@ -132,7 +135,7 @@ class Subclassed(keras.Model):
 
 @keras.saving.register_keras_serializable(package="tests")
 class Composite(keras.layers.Layer):
-    """A layer, no model, that holds the layers "squeeze" and "widen"."""
+    """A layer (not a model) that contains the layers "squeeze" and "widen"."""
 
     def __init__(self, width=4, **kwargs):
         super().__init__(**kwargs)

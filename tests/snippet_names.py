@@ -1,4 +1,4 @@
-"""What pages and docstrings take for granted, as small real objects."""
+"""Small real objects for the names that pages and docstrings leave undefined."""
 
 import functools
 
@@ -11,7 +11,7 @@ CLASSES, SIZE, SAMPLES = 4, 8, 64
 
 
 def names_for(snippets, **given):
-    """The namespace for blocks: of the names in them those that are known here."""
+    """Returns a namespace with the names of the blocks that are defined here."""
     known = Names()
     vars(known).update(given)
     used = set().union(*(snippet.names() for snippet in snippets))
@@ -19,7 +19,7 @@ def names_for(snippets, **given):
 
 
 def make_files(snippets):
-    """Makes the files that blocks load, in the working directory."""
+    """Creates the files that blocks load, in the working directory."""
     text = "".join(snippet.text for snippet in snippets)
     for filename, model in (
         ("optical_teacher.keras", optical_teacher),
@@ -30,7 +30,7 @@ def make_files(snippets):
 
 
 def optical_teacher():
-    """Of two channels; its `features` are 512 wide."""
+    """A teacher of two-channel images; its layer `features` is 512 wide."""
     inputs = keras.Input((SIZE, SIZE, 2))
     features = keras.layers.Dense(512, "tanh", name="features")(_stages(inputs, 64))
     outputs = keras.layers.Dense(CLASSES, name="logits")(features)
@@ -38,7 +38,7 @@ def optical_teacher():
 
 
 def radar_student():
-    """Of one channel; its layers are those of a nested model, `backbone`."""
+    """A student of one-channel images with a nested model, `backbone`."""
     inputs = keras.Input((SIZE, SIZE, 1))
     features = keras.layers.Dense(16, "tanh", name="features")(_stages(inputs, 8))
     backbone = keras.Model(inputs, features, name="backbone")
@@ -47,7 +47,7 @@ def radar_student():
 
 
 def _stages(x, width):
-    """Layers `block1`, `block2`, `block3`, and `pool`, which is `width` wide."""
+    """Adds the layers `block1`, `block2`, `block3`, and `pool` of this width."""
     for number, channels in enumerate((8, 8, width), start=1):
         strides = 1 if number == 1 else 2
         x = keras.layers.Conv2D(
@@ -57,7 +57,7 @@ def _stages(x, width):
 
 
 class Names:
-    """Each name that blocks may use; what is asked for is made then.
+    """Every name that blocks may use; each object is created on access.
 
     Attributes:
         samples: Number of images.
@@ -91,7 +91,7 @@ class Names:
 
     @functools.cached_property
     def optical(self):
-        """A pattern a class, and noise."""
+        """Images with a pattern per class, and noise."""
         random = np.random.default_rng(0)
         patterns = random.normal(size=(CLASSES, SIZE, SIZE, 2))
         noise = random.normal(size=(self.samples, SIZE, SIZE, 2))
@@ -99,7 +99,7 @@ class Names:
 
     @property
     def radar(self):
-        """The same scenes, of which less is seen."""
+        """The same scenes with less detail."""
         return self.optical[..., :1].round()
 
     radar_val = radar_test = radar
@@ -109,7 +109,7 @@ class Names:
 
     @functools.cached_property
     def model(self):
-        """A network whose layer `head` is called twice."""
+        """A network that calls its layer `head` twice."""
         inputs = keras.Input((SIZE, SIZE, 1))
         head = keras.layers.Dense(8, name="head")
         return keras.Model(inputs, head(head(_stages(inputs, 8))))
@@ -131,6 +131,6 @@ class Names:
 
     @property
     def batches(self):
-        """Pairs and labels as a data set of TensorFlow's."""
+        """Pairs and labels as a `tf.data.Dataset`."""
         data = self.tf.data.Dataset.from_tensor_slices((self.pairs, self.labels))
         return data.batch(32)

@@ -1,4 +1,4 @@
-"""Tiny models, and one epoch of Keras's own Distiller on them."""
+"""Tiny models, and one epoch of Keras's own Distiller with them."""
 
 import warnings
 
@@ -10,10 +10,9 @@ SAMPLES, INPUTS, WIDTH, CLASSES = 12, 5, 4, 3
 
 
 def model(role, width=WIDTH, classes=CLASSES, activation=None, positions=()):
-    """Input, `{role}_feature` of `width` channels, `{role}_logits`.
+    """A model with the layers `{role}_feature` (`width` channels) and `{role}_logits`.
 
-    With one number as `positions`, the feature has so many positions, which are pooled
-    before the logits.
+    With `positions=(p,)` the feature has p positions, pooled before the logits.
     """
     inputs = keras.Input((*positions, INPUTS))
     x = keras.layers.Dense(width, "tanh", name=f"{role}_feature")(inputs)
@@ -24,9 +23,9 @@ def model(role, width=WIDTH, classes=CLASSES, activation=None, positions=()):
 
 
 def distillation_loss_of_an_epoch(loss, teacher, student, from_logits=True):
-    """Fits once and returns `distillation_loss`, and the features it was taken of.
+    """Fits one epoch; returns `distillation_loss` and the features that it compared.
 
-    A learning rate of 0 and a single batch leave the features as they were.
+    A learning rate of 0 and a single batch leave the features unchanged.
     """
     x = reference.samples(SAMPLES, *student.input_shape[1:]).astype("float32")
     y = np.arange(SAMPLES) % CLASSES
@@ -39,7 +38,7 @@ def distillation_loss_of_an_epoch(loss, teacher, student, from_logits=True):
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits)
     distiller.compile(keras.optimizers.SGD(0.0), cross_entropy)
     with warnings.catch_warnings():
-        # Its feature extractors are models of [input] that are called with the input.
+        # It calls its feature extractors, models with input [x], with x.
         warnings.filterwarnings("ignore", ".*structure of `inputs`")
         history = distiller.fit(x, y, batch_size=SAMPLES, verbose=0).history
     return history["distillation_loss"][0], features

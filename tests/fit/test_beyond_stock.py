@@ -1,8 +1,9 @@
-"""What `keras_dskd.Distiller` does and `keras.distillation.Distiller` does not.
+"""Defects of `keras.distillation.Distiller` that `keras_dskd.Distiller` does not have.
 
-Each test looks for the symptoms of a defect in both. Keras's shows every one of them,
-and is expected to: a release that mends any fails here. Ours has to show none. The same
-data make the README's table, which this file prints when run with PYTHONPATH=tests.
+Each test looks for the symptoms of a defect in both classes. Keras's class must show
+all of them, so that a release that fixes one fails here. Ours must show none. The
+README's table comes from the same data: run this file with PYTHONPATH=tests to print
+it.
 """
 
 import functools
@@ -40,26 +41,26 @@ BACKEND = keras.backend.backend()
 STOCK, OURS = keras.distillation.Distiller, keras_dskd.Distiller
 X, Y = rows(8), labels(8)
 
-# Of the version whose symptoms were observed.
+# The version in which the symptoms were observed.
 TABLE = ["| | keras.distillation 3.15.1 | keras_dskd |", "|---|---|---|"]
 
 
 class AsObserved(AssertionError):
-    """Keras's class shows each of a defect's symptoms."""
+    """Keras's class shows all symptoms of a defect."""
 
 
 def defect(what, stock, ours):
-    """Makes a row of the table, and a test of both classes from a generator.
+    """Turns a generator into a row of the table and a test of both classes.
 
     The generator yields each symptom and whether the class shows it. Its docstring
-    says what was measured of Keras's class.
+    says what was measured with Keras's class.
     """
     TABLE.append(f"| {what} | {stock} | {ours} |")
 
     def decorate(symptoms):
         reason = f"{stock}. {symptoms.__doc__}"
         fails = pytest.mark.xfail(strict=True, raises=AsObserved, reason=reason)
-        # Of its models for features, and of its files.
+        # Its feature models and its files cause these warnings.
         warns = pytest.mark.filterwarnings("ignore::UserWarning:keras.*")
         stock_kind = pytest.param(STOCK, id="keras.distillation", marks=[fails, warns])
 
@@ -78,7 +79,7 @@ def defect(what, stock, ours):
 
 
 def drawn(model, seed):
-    """The model with weights that are the same on every backend."""
+    """Sets weights that are the same on every backend."""
     generator = np.random.default_rng(seed)
     for variable in model.trainable_variables:
         variable.assign(generator.normal(size=variable.shape))
@@ -120,7 +121,7 @@ def mean_square(a, b):
 
 
 def is_close(received, expected):
-    # A few float32 sums against those of NumPy or of another program.
+    # A few float32 sums, compared with NumPy or another program.
     return np.allclose(received, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -150,7 +151,7 @@ def of_plain_fit(model, **kwargs):
 
 @defect("Soft targets by default", "no softmax, no T²", "those of Hinton et al. 2015")
 def test_soft_targets_are_hintons(kind):
-    """5.887 for 3.533 at T=2, 0.088 for 3.669 at T=100; -0.005 with 5 added to it."""
+    """5.887 instead of 3.533 at T=2, 0.088 for 3.669 at T=100; -0.005 for 5 more."""
     by_default = {STOCK: LogitsDistillation, OURS: keras_dskd.losses.SoftTargets}
     for temperature in (2.0, 100.0):
         made = distiller(kind, by_default[kind](temperature))
@@ -166,7 +167,7 @@ def test_soft_targets_are_hintons(kind):
 
 @defect("`sample_weight`, `class_weight`", "ignored", "weigh labels and teacher alike")
 def test_sample_and_class_weights_weigh(kind):
-    """A student loss of 3.55 for 1.58 with sample weights, for 4.41 with class ones."""
+    """A student loss of 3.55, not 1.58 with sample or 4.41 with class weights."""
     made, half = distiller(kind), np.repeat([1.0, 0.0], 4)
     for weights in ({"sample_weight": half}, {"class_weight": {0: 0.2, 1: 1, 2: 5}}):
         received = fit(made, **weights)["student_loss"]
@@ -180,7 +181,7 @@ def test_sample_and_class_weights_weigh(kind):
 
 @defect("The student's `add_loss`, regularisers", "dropped", "part of its loss")
 def test_the_students_own_losses_count(kind):
-    """A student loss of 3.55 for 5.27 with `add_loss`, for 5.11 with a regulariser."""
+    """A student loss of 3.55, not 5.27 with `add_loss` or 5.11 with a regularizer."""
     for what, model in (
         ("add_loss", keras.Sequential([student(), AddsLoss(0.3)])),
         ("regulariser", student(kernel_regularizer=keras.regularizers.L2(0.1))),
@@ -190,7 +191,7 @@ def test_the_students_own_losses_count(kind):
 
 
 def on_images(kind, student_layer):
-    """With a student that counts its passes, has batch statistics and dropout."""
+    """Uses a student that counts its passes, with batch statistics and dropout."""
     extra = [Counting(name="count"), keras.layers.Dropout(0.5, name="noisy")]
     losses = FeatureDistillation("mse", "gap", student_layer)
     made = distiller(kind, losses, (cnn(1, name="teacher"), cnn(1, extra=extra)))
@@ -199,7 +200,7 @@ def on_images(kind, student_layer):
 
 @defect("Losses on layers", "two student passes and BatchNorm updates", "one of each")
 def test_features_are_of_the_one_forward_pass(kind):
-    """2 passes in a step; moving means change by 1.99 times their update."""
+    """2 passes per step; moving means change by 1.99 times the correct update."""
     made, normalization, x = on_images(kind, "gap")
     update = 0.01 * predicted(made.student, x, "conv0").mean(axis=(0, 1, 2))
     fit(made, x)
@@ -214,7 +215,7 @@ def test_features_are_of_the_one_forward_pass(kind):
     "the student alone, in inference mode",
 )
 def test_evaluation_is_inference(kind):
-    """With dropout, two evaluations give two results."""
+    """With dropout, two evaluations give different results."""
     made, normalization, x = on_images(kind, "noisy")
     before = normalization.get_weights()
     first, second = (made.evaluate(x, Y, verbose=0, return_dict=True) for _ in "ab")
@@ -229,14 +230,14 @@ def test_evaluation_is_inference(kind):
 
 
 def print_multiples_of_gradients():
-    """How many times NumPy's gradient each class takes over two replicas."""
+    """Prints the ratio of each class's gradient over two replicas to NumPy's."""
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     halves = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, halves)
     y = rows(8, CLASSES, seed=1)
-    # A second strategy in one program would use the collectives' keys of the first.
+    # A second strategy in one program would reuse the first one's collective keys.
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     for kind in (STOCK, OURS):
         with strategy.scope():
@@ -246,14 +247,14 @@ def print_multiples_of_gradients():
         (guiding,), (before,) = (model.get_weights() for model in models)
         fit(made, X, y)
         (after,) = models[1].get_weights()
-        # Of half the mean square to the labels and half of that to the teacher.
+        # Half of the mean square to the labels, and half of that to the teacher.
         gradient = X.T @ (2 * X @ before - y - X @ guiding) / y.size
         print(np.mean((before - after) / gradient))
 
 
 @functools.cache
 def multiples_of_gradients():
-    # In a program of its own: once TensorFlow has run, a CPU cannot be split.
+    # In another process: TensorFlow can only split a CPU before it runs.
     program = "import test_beyond_stock as t; t.print_multiples_of_gradients()"
     command = [sys.executable, "-c", program]
     path = os.pathsep.join(map(str, (FIT.parents[1], FIT.parent, FIT)))
@@ -277,7 +278,7 @@ def test_gradients_over_replicas_are_those_of_the_whole_batch(kind):
     "as given; change at any time, or follow a schedule",
 )
 def test_weights_are_those_given_and_may_change(kind):
-    """A weight of 0.1 counts 1.0; changed to 3.0 in a compiled program, still 1.0."""
+    """A weight of 0.1 acts as 1.0; changed to 3.0 in a compiled program, still 1.0."""
     made = distiller(kind, distillation_loss_weights=[0.1])
     term = mean_square(predicted(made.teacher), predicted(made.student))
     values = fit(made)
@@ -285,7 +286,7 @@ def test_weights_are_those_given_and_may_change(kind):
     made.distillation_loss_weights, made.student_loss_weight = [3.0], 0.9
     values = fit(made)
     total = 0.9 * values["student_loss"] + 0.1 * values["distillation_loss"]
-    if kind is OURS or BACKEND != "torch":  # Keras compiles no program on torch.
+    if kind is OURS or BACKEND != "torch":  # Keras does not compile on torch.
         yield "3.0 unseen", not is_close(values["distillation_loss"], 3.0 * term)
         yield "0.9 unseen", not is_close(values["loss"], total)
 
@@ -300,7 +301,7 @@ def nested():
     "any layer by name or path; other widths take a projector",
 )
 def test_named_layers_are_read(kind):
-    """`ValueError` for layers of nested and of subclassed models."""
+    """`ValueError` for layers of nested and subclassed models."""
     losses = FeatureDistillation("mse", student_layer_name="hidden")
     models = teacher(), student(hidden=CLASSES)
     expected = mean_square(predicted(models[0]), predicted(models[1], X, "hidden"))
@@ -350,17 +351,17 @@ def test_the_teacher_is_left_alone(kind):
 
 @defect("Large features in `mixed_float16`", "infinite losses", "losses in float32")
 def test_losses_on_features_are_finite_in_half_precision(kind):
-    """Infinite where the mean square is 3.6e5."""
+    """Infinite if the mean square is 3.6e5."""
     models = [linear(seed, dtype="mixed_float16") for seed in (1, 2)]
     models[0].layers[-1].bias.assign([600.0] * CLASSES)
     expected = mean_square(*map(predicted, models))
     received = fit(distiller(kind, models=models))["distillation_loss"]
-    # float16 keeps 11 bits of a feature.
+    # float16 has 11 bits.
     yield "another value", not np.allclose(received, expected, rtol=0.01)
 
 
 class WithLayer(keras.distillation.DistillationLoss):
-    """A user's loss that has a layer."""
+    """A user's loss with a layer."""
 
     def __init__(self):
         self.layer = keras.layers.Dense(CLASSES)
@@ -372,7 +373,7 @@ class WithLayer(keras.distillation.DistillationLoss):
 
 @defect("Layers inside a loss", "never trained", "trained with the student")
 def test_layers_inside_a_loss_are_trained(kind):
-    """Their weights stay as they were."""
+    """Their weights do not change."""
     loss = WithLayer()
     before = loss.layer.get_weights()
     fit(distiller(kind, loss, optimizer=keras.optimizers.SGD(0.1)))
@@ -392,7 +393,7 @@ def two_headed(seed):
     "those of any two models, paired in a dict",
 )
 def test_any_two_models_are_paired(kind):
-    """`ValueError` for each, at construction; for several outputs in `fit`."""
+    """`ValueError` for each, at construction; for several outputs, in `fit`."""
     inputs = keras.Input((4,), dtype="uint8")
     integers = keras.Sequential([inputs, keras.layers.Rescaling(1 / 255), teacher()])
     pixels = np.arange(32, dtype="uint8").reshape(8, 4)

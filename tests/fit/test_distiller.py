@@ -1,10 +1,9 @@
-"""The training step: its total, its passes, and what it leaves alone."""
-
-import inspect
+"""The training step: its total, its passes, and what it must not change."""
 
 import keras
 import numpy as np
 import pytest
+import reference
 from keras import ops
 from small_models import (
     AddsLoss,
@@ -25,7 +24,7 @@ import keras_dskd
 
 BACKEND = keras.backend.backend()
 
-# A few float32 sums of one program against those of another, or of NumPy.
+# A few float32 sums, compared with another program or NumPy.
 CLOSE = {"rel": 1e-5, "abs": 1e-6}
 # The same through a few training steps.
 TRAINED = {"rtol": 1e-4, "atol": 1e-5}
@@ -58,26 +57,13 @@ def distiller(losses=None, teacher=None, student=None, compile_kwargs=None, **kw
 
 
 def fit(made, x=None, y=Y, **kwargs):
-    """The values of the last epoch; by default of one step on everything."""
+    """The values of the last epoch; by default of one step on all samples."""
     kwargs = {"batch_size": 8, "verbose": 0, **kwargs}
     return numbers(made.fit(X if x is None else x, y, **kwargs))
 
 
-def softmax(logits):
-    exponents = np.exp(logits - logits.max(-1, keepdims=True))
-    return exponents / exponents.sum(-1, keepdims=True)
-
-
-def numpy_soft_targets(teacher, student, temperature):
-    teacher, student = (
-        softmax(logits.astype("float64") / temperature) for logits in (teacher, student)
-    )
-    divergence = (teacher * np.log(teacher / student)).sum(-1)
-    return temperature**2 * divergence.mean()
-
-
 def numpy_crossentropy(y, logits):
-    return -np.log(softmax(logits.astype("float64"))[np.arange(len(y)), y]).mean()
+    return -reference.log_softmax(logits)[np.arange(len(y)), y].mean()
 
 
 def assert_same_weights(received, expected):
@@ -89,7 +75,7 @@ def assert_same_weights(received, expected):
 
 
 @pytest.mark.parametrize("student_loss_weight", [0.5, 0.2])
-def test_the_total_is_the_weighted_sum_of_numpys_terms(student_loss_weight):
+def test_the_total_is_the_weighted_sum_of_the_losses_in_numpy(student_loss_weight):
     made = distiller(
         [SoftTargets(3.0), FeatureDistillation("mse", "hidden", "hidden")],
         distillation_loss_weights=[0.7, 2.0],
@@ -105,7 +91,7 @@ def test_the_total_is_the_weighted_sum_of_numpys_terms(student_loss_weight):
             (X["student"], student.get_layer("hidden").get_weights()),
         )
     ]
-    soft = numpy_soft_targets(teacher_logits, student_logits, 3.0)
+    soft = reference.soft_targets(teacher_logits, student_logits, 3.0)
     feature = np.mean((hidden[0] - hidden[1]) ** 2)
     supervised = numpy_crossentropy(Y, student_logits)
     distillation = 0.7 * soft + 2.0 * feature
@@ -126,9 +112,9 @@ def test_the_total_is_the_weighted_sum_of_numpys_terms(student_loss_weight):
 
 
 class BothTargets(keras.losses.Loss):
-    """`0.5 crossentropy + 0.5 mean square`, from labels and logits side by side.
+    """`0.5 crossentropy + 0.5 mean square`, from concatenated labels and logits.
 
-    With it plain Keras trains a student as a distiller has to.
+    With it, plain Keras trains a student as a distiller must.
     """
 
     def call(self, y_true, y_pred):
@@ -140,7 +126,7 @@ class BothTargets(keras.losses.Loss):
 
 
 def plainly_trained(teacher, student, optimizer, x=X, y=Y, **fit_kwargs):
-    """The student's weights after training it in plain Keras."""
+    """The student's weights after training in plain Keras."""
     student = copy_of(student)
     student.compile(optimizer, BothTargets())
     logits = teacher.predict(x["teacher"], verbose=0)
@@ -154,7 +140,7 @@ PROGRAMS = [
     pytest.param({"run_eagerly": True}, id="eager"),
 ]
 if BACKEND != "torch":
-    # torch.compile takes half a minute and has a test of its own.
+    # torch.compile takes half a minute and has its own test.
     PROGRAMS.append(pytest.param({"jit_compile": True}, id="compiled by XLA"))
     PROGRAMS.append(
         pytest.param({"steps_per_execution": 2}, id="two steps an execution")
@@ -162,7 +148,7 @@ if BACKEND != "torch":
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_training_moves_the_student_as_plain_keras_on_the_same_total(program):
+def test_training_equals_plain_keras_on_the_same_total(program):
     made = distiller(
         compile_kwargs={"optimizer": keras.optimizers.Adam(0.1), **program}
     )
@@ -179,10 +165,10 @@ def test_training_moves_the_student_as_plain_keras_on_the_same_total(program):
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="torch.compile is of the torch backend")
-# torch's compiler asks every tensor that crosses a gap in the program for its `.grad`.
+# torch's compiler reads `.grad` of every tensor that crosses a graph break.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_torch_compile_moves_the_student_as_plain_keras_does():
+def test_training_with_torch_compile_equals_plain_keras():
     made = distiller(
         compile_kwargs={"optimizer": keras.optimizers.SGD(0.1), "jit_compile": True}
     )
@@ -204,13 +190,13 @@ def test_steps_per_execution_count_steps():
     difference = made.teacher.predict(X["teacher"], verbose=0) - made.student.predict(
         X["student"], verbose=0
     )
-    # Steps 2 and 3 of four count.
+    # Only steps 2 and 3 of four count.
     expected = np.mean(difference[4:] ** 2) / 2
     received = fit(made, batch_size=2, shuffle=False)["distillation_loss"]
     assert received == pytest.approx(expected, **CLOSE)
 
 
-def test_accumulated_gradients_of_two_halves_are_those_of_the_whole_batch():
+def test_accumulated_gradients_of_two_halves_equal_those_of_the_batch():
     made = distiller(
         [SoftTargets(2.0), FeatureDistillation("mse", "hidden", "hidden")],
         compile_kwargs={
@@ -236,7 +222,7 @@ def test_accumulated_gradients_of_two_halves_are_those_of_the_whole_batch():
 # The student's own loss
 
 
-def regularised_student():
+def regularized_student():
     inputs = keras.Input((4,))
     x = keras.layers.Dense(
         5, "relu", name="hidden", kernel_regularizer=keras.regularizers.L2(0.1)
@@ -246,14 +232,14 @@ def regularised_student():
 
 
 @pytest.mark.parametrize("weights", [None, "sample_weight", "class_weight"])
-def test_the_student_loss_is_what_the_students_own_fit_reports(weights):
-    """With sample or class weights, `add_loss` and a regulariser."""
+def test_the_student_loss_equals_that_of_the_students_own_fit(weights):
+    """With sample or class weights, `add_loss` and a regularizer."""
     kwargs = {
         None: {},
         "sample_weight": {"sample_weight": np.linspace(0.0, 2.0, 8)},
         "class_weight": {"class_weight": {0: 0.2, 1: 1.0, 2: 5.0}},
     }[weights]
-    made = distiller(student=regularised_student())
+    made = distiller(student=regularized_student())
     received = fit(made, **kwargs)
     plain = copy_of(made.student)
     plain.compile(standing_still(), crossentropy())
@@ -265,9 +251,9 @@ def test_the_student_loss_is_what_the_students_own_fit_reports(weights):
     assert received["loss"] == pytest.approx(total, **CLOSE)
 
 
-def test_add_loss_and_regulariser_are_counted_in_full():
-    """Against NumPy, in case that Keras's fit and ours forgot the same."""
-    made = distiller(student=regularised_student())
+def test_add_loss_and_regularizer_count_fully():
+    """Compared with NumPy, in case Keras's `fit` and ours omit the same loss."""
+    made = distiller(student=regularized_student())
     kernel, bias, *_ = made.student.get_weights()
     hidden = np.maximum(X["student"] @ kernel + bias, 0.0)
     logits = made.student.predict(X["student"], verbose=0)
@@ -279,16 +265,16 @@ def test_add_loss_and_regulariser_are_counted_in_full():
     assert fit(made)["student_loss"] == pytest.approx(expected, **CLOSE)
 
 
-def test_a_student_may_train_on_its_own_add_loss_without_labels():
-    made = distiller(student=regularised_student(), compile_kwargs={"loss": None})
+def test_a_student_may_train_on_its_add_loss_without_labels():
+    made = distiller(student=regularized_student(), compile_kwargs={"loss": None})
     kernel, bias, *_ = made.student.get_weights()
     hidden = np.maximum(X["student"] @ kernel + bias, 0.0)
     expected = 0.3 * np.mean(hidden**2) + 0.1 * np.sum(kernel**2)
     assert fit(made, y=None)["student_loss"] == pytest.approx(expected, **CLOSE)
 
 
-def test_the_teachers_regularisers_and_add_loss_do_not_count():
-    """Neither in the first step nor in later ones, nor in evaluation."""
+def test_the_teachers_regularizers_and_add_loss_do_not_count():
+    """In the first step, in later steps, and in evaluation."""
 
     def teacher(**kwargs):
         inputs = keras.Input((6,))
@@ -315,7 +301,7 @@ def test_the_teachers_regularisers_and_add_loss_do_not_count():
     assert with_heavy.evaluate(X["student"], Y, verbose=0) == pytest.approx(expected)
 
 
-def test_an_add_loss_teacher_does_not_make_up_for_a_missing_student_loss():
+def test_the_teachers_add_loss_does_not_replace_a_missing_student_loss():
     inputs = keras.Input((6,))
     teacher = keras.Model(inputs, AddsLoss()(keras.layers.Dense(3)(inputs)))
     made = distiller(teacher=teacher, compile_kwargs={"loss": None})
@@ -323,7 +309,7 @@ def test_an_add_loss_teacher_does_not_make_up_for_a_missing_student_loss():
         fit(made, epochs=2)
 
 
-def test_a_projectors_regulariser_counts_in_the_total_alone():
+def test_a_projectors_regularizer_counts_only_in_the_total():
     projector = keras.layers.Dense(
         5, use_bias=False, kernel_regularizer=keras.regularizers.L2(0.5)
     )
@@ -340,13 +326,13 @@ def test_a_projectors_regulariser_counts_in_the_total_alone():
     total = 0.5 * student_loss + 0.5 * received["distillation_loss"]
     total += 0.5 * np.sum(kernel**2)
     assert received["loss"] == pytest.approx(total, **CLOSE)
-    # The projector is not part of what is evaluated.
+    # Evaluation does not include the projector.
     evaluated = made.evaluate(X["student"], Y, verbose=0, return_dict=True)
     assert evaluated["loss"] == pytest.approx(student_loss, **CLOSE)
 
 
-def test_the_features_are_those_of_the_pass_that_made_the_prediction():
-    """Not of the latest pass, when a loop of the user's own runs several."""
+def test_the_loss_uses_the_features_of_the_given_prediction():
+    """Not those of the latest pass, if a custom loop runs several."""
     losses = [keras_dskd.losses.SpatialUniformity("hidden")]
     made = distiller(losses, student=mlp(4, hidden=3))
     first = {role: x[:4] for role, x in X.items()}
@@ -363,7 +349,7 @@ def test_the_features_are_those_of_the_pass_that_made_the_prediction():
 # Passes
 
 
-def test_each_model_runs_once_a_step_whatever_is_tapped():
+def test_each_model_runs_once_per_step_for_any_layers():
     in_teacher, in_student = Counting(name="count"), Counting(name="count")
     teacher = cnn(3, name="teacher", extra=[in_teacher])
     student = cnn(1, extra=[in_student])
@@ -400,8 +386,8 @@ def test_evaluation_and_prediction_never_run_the_teacher():
     assert counting.count() == 1
 
 
-def test_batch_statistics_move_once_a_step_and_not_in_evaluation():
-    """Against the formula `m + (1 - momentum) (mean - m)`."""
+def test_batch_statistics_update_once_per_step_and_not_in_evaluation():
+    """Compared with the formula `m + (1 - momentum) (mean - m)`."""
     student = cnn(1)
     made = distiller(
         [FeatureDistillation("mse", "relu0", "relu0"), SoftTargets()],
@@ -418,7 +404,7 @@ def test_batch_statistics_move_once_a_step_and_not_in_evaluation():
     np.testing.assert_allclose(moving, after_two, rtol=1e-4, atol=1e-7)  # float32
 
 
-def test_evaluation_and_prediction_are_the_students_own():
+def test_evaluation_and_prediction_equal_those_of_the_student():
     student = cnn(1, extra=[keras.layers.Dropout(0.9), AddsLoss(0.1)])
     made = distiller(
         FeatureDistillation("mse", "gap", "gap"),
@@ -447,7 +433,7 @@ def test_evaluation_and_prediction_are_the_students_own():
 
 
 def test_evaluation_before_any_training_works():
-    """Projectors and layers of losses have no weights yet, and get none wrongly."""
+    """Projectors and layers of losses have no weights yet, and get no wrong ones."""
     made = distiller(
         FeatureDistillation("mse", "gap", "relu0"),
         teacher=cnn(3, widths=(6,), name="teacher"),
@@ -474,7 +460,7 @@ def test_evaluation_before_any_training_works_with_layers_in_a_loss():
     assert np.isfinite(fit(made)["loss"])
 
 
-# The teacher is left alone
+# The teacher is not changed
 
 
 def test_the_teacher_is_bit_for_bit_unchanged_by_fit():
@@ -502,11 +488,11 @@ def test_the_teacher_is_bit_for_bit_unchanged_by_fit():
         not np.array_equal(one, other)
         for one, other in zip(teacher.get_weights(), before, strict=True)
     ]
-    # All but the frozen convolution's kernel and bias.
+    # All except the frozen convolution's kernel and bias.
     assert changed == [False, False] + [True] * (len(before) - 2)
 
 
-def test_freezing_the_distiller_freezes_the_student_and_not_the_teacher():
+def test_freezing_the_distiller_freezes_only_the_student():
     made = distiller()
     made.trainable = False
     assert made.trainable_variables == []
@@ -515,7 +501,7 @@ def test_freezing_the_distiller_freezes_the_student_and_not_the_teacher():
     assert len(made.trainable_variables) == 4
 
 
-def test_the_teachers_variables_are_state_of_the_step():
+def test_the_teachers_variables_are_part_of_the_steps_state():
     made = distiller()
     for variables in (made.non_trainable_variables, made.non_trainable_weights):
         ids = {id(variable) for variable in variables}
@@ -527,11 +513,11 @@ def test_the_teachers_variables_are_state_of_the_step():
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="reads a JAX program")
-def test_the_teacher_is_no_constant_of_the_compiled_step():
+def test_the_teacher_is_not_a_constant_of_the_compiled_step():
     import jax
 
     def largest_constant(jaxpr):
-        """Of a program and of the programs that it calls."""
+        """The largest constant of a program and of the programs that it calls."""
         sizes = [np.size(constant) for constant in getattr(jaxpr, "consts", ())]
         inner = getattr(jaxpr, "jaxpr", jaxpr)
         for equation in inner.eqns:
@@ -555,13 +541,13 @@ def test_the_teacher_is_no_constant_of_the_compiled_step():
     program = jax.make_jaxpr(made.train_step)(state, (X, Y))
     assert largest_constant(program) < 100
 
-    # The search does find a constant, also in a program within.
+    # The search finds a constant, also in a nested program.
     kernel = teacher.get_layer("hidden").kernel.value
     control = jax.make_jaxpr(jax.jit(lambda x: x @ kernel))(X["teacher"])
     assert largest_constant(control) == 6000
 
 
-def test_a_backbone_shared_by_both_stays_trainable():
+def test_a_backbone_shared_by_both_models_stays_trainable():
     inputs = keras.Input((4,))
     x = keras.layers.Dense(5, name="stem")(inputs)
     backbone = keras.Model(inputs, keras.layers.BatchNormalization()(x), name="shared")
@@ -597,7 +583,7 @@ def mixed_precision(request):
 
 
 class Watching(keras.distillation.DistillationLoss):
-    """Mean square of features, and the dtypes that it saw."""
+    """Mean square of features; records the dtypes that it receives."""
 
     def __init__(self):
         self.dtypes = set()
@@ -609,7 +595,7 @@ class Watching(keras.distillation.DistillationLoss):
         return loss
 
 
-def test_terms_are_float32_and_finite_in_half_precision(mixed_precision):
+def test_losses_are_float32_and_finite_in_half_precision(mixed_precision):
     """Squares of features around 1000 overflow float16."""
     teacher = cnn(3, name="teacher", extra=[keras.layers.Rescaling(1e4, name="big")])
     watching = Watching()
@@ -627,7 +613,7 @@ def test_terms_are_float32_and_finite_in_half_precision(mixed_precision):
     )
     before = made.student.get_weights()
     x = {"teacher": images(8, 3), "student": images(8)}
-    # The first steps only bring the scale of the loss down, until gradients fit.
+    # The first steps only reduce the loss scale until the gradients are finite.
     values = fit(made, x, epochs=8)
     big = keras.Model(teacher.inputs, teacher.get_layer("big").output)
     assert np.max(big.predict(x["teacher"], verbose=0)) > 300  # its square overflows
@@ -641,17 +627,17 @@ def test_terms_are_float32_and_finite_in_half_precision(mixed_precision):
     assert scales == (mixed_precision == "mixed_float16")
 
 
-def test_half_precision_trains_as_float32_does_within_its_precision(mixed_precision):
+def test_half_precision_training_matches_float32_within_its_precision(mixed_precision):
     losses = [FeatureDistillation("mse", "hidden", "hidden"), SoftTargets(2.0)]
     half = distiller(losses, compile_kwargs={"optimizer": keras.optimizers.SGD(0.1)})
     keras.config.set_dtype_policy("float32")
     single = distiller(losses, compile_kwargs={"optimizer": keras.optimizers.SGD(0.1)})
     expected, received = fit(single, epochs=3), fit(half, epochs=3)
-    # bfloat16 keeps 8 bits: features are off by 1/256 of their size.
+    # bfloat16 has 8 bits: the relative error of features is 1/256.
     assert received == pytest.approx(expected, rel=0.03, abs=0.01)
 
 
-# Inputs and outputs of other shapes
+# Inputs and outputs of different shapes
 
 
 def two_headed(width, structure, name, classes=3):
@@ -692,7 +678,7 @@ def test_several_outputs_are_trained_and_distilled(structure):
 
 
 class Sums(keras.distillation.DistillationLoss):
-    """Mean squares of each output, summed."""
+    """The sum of the mean squares of all outputs."""
 
     def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
         squares = keras.tree.map_structure(
@@ -709,7 +695,7 @@ def test_soft_targets_read_one_of_several_outputs_by_its_layer():
         compile_kwargs={"loss": {"kind": crossentropy(), "size": "mse"}},
     )
     received = fit(made, y={"kind": Y, "size": rows(8, 1)})["soft_targets"]
-    expected = numpy_soft_targets(
+    expected = reference.soft_targets(
         made.teacher.predict(X["teacher"], verbose=0)["kind"],
         made.student.predict(X["student"], verbose=0)["kind"],
         2.0,
@@ -723,7 +709,7 @@ def test_a_multi_output_teacher_guides_a_student_with_one_output():
         teacher=two_headed(6, list, "teacher"),
     )
     received = fit(made)["soft_targets"]
-    expected = numpy_soft_targets(
+    expected = reference.soft_targets(
         made.teacher.predict(X["teacher"], verbose=0)[0],
         made.student.predict(X["student"], verbose=0),
         2.0,
@@ -731,7 +717,7 @@ def test_a_multi_output_teacher_guides_a_student_with_one_output():
     assert received == pytest.approx(expected, **CLOSE)
 
 
-def test_each_modality_may_be_any_structure_its_model_takes():
+def test_each_modality_may_be_any_structure_that_its_model_accepts():
     a, b = keras.Input((6,), name="a"), keras.Input((2,), name="b")
     both = keras.layers.Concatenate()([a, b])
     teacher = keras.Model({"a": a, "b": b}, keras.layers.Dense(3)(both))
@@ -752,7 +738,7 @@ def test_each_modality_may_be_any_structure_its_model_takes():
     assert made.predict(x["student"], verbose=0).shape == (8, 3)
 
 
-def test_modalities_differ_in_rank_size_and_dtype():
+def test_modalities_may_differ_in_rank_size_and_dtype():
     inputs = keras.Input((4, 4, 3), dtype="uint8")
     x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
     teacher = keras.Model(inputs, keras.layers.Dense(3)(x))
@@ -775,7 +761,7 @@ def test_one_input_goes_to_both_models():
     assert received == pytest.approx(np.mean(difference**2), **CLOSE)
 
 
-def test_a_student_that_has_no_weights_yet_is_built_and_tapped():
+def test_a_student_without_weights_is_built_and_its_layers_are_read():
     student = Subclassed()
     made = distiller(
         [FeatureDistillation("mse", "hidden", "hidden"), SoftTargets()],
@@ -792,7 +778,7 @@ def test_a_student_that_has_no_weights_yet_is_built_and_tapped():
 # Projectors, and layers inside losses
 
 
-def test_a_projector_is_applied_trained_and_no_part_of_the_student():
+def test_a_projector_is_applied_and_trained_but_not_part_of_the_student():
     projector = keras.layers.Dense(5, name="projector")
     made = distiller(
         [
@@ -819,7 +805,7 @@ def test_a_projector_is_applied_trained_and_no_part_of_the_student():
 
 
 class MatchesThroughLayer(keras.distillation.DistillationLoss):
-    """A user's loss with a layer of its own, which has to be trained."""
+    """A user's loss with a layer that must be trained."""
 
     def __init__(self, width):
         self.teacher_layer_name = self.student_layer_name = "hidden"
@@ -849,11 +835,11 @@ def test_layers_inside_a_users_loss_are_trained():
     }
 
 
-# Losses of others
+# Other losses
 
 
-def test_keras_losses_give_what_they_give_on_plain_predictions():
-    """Also by names in nested models, which Keras's own distiller refuses."""
+def test_keras_losses_equal_their_values_on_plain_predictions():
+    """Also with layer names in nested models, which Keras's distiller rejects."""
 
     def nested(width, name):
         inputs = keras.Input((width,))
@@ -872,7 +858,7 @@ def test_keras_losses_give_what_they_give_on_plain_predictions():
         model.predict(X[model.name], verbose=0)
         for model in (made.teacher, made.student)
     )
-    log_softmax = np.log(softmax(student / 2.0))
+    log_softmax = reference.log_softmax(student / 2.0)
     expected = -np.mean(np.sum(teacher / 2.0 * log_softmax, axis=-1))
     assert received["logits_distillation"] == pytest.approx(expected, **CLOSE)
     hidden = [
@@ -886,8 +872,8 @@ def test_keras_losses_give_what_they_give_on_plain_predictions():
     assert received["feature_distillation"] == pytest.approx(expected, **CLOSE)
 
 
-def test_a_distiller_takes_the_place_of_keras_own():
-    """The same arguments give the same numbers, on one input for both."""
+def test_a_distiller_replaces_that_of_keras():
+    """The same arguments give the same numbers, with one input for both models."""
     teacher, student = mlp(4, name="teacher", seed=10), mlp(4)
     arguments = {
         "distillation_losses": [
@@ -909,7 +895,7 @@ def test_a_distiller_takes_the_place_of_keras_own():
 # Metrics
 
 
-def test_each_term_has_a_metric_numbered_where_names_meet():
+def test_each_loss_has_a_metric_with_a_number_if_names_repeat():
     made = distiller(
         [
             SoftTargets(),
@@ -934,7 +920,7 @@ def test_each_term_has_a_metric_numbered_where_names_meet():
     }
 
 
-def test_a_term_named_like_anothers_number_keeps_its_own_metric():
+def test_a_loss_named_like_a_numbered_one_keeps_its_own_metric():
     class Named(Sums):
         name = "soft_targets_1"
 
@@ -942,7 +928,7 @@ def test_a_term_named_like_anothers_number_keeps_its_own_metric():
     assert len([name for name in values if name.startswith("soft_targets")]) == 3
 
 
-def test_a_term_named_like_a_metric_of_the_distiller_keeps_its_own_metric():
+def test_a_loss_named_like_a_metric_of_the_distiller_keeps_its_own_metric():
     class Named(Sums):
         name = "student_loss"
 
@@ -955,7 +941,7 @@ def test_a_term_named_like_a_metric_of_the_distiller_keeps_its_own_metric():
     )
 
 
-def test_every_epoch_reports_the_terms_whatever_was_evaluated_between():
+def test_every_epoch_reports_the_losses_with_evaluations_between():
     made = distiller(SoftTargets())
     made.evaluate(X["student"], Y, verbose=0)
     history = made.fit(
@@ -963,14 +949,14 @@ def test_every_epoch_reports_the_terms_whatever_was_evaluated_between():
     ).history
     for name in ("soft_targets", "distillation_loss", "student_loss", "loss"):
         assert len(history[name]) == 3
-        # Nothing moves, so that a term forgotten or not reset would stand out.
+        # No weights change, so a loss that is missing or not reset is visible.
         assert history[name] == pytest.approx([history[name][0]] * 3, **CLOSE)
     assert "val_soft_targets" not in history
     assert "val_distillation_loss" not in history
     assert len(history["val_loss"]) == 3
 
 
-def test_train_on_batch_reports_what_fit_does():
+def test_train_on_batch_reports_the_values_of_fit():
     made = distiller(SoftTargets())
     expected = fit(made)
     received = made.train_on_batch(X, Y, return_dict=True)
@@ -981,10 +967,10 @@ def test_train_on_batch_reports_what_fit_does():
     )
 
 
-# The ends of the student's weight
+# The student's weight at 0 and 1
 
 
-def test_without_labels_the_student_learns_from_the_teacher_alone():
+def test_without_labels_the_student_learns_only_from_the_teacher():
     for loss in (None, crossentropy()):
         made = distiller(
             student_loss_weight=0.0,
@@ -992,15 +978,15 @@ def test_without_labels_the_student_learns_from_the_teacher_alone():
         )
         first = fit(made, y=None)
         assert first["loss"] == pytest.approx(first["feature_distillation"], **CLOSE)
-        # What was not computed is left out, rather than said to be 0.
+        # Values that were not computed are absent, not 0.
         assert "student_loss" not in first
         assert fit(made, y=None, epochs=5)["loss"] < first["loss"]
 
 
-def test_without_a_teachers_input_the_student_learns_as_on_its_own():
+def test_without_the_teachers_input_the_student_learns_alone():
     made = distiller(
         student_loss_weight=1.0,
-        student=regularised_student(),
+        student=regularized_student(),
         compile_kwargs={"optimizer": keras.optimizers.Adam(0.1)},
     )
     plain = copy_of(made.student)
@@ -1011,71 +997,6 @@ def test_without_a_teachers_input_the_student_learns_as_on_its_own():
     assert received.history["loss"] == pytest.approx(history.history["loss"], **CLOSE)
     for one, other in zip(made.student.get_weights(), plain.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, **TRAINED)
-
-
-# A teacher run once
-
-
-def test_cached_features_give_the_losses_of_running_the_teacher():
-    def losses():
-        return [
-            SoftTargets(2.0),
-            FeatureDistillation("mse", "gap", "gap"),
-            keras_dskd.losses.ChannelIndependence("relu0", "relu0"),
-        ]
-
-    counting = Counting()
-    teacher = cnn(3, name="teacher", extra=[counting])
-    x = {"teacher": images(8, 3), "student": images(8)}
-    student = cnn(1)
-    running, caching = (
-        distiller(
-            losses(),
-            teacher,
-            copy_of(student),
-            {"optimizer": keras.optimizers.Adam(0.01)},
-        )
-        for _ in range(2)
-    )
-    expected = fit(running, x, batch_size=4, epochs=2, shuffle=False)
-
-    features = caching.cache_teacher(x["teacher"], batch_size=4)
-    assert all(feature.shape[0] == 8 for feature in features.values())
-    runs = counting.count()
-    cached = {"student": x["student"], "teacher_features": features}
-    received = fit(caching, cached, batch_size=4, epochs=2, shuffle=False)
-    assert received == pytest.approx(expected, rel=1e-4)  # two epochs of float32
-    assert counting.count() == runs
-
-
-def test_shuffled_batches_of_a_cache_stay_paired():
-    """Each row says which sample it is; no pairing but the right one gives 0."""
-    inputs = keras.Input((1,))
-    identity = keras.Model(inputs, keras.layers.Rescaling(1.0)(inputs))
-    other = keras.Input((1,))
-    student = keras.Model(
-        other, keras.layers.Dense(1, kernel_initializer="ones")(other)
-    )
-    made = distiller(
-        teacher=identity,
-        student=student,
-        student_loss_weight=0.0,
-        compile_kwargs={"loss": None},
-    )
-    x = np.arange(32.0, dtype="float32")[:, None]
-    features = made.cache_teacher(x)
-    cached = {"student": x, "teacher_features": features}
-    assert fit(made, cached, None, batch_size=4, epochs=2)["loss"] == 0.0
-
-
-@pytest.mark.parametrize("name", ["fit", "evaluate", "predict"])
-def test_methods_show_the_arguments_of_keras(name):
-    ours, of_keras = (
-        inspect.signature(getattr(kind, name))
-        for kind in (keras_dskd.Distiller, keras.Model)
-    )
-    assert ours == of_keras
-    assert "batch_size" in ours.parameters
 
 
 def test_training_pass_holds_prediction_and_features():
@@ -1124,7 +1045,7 @@ def test_each_epoch_logs_the_same_names_with_validation_between():
     assert names == [(logged, evaluated)] * 2
 
 
-def test_a_distiller_as_student_is_refused():
+def test_a_distiller_as_student_raises():
     inner = distiller([keras_dskd.losses.SoftTargets()])
     with pytest.raises(ValueError, match=r"Pass its student: `distiller\.student`"):
         keras_dskd.Distiller(

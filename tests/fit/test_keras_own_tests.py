@@ -1,6 +1,6 @@
 """Keras's own tests of its Distiller, run on ours with one import changed.
 
-They are read from the Keras that is installed, so that each release brings its own.
+They are read from the installed Keras, so that each release brings its current tests.
 """
 
 import types
@@ -19,7 +19,7 @@ SOURCE = PATH.read_text(encoding="utf-8")
 THEIRS = "from keras.src.distillation.distiller import Distiller\n"
 OURS = "from keras_dskd import Distiller\n"
 
-# Tests that assert a limitation, and why ours fails them.
+# Tests that assert a limitation of Keras's class, and why ours fails them.
 FROZEN = (
     "Keras's class freezes the caller's teacher for good. Ours leaves it as it was, "
     "and never trains it, whatever `trainable` says."
@@ -28,7 +28,7 @@ LIMITATIONS = {
     "test_distiller_initialization": FROZEN,
     "test_teacher_freezing": FROZEN,
 }
-# The assertions that say so, and what holds of ours.
+# The assertions of that limitation, and what is true of ours instead.
 ASSERTIONS = {
     f"self.assertFalse({teacher}.trainable)": f"self.assertTrue({teacher}.trainable)"
     for teacher in ("self.teacher", "new_teacher")
@@ -36,14 +36,14 @@ ASSERTIONS = {
 
 
 class Limitation(AssertionError):
-    """A test failed at an assertion of the limitation, and at no other."""
+    """A test failed only at an assertion of the limitation."""
 
 
 def case_in(source):
-    """The test case that is defined in a source."""
+    """Returns the test case that the source defines."""
     module = types.ModuleType("keras_distiller_test")
     with warnings.catch_warnings():
-        # Keras registers the marks of its tests in a file that is not installed.
+        # The file in which Keras registers its pytest marks is not installed.
         warnings.simplefilter("ignore", pytest.PytestUnknownMarkWarning)
         exec(compile(source, PATH, "exec"), vars(module))
     return module.TestDistiller
@@ -57,7 +57,7 @@ def failures(case, name):
     return [text for _, text in result.errors + result.failures]
 
 
-# In a dict, for pytest collects each test case that a module holds.
+# In a dict, because pytest would collect a test case in the module.
 CASES = {"keras": case_in(SOURCE), "ours": case_in(SOURCE.replace(THEIRS, OURS))}
 NAMES = unittest.TestLoader().getTestCaseNames(CASES["keras"])
 
@@ -68,11 +68,11 @@ def test_only_the_import_is_changed():
     assert set(LIMITATIONS) < set(NAMES)
 
 
-# Keras warns that its class has no `build`, and is not compiled when loaded.
+# Keras warns that its class has no `build` and is not compiled after loading.
 @pytest.mark.filterwarnings("ignore::UserWarning:keras.*")
 @pytest.mark.parametrize("name", NAMES)
 def test_keras_distiller_passes(name):
-    """So that a failure of ours is not one of how the tests are run."""
+    """If so, a failure of ours is not caused by the way the tests are run."""
     assert failures(CASES["keras"], name) == []
 
 

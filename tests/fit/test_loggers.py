@@ -1,4 +1,4 @@
-"""Each term reaches what users watch trainings with."""
+"""Each loss reaches the loggers that users watch."""
 
 import keras
 import numpy as np
@@ -23,10 +23,10 @@ def fit(**kwargs):
     return made.fit(X, Y, batch_size=8, epochs=2, verbose=0, **kwargs).history
 
 
-# Of TensorBoard's arrays with NumPy 2, not of this package.
+# TensorBoard's arrays cause it with NumPy 2, not this package.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("update_freq", ["epoch", "batch"])
-def test_tensorboard_shows_each_term(update_freq, tmp_path):
+def test_tensorboard_shows_each_loss(update_freq, tmp_path):
     for needed in ("tensorboard", "tensorflow"):
         pytest.importorskip(needed, reason=f"Keras's callback writes with {needed}")
     from tensorboard.backend.event_processing import event_accumulator
@@ -47,21 +47,21 @@ def test_tensorboard_shows_each_term(update_freq, tmp_path):
         if update_freq == "batch":
             of_batches = values("train", f"batch_{name}")
             assert len(of_batches) == 4
-            # The mean over an epoch so far: after its last batch, that of the epoch.
+            # The running mean of an epoch; after its last batch, the mean of the epoch.
             np.testing.assert_allclose(of_batches[1::2], history[name])
     np.testing.assert_allclose(
         values("validation", "epoch_student_loss"), history["val_student_loss"]
     )
 
 
-def test_csv_logger_has_a_column_for_each_term(tmp_path):
+def test_csv_logger_has_a_column_for_each_loss(tmp_path):
     history = fit(callbacks=[keras.callbacks.CSVLogger(tmp_path / "log.csv")])
     table = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
     for name in (*TERMS, *TOTALS):
         np.testing.assert_allclose(table[name], history[name])
 
 
-def test_wandb_shows_each_term(tmp_path, monkeypatch):
+def test_wandb_shows_each_loss(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb", reason="this needs wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
     with wandb.init(mode="offline", dir=tmp_path) as run:

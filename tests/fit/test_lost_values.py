@@ -1,6 +1,6 @@
-"""What stops a pass over data leaves teacher and student as they were.
+"""An error or interrupt during a pass over data leaves teacher and student intact.
 
-On JAX the trainer takes the values out of the variables for the length of a pass.
+On JAX, the trainer removes the values from the variables during a pass.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def distiller(**kwargs):
 
 @pytest.fixture(scope="module")
 def made():
-    """One for all tests: it outlives each of them."""
+    """One distiller for all tests, because it must survive each of them."""
     return distiller()
 
 
@@ -50,7 +50,7 @@ def nothing_is_lost(made):
 
 
 class Broken(keras.utils.PyDataset):
-    """Its third batch raises."""
+    """Raises in the third batch."""
 
     def __init__(self, x, error=OSError):
         super().__init__()
@@ -67,7 +67,7 @@ class Broken(keras.utils.PyDataset):
 
 
 class Stops(keras.callbacks.Callback):
-    """An interrupt after the second batch."""
+    """Interrupts after the second batch."""
 
     def stop(self, batch, logs=None):
         if batch == 1:
@@ -76,27 +76,27 @@ class Stops(keras.callbacks.Callback):
     on_test_batch_end = on_predict_batch_end = stop
 
 
-def test_an_evaluation_that_forgets_the_labels_loses_nothing(made):
+def test_evaluation_without_labels_loses_nothing(made):
     with nothing_is_lost(made), pytest.raises(ValueError, match="Labels are missing"):
         made.evaluate(STUDENT, verbose=0)
 
 
-def test_a_prediction_from_the_teachers_modality_loses_nothing(made):
+def test_prediction_on_the_teachers_modality_loses_nothing(made):
     expected = "does not fit the student.*modality of 'teacher' alone"
     with nothing_is_lost(made), pytest.raises(ValueError, match=expected):
         made.predict(TEACHER, verbose=0)
 
 
 def test_validation_on_the_wrong_modality_loses_nothing(made):
-    # TensorFlow's step, compiled for the width 4 and then another, is one for any.
+    # TensorFlow's step, compiled for width 4 and then for another, accepts any width.
     expected = "not fit the student|size-incompatible"
     with nothing_is_lost(made), pytest.raises(Exception, match=expected):
         made.fit(X, Y, batch_size=BATCH, validation_data=(TEACHER, Y), verbose=0)
 
 
 @pytest.mark.parametrize("task", ["evaluate", "predict"])
-def test_data_that_break_off_lose_nothing(task, made):
-    # TensorFlow raises errors of its own, which tell what they are made of.
+def test_data_that_raise_lose_nothing(task, made):
+    # TensorFlow wraps the error in one of its own.
     with nothing_is_lost(made), pytest.raises(Exception, match="Broken file"):
         getattr(made, task)(Broken(STUDENT), verbose=0)
 
@@ -110,16 +110,14 @@ def test_an_interrupt_loses_nothing(task, made):
         )
 
 
-def test_a_cache_of_data_that_break_off_loses_nothing(made):
+def test_caching_data_that_raise_loses_nothing(made):
     with nothing_is_lost(made), pytest.raises(Exception, match="Broken file"):
         made.cache_teacher(Broken(TEACHER), verbose=0)
 
 
 @pytest.mark.parametrize("is_on_disk", [False, True])
-def test_a_cache_that_is_interrupted_loses_nothing(
-    is_on_disk, made, tmp_path, monkeypatch
-):
-    """In the midst of a step: what went into it is deleted, and it returns nothing."""
+def test_interrupted_caching_loses_nothing(is_on_disk, made, tmp_path, monkeypatch):
+    """During a step, whose inputs are already deleted and which returns nothing."""
     make = FeatureModel.make_predict_function
 
     def making(model, force=False):
@@ -142,14 +140,14 @@ def test_a_cache_that_is_interrupted_loses_nothing(
 
 @pytest.fixture
 def interruptible():
-    """What is started in the background of a shell may ignore interrupts."""
+    """A process started in the background of a shell may ignore interrupts."""
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, handler)
 
 
-def test_training_that_is_interrupted_loses_nothing(interruptible, monkeypatch):
-    """In the midst of a step, as by Ctrl-C: Python hears of it when that returns."""
+def test_interrupted_training_loses_nothing(interruptible, monkeypatch):
+    """During a step, as by Ctrl-C: Python handles it when the step returns."""
     make = keras.Model.make_train_function
 
     def making(model, force=False):
@@ -174,7 +172,7 @@ def test_training_that_is_interrupted_loses_nothing(interruptible, monkeypatch):
 @pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="Keras has one step at a time on torch"
 )
-def test_training_data_that_break_off_between_steps_compiled_as_one_lose_nothing():
+def test_training_data_that_raise_between_steps_compiled_together_lose_nothing():
     made = distiller(steps_per_execution=3)
     with nothing_is_lost(made), pytest.raises(Exception, match="Broken file"):
         made.fit(Broken(X), shuffle=False, verbose=0)
@@ -182,7 +180,7 @@ def test_training_data_that_break_off_between_steps_compiled_as_one_lose_nothing
 
 @pytest.mark.filterwarnings("ignore:.*ran out of data")
 def test_training_data_that_end_early_lose_nothing(made):
-    """Keras warns; on JAX it would go on with new random numbers."""
+    """Keras warns; on JAX it would continue with new random numbers."""
 
     def batches():
         for start in range(0, N, BATCH):

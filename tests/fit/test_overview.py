@@ -1,4 +1,4 @@
-"""A distiller at a glance: `repr` and `summary`."""
+"""A distiller's `repr` and `summary`."""
 
 import inspect
 
@@ -35,7 +35,7 @@ def rising(step):
 
 
 def summarized(made, line_length=200, **kwargs):
-    """The cells of the tables, row by row, and all lines."""
+    """The cells of the tables, row by row, and all printed lines."""
     texts = []
     made.summary(print_fn=texts.append, line_length=line_length, **kwargs)
     lines = "\n".join(texts).split("\n")
@@ -53,7 +53,7 @@ def fit(made, **kwargs):
     return made.fit(**kwargs)
 
 
-def test_repr_says_what_is_minimised():
+def test_repr_shows_what_is_minimized():
     assert repr(distiller(student_loss_weight=0.3)) == (
         "<Distiller name=distiller, teacher=teacher, student=student, "
         "total=0.3 student_loss + 0.7 (1 soft_targets + 0.25 channel_alignment "
@@ -62,7 +62,7 @@ def test_repr_says_what_is_minimised():
     assert str(distiller()) == repr(distiller())
 
 
-def test_repr_of_a_distiller_that_could_not_be_made_does_not_raise():
+def test_repr_of_a_distiller_whose_construction_failed_does_not_raise():
     class Kept(keras_dskd.Distiller):
         def __init__(self, *args, **kwargs):
             made.append(self)
@@ -74,7 +74,7 @@ def test_repr_of_a_distiller_that_could_not_be_made_does_not_raise():
     assert "Kept" in repr(made[0])
 
 
-def test_summary_lists_parts_and_terms():
+def test_summary_lists_models_projectors_and_losses():
     cells, lines = summarized(distiller())
     assert lines[0] == 'Distiller: "distiller"'
     assert cells == [
@@ -96,12 +96,12 @@ def test_summary_has_the_arguments_of_keras():
     ]
 
 
-def test_summary_is_printed_where_no_function_is_given(capsys):
+def test_summary_is_printed_by_default(capsys):
     distiller().summary()
     assert "channel_alignment" in capsys.readouterr().out
 
 
-def test_summary_shows_assigned_weights_and_the_schedule_at_the_present_step():
+def test_summary_shows_assigned_weights_and_the_schedules_current_value():
     made = distiller()
     made.distillation_loss_weights[0] = 3.0
     made.student_loss_weight = 0.75
@@ -112,7 +112,7 @@ def test_summary_shows_assigned_weights_and_the_schedule_at_the_present_step():
     assert "0.75 student_loss + 0.25 (3 soft_targets" in repr(made)
 
 
-def test_summary_within_an_epoch_is_that_of_the_batch():
+def test_summary_within_an_epoch_shows_the_current_batch():
     seen = []
     callback = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: seen.append(summarized(made)[0][-1][-1])
@@ -122,7 +122,7 @@ def test_summary_within_an_epoch_is_that_of_the_batch():
     assert seen == [f"rising, now 0.{step}" for step in (1, 2, 3, 4)]
 
 
-def test_summary_of_what_is_not_built_yet_and_then_is():
+def test_summary_before_and_after_building():
     made = distiller(Subclassed(6, name="teacher"), Subclassed(name="student"))
     assert [row[2:] for row in summarized(made)[0][:3]] == [["not built", ""]] * 3
     made.teacher(X["teacher"])
@@ -131,7 +131,7 @@ def test_summary_of_what_is_not_built_yet_and_then_is():
     assert counts == [["51", "0"], ["38", "38"], ["36", "36"]]
 
 
-def test_summary_counts_what_is_trained():
+def test_summary_counts_trainable_parameters():
     made = distiller()
     made.student.get_layer("hidden").trainable = False
     assert [row[-1] for row in summarized(made)[0][:3]] == ["0", "18", "36"]
@@ -170,7 +170,7 @@ def test_summary_after_loading(tmp_path):
     assert repr(loaded) == repr(made)
 
 
-def test_narrow_summary_cuts_nothing_off():
+def test_narrow_summary_truncates_nothing():
     cells, lines = summarized(distiller(), line_length=40)
     assert max(map(len, lines)) <= 40
     letters = "".join(row[0] for row in cells)
@@ -178,7 +178,7 @@ def test_narrow_summary_cuts_nothing_off():
 
 
 @pytest.mark.parametrize("argument", ["expand_nested", "show_trainable"])
-def test_summaries_of_keras_follow_where_layers_are_asked_for(argument):
+def test_arguments_about_layers_add_the_summaries_of_keras(argument):
     _, lines = summarized(distiller(), line_length=80, **{argument: True})
     at = [lines.index(f'Model: "{name}"') for name in ("teacher", "student")]
     assert at == sorted(at)
@@ -186,7 +186,7 @@ def test_summaries_of_keras_follow_where_layers_are_asked_for(argument):
     assert columns == ([4, 4] if argument == "show_trainable" else [3, 3])
 
 
-def test_a_range_of_the_students_layers():
+def test_summary_of_a_range_of_the_students_layers():
     _, lines = summarized(distiller(), layer_range=("logits", "logits"))
     assert 'Model: "teacher"' not in lines
     of_student = "\n".join(lines[lines.index('Model: "student"') :])

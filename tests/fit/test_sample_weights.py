@@ -1,10 +1,9 @@
-"""Samples that lack the strong modality, and samples that weigh more than others."""
+"""Samples without the teacher's modality, and samples with weights."""
 
 import keras
 import numpy as np
 import pytest
 import reference
-from gradients import value_and_gradient
 from keras import ops
 from small_models import crossentropy, labels, mlp, numbers, rows, standing_still
 
@@ -20,7 +19,7 @@ X = {"teacher": rows(N, 6, seed=1), "student": rows(N, 4, seed=2)}
 Y = labels(N)
 MASK = np.array([1, 0, 1, 1, 0, 1, 1, 0], bool)
 WEIGHT = np.linspace(0.5, 2.0, N).astype("float32")
-# float32 sums of a few numbers in another order.
+# float32 sums of a few numbers in a different order.
 CLOSE = {"rel": 1e-5, "abs": 1e-6}
 
 
@@ -33,12 +32,12 @@ def distiller(made_of, optimizer=None, **kwargs):
 
 
 def fit(made, x, y=Y, **kwargs):
-    """The values of one step on everything."""
+    """The values of one step on all samples."""
     return numbers(made.fit(x, y, batch_size=N, verbose=0, **kwargs))
 
 
 def features(made, layer_name):
-    """The layer's features of each model, in float64."""
+    """The layer's features in each model, as float64."""
     return [
         keras.Model(model.inputs, model.get_layer(layer_name).output)
         .predict(X[model.name], verbose=0)
@@ -48,7 +47,7 @@ def features(made, layer_name):
 
 
 def holes():
-    """Pairs that lack some teachers, with NaN where they are missing."""
+    """Pairs without a teacher for some samples, where its input is NaN."""
     teacher = X["teacher"].copy()
     teacher[~MASK] = np.nan
     return {"teacher": teacher, "student": X["student"], "teacher_mask": MASK}
@@ -64,7 +63,7 @@ def per_sample_losses():
 
 
 def per_sample_references(made):
-    """NumPy's value of each of these losses, for each sample."""
+    """The value of each of these losses per sample, in NumPy."""
     (teacher, student), logits = features(made, "hidden"), features(made, "logits")
     soft = [reference.soft_targets(t, s, 2.0) for t, s in zip(*logits, strict=True)]
     cosine = (reference.normalize(teacher) * reference.normalize(student)).sum(-1)
@@ -79,7 +78,7 @@ def per_sample_references(made):
 # Missing teachers
 
 
-def test_a_per_sample_term_is_that_of_the_samples_with_a_teacher():
+def test_a_per_sample_loss_is_the_mean_over_samples_with_a_teacher():
     made = distiller(per_sample_losses())
     expected = per_sample_references(made)
     received = fit(made, holes())
@@ -87,8 +86,8 @@ def test_a_per_sample_term_is_that_of_the_samples_with_a_teacher():
         assert received[name] == pytest.approx(values[MASK].mean(), **CLOSE)
 
 
-def test_training_is_that_of_a_batch_without_the_samples_that_lack_a_teacher():
-    """Step by step, when the supervised term, which keeps them, is turned off."""
+def test_training_equals_that_on_only_the_samples_with_a_teacher():
+    """With the student's own loss, which uses all samples, switched off."""
 
     def trained(x, y):
         made = distiller(
@@ -101,11 +100,11 @@ def test_training_is_that_of_a_batch_without_the_samples_that_lack_a_teacher():
 
     full = {name: X[name][MASK] for name in X}
     for one, other in zip(trained(holes(), Y), trained(full, Y[MASK]), strict=True):
-        # Three steps of float32.
+        # Three float32 steps.
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_the_supervised_term_keeps_the_samples_that_lack_a_teacher():
+def test_the_students_own_loss_uses_samples_without_a_teacher():
     made = distiller(per_sample_losses())
     expected = fit(made, X)["student_loss"]
     received = fit(made, holes())
@@ -114,7 +113,7 @@ def test_the_supervised_term_keeps_the_samples_that_lack_a_teacher():
     assert received["loss"] == pytest.approx(total, **CLOSE)
 
 
-def test_batch_statistics_with_the_teacher_are_those_of_the_samples_that_have_one():
+def test_batch_statistics_with_the_teacher_use_only_samples_that_have_one():
     made = distiller(
         [
             losses.ChannelAlignment("hidden", "hidden"),
@@ -131,7 +130,7 @@ def test_batch_statistics_with_the_teacher_are_those_of_the_samples_that_have_on
     )
 
 
-def test_batch_statistics_of_the_student_alone_are_those_of_all_samples():
+def test_batch_statistics_of_only_the_student_use_all_samples():
     made = distiller(
         [
             losses.ChannelIndependence(None, "hidden", target="self"),
@@ -149,7 +148,7 @@ def test_batch_statistics_of_the_student_alone_are_those_of_all_samples():
 
 
 @pytest.mark.parametrize("there", [0, 1])
-def test_without_enough_teachers_the_terms_are_zero_and_nothing_is_harmed(there):
+def test_without_enough_teachers_losses_are_zero_and_weights_stay_finite(there):
     made = distiller(
         [
             losses.ChannelAlignment("hidden", "hidden"),
@@ -171,7 +170,7 @@ def test_without_enough_teachers_the_terms_are_zero_and_nothing_is_harmed(there)
     [MASK, MASK.astype("float32"), MASK.astype("int32")[:, None]],
     ids=["bool", "float", "a column of integers"],
 )
-def test_a_mask_is_any_array_of_one_number_a_sample(mask):
+def test_a_mask_may_be_any_array_with_one_number_per_sample(mask):
     made = distiller(per_sample_losses())
     expected = fit(made, holes())
     assert fit(made, {**holes(), "teacher_mask": mask}) == pytest.approx(expected)
@@ -189,8 +188,8 @@ def test_a_mask_that_is_all_true_changes_nothing():
     assert received == pytest.approx(fit(made, X), **CLOSE)
 
 
-def test_batches_with_and_without_missing_teachers_are_averaged_by_their_size():
-    """On a batch each of four, then the ragged two."""
+def test_batches_with_and_without_missing_teachers_are_averaged_by_size():
+    """Two batches of four and a smaller one of two."""
     made = distiller([losses.SoftTargets(2.0)])
     values = per_sample_references(made)["soft_targets"]
     part = {name: array[:6] for name, array in holes().items()}
@@ -201,7 +200,7 @@ def test_batches_with_and_without_missing_teachers_are_averaged_by_their_size():
     assert received == pytest.approx(np.average(batches, weights=[4, 2]), **CLOSE)
 
 
-def test_cached_features_take_a_mask():
+def test_cached_features_accept_a_mask():
     made = distiller(per_sample_losses())
     expected = fit(made, holes())
     cached = {
@@ -212,7 +211,7 @@ def test_cached_features_take_a_mask():
     assert fit(made, cached) == pytest.approx(expected, **CLOSE)
 
 
-def test_a_mask_is_let_pass_where_the_student_is_alone():
+def test_evaluation_and_prediction_ignore_a_mask():
     made = distiller(per_sample_losses())
     expected = made.evaluate(X["student"], Y, verbose=0)
     assert made.evaluate(holes(), Y, verbose=0) == pytest.approx(expected)
@@ -227,12 +226,12 @@ def test_a_mask_is_let_pass_where_the_student_is_alone():
     ],
     ids=["two numbers a sample", "two arrays"],
 )
-def test_a_mask_of_another_shape_is_refused(mask, message):
+def test_a_mask_of_another_shape_raises(mask, message):
     with pytest.raises(ValueError, match=message):
         fit(distiller(per_sample_losses()), {**X, "teacher_mask": mask})
 
 
-def test_a_mask_of_other_samples_is_refused():
+def test_a_mask_of_another_length_raises():
     made = distiller(per_sample_losses())
     with pytest.raises(ValueError, match='"teacher_mask".* holds 5 samples.* 8'):
         made.compute_loss({**X, "teacher_mask": MASK[:5]}, Y)
@@ -241,7 +240,7 @@ def test_a_mask_of_other_samples_is_refused():
 # Weights
 
 
-def test_sample_weights_weigh_every_per_sample_term():
+def test_sample_weights_apply_to_every_per_sample_loss():
     made = distiller(per_sample_losses())
     expected = per_sample_references(made)
     received = fit(made, X, sample_weight=WEIGHT)
@@ -257,7 +256,7 @@ def test_class_weights_are_sample_weights():
     assert fit(made, X, class_weight=weight) == pytest.approx(expected, **CLOSE)
 
 
-def test_sample_weights_count_among_the_samples_that_have_a_teacher():
+def test_sample_weights_apply_among_samples_with_a_teacher():
     made = distiller(per_sample_losses())
     expected = per_sample_references(made)
     received = fit(made, holes(), sample_weight=WEIGHT)
@@ -266,20 +265,20 @@ def test_sample_weights_count_among_the_samples_that_have_a_teacher():
         assert received[name] == pytest.approx(mean, **CLOSE)
 
 
-def test_weights_of_one_for_each_are_no_weights():
+def test_weights_of_one_change_nothing():
     made = distiller(per_sample_losses())
     received = fit(made, X, sample_weight=np.ones(N))
     assert received == pytest.approx(fit(made, X), **CLOSE)
 
 
-def test_weights_do_not_reach_batch_statistics():
+def test_weights_do_not_change_batch_statistics():
     made = distiller([losses.ChannelAlignment("hidden", "hidden")])
     received = fit(made, X, sample_weight=WEIGHT)["channel_alignment"]
     assert received == pytest.approx(fit(made, X)["channel_alignment"], **CLOSE)
 
 
 @pytest.mark.parametrize("columns", [(), (1,)])
-def test_weights_come_in_one_dimension_or_as_a_column(columns):
+def test_weights_may_be_one_dimensional_or_a_column(columns):
     made = distiller([losses.SoftTargets(2.0)])
     values = per_sample_references(made)["soft_targets"]
     weight = np.reshape(WEIGHT, (N, *columns))
@@ -291,7 +290,7 @@ def test_weights_come_in_one_dimension_or_as_a_column(columns):
     assert mean == pytest.approx((WEIGHT * values).mean(), **CLOSE)
 
 
-def test_weights_of_time_steps_weigh_what_has_them_and_by_their_mean_what_has_not():
+def test_weights_of_time_steps_apply_per_step_or_by_their_mean():
     values = rows(4, 3)
     weight = np.abs(rows(4, 3, seed=1))
     mean = keras_dskd.ops.weighted_mean
@@ -303,7 +302,7 @@ def test_weights_of_time_steps_weigh_what_has_them_and_by_their_mean_what_has_no
     assert float(mean(values, weight[:, 0])) == pytest.approx(expected, **CLOSE)
 
 
-def test_weights_of_each_output_are_said_not_to_reach_the_terms():
+def test_weights_per_output_warn_that_losses_ignore_them():
     outputs = {"a": WEIGHT, "b": WEIGHT + 1.0}
     with pytest.warns(UserWarning, match="holds 2 arrays, one per output"):
         assert loss_values.term_weights(outputs, None) is None
@@ -311,11 +310,11 @@ def test_weights_of_each_output_are_said_not_to_reach_the_terms():
     assert loss_values.term_weights(same, None) is not None
 
 
-# Losses of a user's
+# Losses defined by users
 
 
 class PerSample(keras.distillation.DistillationLoss):
-    """Mean over samples of the squared distance, by the given weights."""
+    """Weighted mean over samples of the squared distance."""
 
     def compute_loss(self, teacher_outputs, student_outputs, sample_weight=None):
         squares = ops.mean(ops.square(teacher_outputs - student_outputs), axis=-1)
@@ -323,7 +322,7 @@ class PerSample(keras.distillation.DistillationLoss):
 
 
 class OfTheBatch(keras.distillation.DistillationLoss):
-    """The share of samples that have a teacher."""
+    """The fraction of samples with a teacher."""
 
     def compute_loss(self, teacher_outputs, student_outputs, teacher_mask=None):
         if teacher_mask is None:
@@ -332,14 +331,14 @@ class OfTheBatch(keras.distillation.DistillationLoss):
 
 
 class Unaware(keras.distillation.DistillationLoss):
-    """Takes what Keras's own distiller gives."""
+    """Accepts the arguments of Keras's own distiller."""
 
     def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
         assert not kwargs
         return ops.mean(ops.square(teacher_outputs - student_outputs))
 
 
-def test_a_users_loss_takes_part_by_naming_what_it_takes():
+def test_a_users_loss_gets_the_arguments_that_it_names():
     made = distiller([PerSample(), OfTheBatch()])
     teacher, student = features(made, "logits")
     squares = ((teacher - student) ** 2).mean(-1)
@@ -349,14 +348,14 @@ def test_a_users_loss_takes_part_by_naming_what_it_takes():
     assert received["of_the_batch"] == pytest.approx(MASK.mean(), **CLOSE)
 
 
-def test_a_users_loss_that_cannot_leave_samples_out_is_refused():
+def test_a_users_loss_that_cannot_leave_samples_out_raises():
     with pytest.raises(ValueError, match="Unaware cannot leave out .* `sample_weight`"):
         fit(distiller(Unaware()), holes())
 
 
-# Keras's torch tensors meet NumPy 2; `pytest.warns` shows what is ignored elsewhere.
+# NumPy 2 warns of Keras's torch tensors, and `pytest.warns` records that too.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_a_users_loss_that_takes_no_weights_is_named_in_a_warning():
+def test_a_warning_names_a_users_loss_that_accepts_no_weights():
     made = distiller(Unaware())
     with pytest.warns(UserWarning, match="`sample_weight` does not reach Unaware"):
         received = fit(made, X, sample_weight=WEIGHT)
@@ -364,59 +363,17 @@ def test_a_users_loss_that_takes_no_weights_is_named_in_a_warning():
 
 
 def relation(teacher, student):
-    """A function of the batch, not of a sample."""
+    """A function of the whole batch, not of each sample."""
     difference = ops.matmul(teacher.T, teacher) - ops.matmul(student.T, student)
     return ops.mean(ops.square(difference))
 
 
-def test_a_function_of_the_batch_in_a_loss_of_keras_is_not_taken_apart():
+def test_a_function_of_the_batch_in_a_keras_loss_raises_with_a_mask():
     with pytest.raises(ValueError, match="FeatureDistillation cannot leave out"):
         fit(distiller(FeatureDistillation(relation)), holes())
 
 
-def test_a_loss_of_keras_that_sums_over_samples_is_refused():
+def test_a_keras_loss_that_sums_over_samples_raises_with_weights():
     loss = FeatureDistillation(keras.losses.MeanSquaredError(reduction="sum"))
     with pytest.raises(ValueError, match='Received: a loss with reduction="sum"'):
         fit(distiller(loss), X, sample_weight=WEIGHT)
-
-
-# Formulas
-
-
-@pytest.mark.parametrize("name", ["channel_alignment", "cross_off_diagonal_energy"])
-def test_a_masked_formula_is_that_of_the_rows_left(name):
-    teacher, student = reference.samples(N, 5), reference.samples(N, 5, seed=1)
-    spoilt = np.where(MASK[:, None], teacher, np.nan)
-
-    value, (gradient,) = value_and_gradient(
-        lambda rows: getattr(keras_dskd.ops, name)(spoilt, rows, mask=MASK), student
-    )
-
-    formula = getattr(reference, name)
-    np.testing.assert_allclose(value, formula(teacher[MASK], student[MASK]), rtol=1e-5)
-    expected = reference.finite_difference(
-        lambda rows: formula(teacher[MASK], rows[MASK]), student
-    )
-    # Gradients of order 0.1 in float32.
-    np.testing.assert_allclose(gradient, expected, atol=1e-5)
-
-
-def test_the_masked_correlation_is_that_of_the_rows_left():
-    teacher, student = reference.samples(N, 5), reference.samples(N, 3, seed=1)
-    received = keras_dskd.ops.cross_correlation(teacher, student, mask=MASK)
-    expected = reference.cross_correlation(teacher[MASK], student[MASK])
-    np.testing.assert_allclose(ops.convert_to_numpy(received), expected, atol=1e-6)
-
-
-def test_masked_standardised_rows_are_zero_where_nothing_is():
-    rows = reference.samples(N, 3)
-    received = ops.convert_to_numpy(keras_dskd.ops.standardize(rows, mask=MASK))
-    np.testing.assert_allclose(
-        received[MASK], reference.standardize(rows[MASK]), rtol=1e-5, atol=1e-6
-    )
-    assert not received[~MASK].any()
-
-
-def test_a_feature_without_a_row_a_sample_cannot_be_masked():
-    with pytest.raises(ValueError, match="one row per sample. Received: feature.shape"):
-        keras_dskd.ops.standardize(rows(2 * N, 3), mask=MASK)

@@ -1,4 +1,4 @@
-"""Files written by earlier code, `fixtures/saved`, load and go on."""
+"""Files of an earlier version (`fixtures/saved`) load and resume."""
 
 import pathlib
 import shutil

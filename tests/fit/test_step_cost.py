@@ -1,4 +1,4 @@
-"""A step does no more than it must: counted, not timed."""
+"""A step does no unnecessary work: counted, not timed."""
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ def ids(variables):
     return {id(variable) for variable in variables}
 
 
-def test_the_teacher_runs_before_the_students_activations_are_kept(monkeypatch):
+def test_the_teacher_runs_before_the_students_activations_are_stored(monkeypatch):
     teacher, student = cnn(3, name="teacher"), cnn(1)
     order = []
     for model in (teacher, student):
@@ -46,17 +46,17 @@ def test_the_teacher_runs_before_the_students_activations_are_kept(monkeypatch):
         verbose=0,
     )
 
-    # Compiled steps run the models once, and shapes may be worked out before.
+    # Compiled steps call the models once; shape inference may call them before.
     assert order[-2:] == ["teacher", "student"]
 
 
 @pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="the others keep what is needed alone"
 )
-def test_torch_keeps_nothing_of_the_teacher_for_the_backward_pass():
+def test_torch_saves_nothing_of_the_teacher_for_the_backward_pass():
     import torch
 
-    # Widths that tell whose a tensor is: 7 of the teacher, 3 of the student.
+    # The width identifies a tensor: 7 for the teacher, 3 for the student.
     made = distiller(
         cnn(3, widths=(7,), name="teacher"), cnn(1, widths=(3,)), DSKD[::2]
     )
@@ -73,7 +73,7 @@ def test_torch_keeps_nothing_of_the_teacher_for_the_backward_pass():
     assert not [shape for shape in kept if 7 in shape]
 
 
-def test_a_teacher_inside_of_a_subclasss_layer_is_not_trained():
+def test_a_teacher_inside_a_layer_of_a_subclass_is_not_trained():
     class Watching(keras_dskd.Distiller):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
@@ -91,7 +91,7 @@ def test_a_teacher_inside_of_a_subclasss_layer_is_not_trained():
 
 
 class Reused(keras.distillation.DistillationLoss):
-    """The student's feature, classified by the teacher's own last layer."""
+    """Classifies the student's feature with the teacher's last layer."""
 
     student_layer_name = "hidden"
     teacher_layer_name = None
@@ -131,7 +131,7 @@ def test_a_layer_of_the_teacher_in_a_loss_or_projector_is_not_trained(held_by):
     assert ids(teacher.weights).isdisjoint(ids(made.trainable_weights))
 
 
-def test_losses_that_read_the_student_alone_need_no_teacher():
+def test_losses_that_read_only_the_student_need_no_teacher():
     teacher, student = cnn(3, name="teacher"), cnn(1)
     made = distiller(
         teacher,
@@ -149,7 +149,7 @@ def test_losses_that_read_the_student_alone_need_no_teacher():
         made.cache_teacher(images(8, 3))
 
 
-def test_what_only_the_student_is_read_for_is_not_cached():
+def test_layers_that_losses_read_only_in_the_student_are_not_cached():
     made = distiller(
         cnn(3, name="teacher"),
         cnn(1, widths=(6,)),
@@ -161,7 +161,7 @@ def test_what_only_the_student_is_read_for_is_not_cached():
     assert list(made.cache_teacher(images(8, 3), verbose=0)) == ["gap"]
 
 
-def test_freezing_a_layer_between_steps_freezes_it():
+def test_a_layer_frozen_between_steps_is_frozen():
     student = mlp(4)
     made = distiller(mlp(4, name="teacher"), student, [keras_dskd.losses.SoftTargets()])
 
@@ -170,7 +170,7 @@ def test_freezing_a_layer_between_steps_freezes_it():
     assert ids(made.trainable_weights) == ids(student.get_layer("logits").weights)
 
 
-def test_means_of_uneven_batches_count_samples():
+def test_means_over_uneven_batches_count_samples():
     made = distiller(mlp(4, name="teacher"), mlp(4), [keras_dskd.losses.SoftTargets()])
     made.optimizer.learning_rate = 0.0
     x, y = {"teacher": rows(7), "student": rows(7, seed=1)}, labels(7)
@@ -182,7 +182,7 @@ def test_means_of_uneven_batches_count_samples():
         assert parts[name] == pytest.approx(whole[name], rel=1e-5)
 
 
-def test_a_half_that_is_switched_off_in_between_has_no_mean_of_zero():
+def test_a_half_switched_off_in_between_has_no_mean_of_zero():
     made = distiller(mlp(4, name="teacher"), mlp(4), [keras_dskd.losses.SoftTargets()])
     x, y = {"teacher": rows(8), "student": rows(8, seed=1)}, labels(8)
 
@@ -194,3 +194,28 @@ def test_a_half_that_is_switched_off_in_between_has_no_mean_of_zero():
 
     assert set(both) == set(again) > set(alone)
     assert "soft_targets" not in alone
+
+
+def test_a_loss_in_a_branch_of_a_graph_shares_nothing_with_other_losses():
+    class WhileItIsOn(keras.distillation.DistillationLoss):
+        teacher_layer_name = student_layer_name = "hidden"
+        name = "on"
+        inner = keras_dskd.losses.FitNet()
+
+        def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+            return keras.ops.cond(
+                keras.ops.sum(student_outputs) > -1e9,
+                lambda: self.inner.compute_loss(teacher_outputs, student_outputs),
+                lambda: keras.ops.zeros(()),
+            )
+
+    made = keras_dskd.Distiller(
+        mlp(4, name="teacher"),
+        mlp(4),
+        [WhileItIsOn(), keras_dskd.losses.FitNet("hidden", "hidden")],
+    )
+    made.compile("sgd", crossentropy())
+
+    history = made.fit(rows(8), labels(8), verbose=0).history
+
+    assert history["on"] == pytest.approx(history["fitnet"])

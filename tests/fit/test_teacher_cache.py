@@ -318,7 +318,10 @@ def test_teacher_runs_once_per_sample_and_is_unchanged(tmp_path):
     made = keras_dskd.Distiller(teacher, mlp(4), keras_dskd.losses.SoftTargets())
     before = teacher.get_weights()
     optimizer = teacher.optimizer
-    made.cache_teacher(rows(32), tmp_path / "cache", batch_size=8, verbose=0)
+    features = made.cache_teacher(rows(32), tmp_path / "cache", 8, verbose=0)
+    made.compile(standing_still(), crossentropy())
+    x = {"student": rows(32), "teacher_features": features}
+    made.fit(x, labels(32), verbose=0)
     for one, other in zip(teacher.get_weights()[1:], before[1:], strict=True):
         np.testing.assert_array_equal(one, other)
     assert counting.count() == 4

@@ -1,4 +1,4 @@
-"""Weights of the terms: numbers, schedules, and changes while training."""
+"""Weights of the losses: numbers, schedules, and changes during training."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ Y = labels(8)
 
 
 def distiller(loss_weights=None, losses=1, optimizer=None, **kwargs):
-    """Two terms of distinct values at most: of the outputs and of "hidden"."""
+    """Has at most two losses with different values: of the outputs and of "hidden"."""
     feature = keras.distillation.FeatureDistillation
     made = keras_dskd.Distiller(
         mlp(6, name="teacher", seed=10),
@@ -31,7 +31,7 @@ def distiller(loss_weights=None, losses=1, optimizer=None, **kwargs):
 
 
 def fit(made, **kwargs):
-    """One batch an epoch, so that each epoch's values are those of one step."""
+    """One batch per epoch, so that each epoch's values are those of one step."""
     kwargs = {"batch_size": 8, "verbose": 0, **kwargs}
     return made.fit(X, Y, **kwargs).history
 
@@ -50,41 +50,41 @@ class Assigns(keras.callbacks.Callback):
 # Numbers
 
 
-def test_one_weight_below_one_for_a_single_loss_is_not_made_one():
+def test_a_weight_below_one_for_a_single_loss_is_kept():
     history = fit(distiller([0.1]))
     term = history["feature_distillation"][0]
     assert term > 0.01
     assert history["distillation_loss"][0] == pytest.approx(0.1 * term, **CLOSE)
 
 
-def test_a_single_loss_takes_a_number_in_place_of_a_list():
+def test_a_single_loss_accepts_a_number_instead_of_a_list():
     history = fit(distiller(0.25))
     term = history["feature_distillation"][0]
     assert history["distillation_loss"][0] == pytest.approx(0.25 * term, **CLOSE)
 
 
-def test_weights_are_not_normalised():
+def test_weights_are_not_normalized():
     history = fit(distiller([3.0, 0.5], losses=2))
     first, second = history["feature_distillation"], history["feature_distillation_1"]
     expected = 3.0 * first[0] + 0.5 * second[0]
     assert history["distillation_loss"][0] == pytest.approx(expected, **CLOSE)
 
 
-def test_weights_default_to_one_each():
+def test_weights_default_to_one():
     assert distiller(losses=2).distillation_loss_weights == [1.0, 1.0]
     history = fit(distiller(losses=2))
     expected = history["feature_distillation"][0] + history["feature_distillation_1"][0]
     assert history["distillation_loss"][0] == pytest.approx(expected, **CLOSE)
 
 
-def test_a_weight_of_zero_is_allowed_and_leaves_its_metric():
+def test_a_weight_of_zero_keeps_the_metric():
     history = fit(distiller([0.0, 2.0], losses=2))
     second = history["feature_distillation_1"][0]
     assert history["distillation_loss"][0] == pytest.approx(2.0 * second, **CLOSE)
     assert history["feature_distillation"][0] > 0
 
 
-def test_a_numpy_number_is_a_weight():
+def test_a_numpy_number_is_accepted_as_a_weight():
     made = distiller(np.float32(0.5), student_loss_weight=np.float64(0.25))
     assert made.distillation_loss_weights == [0.5]
     assert made.student_loss_weight == 0.25
@@ -94,7 +94,7 @@ def test_a_numpy_number_is_a_weight():
 
 
 def test_a_schedule_is_read_at_each_step_of_a_compiled_fit():
-    """Steps are counted from 0, one a batch, and go on in the next `fit`."""
+    """Steps count batches from 0 and continue in the next `fit`."""
     schedule = keras.optimizers.schedules.PolynomialDecay(0.0, 4, 1.0)
     made = distiller(schedule)
     history = fit(made, epochs=3)
@@ -115,20 +115,20 @@ def test_a_schedule_counts_batches_within_an_epoch():
 
 
 def halves(made):
-    """The first term of the two halves of the data, outside of the distiller."""
+    """The first loss of both halves of the data, computed without the distiller."""
     teacher = made.teacher.predict(X["teacher"], verbose=0)
     student = made.student.predict(X["student"], verbose=0)
     squares = (teacher - student) ** 2
     return np.mean(squares[:4]), np.mean(squares[4:])
 
 
-def test_any_function_of_the_step_is_a_weight():
+def test_any_function_of_the_step_is_accepted_as_a_weight():
     history = fit(distiller(lambda step: ops.cast(step, "float32") ** 2), epochs=3)
     ratios = np.divide(history["distillation_loss"], history["feature_distillation"])
     np.testing.assert_allclose(ratios, [0.0, 1.0, 4.0], rtol=1e-5)  # float32
 
 
-def test_evaluation_counts_no_steps():
+def test_evaluation_does_not_count_steps():
     schedule = keras.optimizers.schedules.PolynomialDecay(0.0, 4, 1.0)
     made = distiller(schedule)
     made.evaluate(X["student"], Y, batch_size=2, verbose=0)
@@ -139,7 +139,7 @@ def test_evaluation_counts_no_steps():
     assert ratio == pytest.approx(0.75, **CLOSE)
 
 
-# Changes while training
+# Changes during training
 
 
 def test_a_list_assigned_by_a_callback_takes_effect_in_the_compiled_step():
@@ -174,8 +174,8 @@ def test_a_weight_assigned_between_two_batches_takes_effect_at_the_second():
     assert history["distillation_loss"][0] == pytest.approx(expected, **CLOSE)
 
 
-def test_assigning_between_two_batches_loses_no_training():
-    """On JAX the state of an epoch lies outside the variables."""
+def test_assigning_between_two_batches_keeps_the_training_state():
+    """On JAX, the state of an epoch is kept outside the variables."""
 
     class Touches(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
@@ -188,11 +188,11 @@ def test_assigning_between_two_batches_loses_no_training():
         fit(made, batch_size=2, shuffle=False, callbacks=callbacks)
         trained.append(made.student.get_weights())
     for touched, untouched in zip(*trained, strict=True):
-        # The same operations, maybe compiled twice.
+        # The same operations, possibly compiled twice.
         np.testing.assert_allclose(touched, untouched, rtol=1e-5, atol=1e-6)
 
 
-def test_a_schedule_may_take_a_numbers_place_between_epochs():
+def test_a_schedule_may_replace_a_number_between_epochs():
     def assign(made, epoch):
         if epoch == 1:
             made.distillation_loss_weights = [
@@ -207,7 +207,7 @@ def test_a_schedule_may_take_a_numbers_place_between_epochs():
 
 
 def test_the_students_weight_may_be_assigned_at_any_time():
-    """Also to and from 0 and 1, where a half of the step is left out."""
+    """Also to and from 0 and 1, which skip one half of the step."""
     given = [0.5, 0.25, 0.0, 1.0, 0.75]
 
     def assign(made, epoch):
@@ -225,7 +225,7 @@ def test_the_students_weight_may_be_assigned_at_any_time():
 
 
 @pytest.mark.parametrize("student_loss_weight", [0.0, 1.0])
-def test_a_weight_at_its_end_set_before_fit_equals_one_given_at_construction(
+def test_an_extreme_weight_set_before_fit_equals_one_given_at_construction(
     student_loss_weight,
 ):
     assigned = distiller()
@@ -237,15 +237,15 @@ def test_a_weight_at_its_end_set_before_fit_equals_one_given_at_construction(
         assert received[name] == pytest.approx(values, **CLOSE)
 
 
-def test_the_weights_are_no_part_of_what_is_trained():
+def test_loss_weights_are_not_trained():
     made = distiller(losses=2, optimizer=keras.optimizers.Adam(0.1))
     fit(made, epochs=2)
     assert made.distillation_loss_weights == [1.0, 1.0]
     assert len(made.trainable_variables) == len(made.student.trainable_variables)
 
 
-def test_assigning_does_not_retrain_from_the_start():
-    """A new program for a new kind of weight keeps the weights trained so far."""
+def test_assigning_keeps_the_trained_weights():
+    """A new kind of weight compiles a new program, which continues the training."""
     made = distiller(optimizer=keras.optimizers.Adam(0.1))
     fit(made, epochs=2)
     before = made.student.get_weights()
@@ -270,7 +270,7 @@ def test_the_number_of_weights_cannot_change():
         made.distillation_loss_weights = [1.0]
 
 
-def test_a_refused_weight_leaves_the_weights_as_they_were():
+def test_a_wrong_weight_leaves_the_weights_unchanged():
     made = distiller([0.5, 2.0], losses=2)
     with pytest.raises(ValueError, match=r"distillation_loss_weights\[1\].*-1"):
         made.distillation_loss_weights[1] = -1
@@ -280,7 +280,7 @@ def test_a_refused_weight_leaves_the_weights_as_they_were():
     assert made.student_loss_weight == 0.5
 
 
-def test_a_step_of_training_is_counted_once_whatever_the_weight():
+def test_each_training_step_is_counted_once_for_every_kind_of_weight():
     made = distiller(student_loss_weight=1.0)
     fit(made, epochs=2, batch_size=4)
     made.student_loss_weight = 0.5
@@ -288,7 +288,7 @@ def test_a_step_of_training_is_counted_once_whatever_the_weight():
     assert int(ops.convert_to_numpy(made._term_weights.step)) == 6
 
 
-def test_numbers_and_schedules_survive_plain_data():
+def test_numbers_and_schedules_survive_serialization():
     schedule = keras.optimizers.schedules.CosineDecay(0.5, 10)
     assert config.deserialize_weight(config.serialize_weight(0.25)) == 0.25
     again = config.deserialize_weight(config.serialize_weight(schedule))

@@ -1,6 +1,6 @@
-"""Trains twice from one seed with deterministic kernels, and prints what came of each.
+"""Trains twice from one seed with deterministic kernels; prints a digest of each run.
 
-A program of its own, since TensorFlow cannot go back to others.
+A separate program, because TensorFlow cannot switch these kernels off again.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ def only_deterministic_kernels():
 
 
 def distiller():
-    """One with all losses: those of both recipes, with ramp and projector, too."""
+    """Uses all losses, those of both recipes included, with ramp and projector."""
     terms = [
         losses.ChannelIndependence("gap", "gap", target="self"),
         losses.ChannelAlignment("relu0", "relu0", rows="positions"),

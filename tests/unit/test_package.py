@@ -1,4 +1,4 @@
-"""The package as a whole: what it exports, and what imports what."""
+"""The package as a whole: its exports and its imports."""
 
 import ast
 import inspect
@@ -12,7 +12,7 @@ import keras_dskd
 PACKAGE = Path(keras_dskd.__file__).parent
 BACKENDS = {"tensorflow", "jax", "torch"}
 
-# The rooms of the package, from the ground up, each with those it may import.
+# The rooms of the package from bottom to top, each with the rooms it may import.
 _GROUND = {"internal", "ops"}
 _READ = _GROUND | {"features", "data"}
 BELOW = {
@@ -62,7 +62,7 @@ def test_every_room_is_in_the_table():
 
 @pytest.mark.parametrize("folder", ["losses", "layers"])
 def test_losses_and_layers_never_import_one_another(folder):
-    # What they have in common is no loss.
+    # Code that losses share is not a loss.
     common = tuple(f"keras_dskd.losses.{m}." for m in ("base", "logits", "paired_rows"))
     for path in (PACKAGE / folder).glob("*.py"):
         if path.name != "__init__.py":
@@ -73,7 +73,7 @@ def test_losses_and_layers_never_import_one_another(folder):
             )
 
 
-def test_backends_are_imported_in_one_module_alone():
+def test_backends_are_imported_in_only_one_module():
     importing = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
@@ -82,14 +82,14 @@ def test_backends_are_imported_in_one_module_alone():
     assert importing == {str(Path("internal", "replicas.py"))}
 
 
-def test_nothing_private_of_keras_is_imported():
+def test_no_private_module_of_keras_is_imported():
     for path in PACKAGE.rglob("*.py"):
         assert not any(name.startswith("keras.src") for name in imported(path))
 
 
 @keras.saving.register_keras_serializable(package="tests")
 class Instance(keras.Model):
-    """Has what Keras sets on a model when it is made and compiled."""
+    """Has every attribute that Keras sets on a compiled model."""
 
 
 def private_names_of_keras():
@@ -179,7 +179,7 @@ def test_public_names_are_those_of_the_contract():
 
 
 def public_functions():
-    """All that the public names hold to be called, by name."""
+    """Every public callable by name: functions, classes, their methods."""
     modules = [keras_dskd]
     modules += [m for m in vars(keras_dskd).values() if inspect.ismodule(m)]
     public = {
@@ -195,12 +195,16 @@ def public_functions():
                 if not base.__module__.startswith("keras_dskd"):
                     continue
                 for attribute, member in vars(base).items():
-                    for part in ("fget", "fset", "__func__"):  # Properties and others.
+                    for part in (
+                        "fget",
+                        "fset",
+                        "__func__",
+                    ):  # Of properties and classmethods.
                         member = getattr(member, part, None) or member
                     is_written = (
                         inspect.isfunction(member)
                         and Path(inspect.unwrap(member).__code__.co_filename).exists()
-                    )  # (Dataclasses make theirs from strings.)
+                    )  # Dataclasses generate theirs from strings.
                     if is_written:
                         yield f"{name}.{attribute}", member
 
@@ -218,12 +222,12 @@ def test_public_functions_are_found():
 def arguments_without_types(function):
     function = inspect.unwrap(function)
     if not function.__module__.startswith("keras_dskd"):
-        return set()  # A method of Keras's, wrapped.
+        return set()  # A wrapped method of Keras.
     code = function.__code__
     count = code.co_argcount + code.co_kwonlyargcount
     count += bool(code.co_flags & inspect.CO_VARARGS)
     count += bool(code.co_flags & inspect.CO_VARKEYWORDS)
-    # (Of `fit` and the like `inspect.signature` would tell Keras's arguments.)
+    # For `fit` and similar methods `inspect.signature` would return Keras's arguments.
     arguments = {*code.co_varnames[:count], "return"} - {"self", "cls"}
     return arguments - set(inspect.get_annotations(function))
 
@@ -241,7 +245,7 @@ def test_trainer_methods_have_the_signature_of_keras(name):
     assert inspect.signature(ours) == inspect.signature(kerass)
 
 
-def test_loss_and_layer_of_one_name_are_saved_under_different_ones():
+def test_loss_and_layer_with_the_same_name_are_saved_under_different_names():
     names = {
         keras.saving.get_registered_name(cls)
         for cls in (

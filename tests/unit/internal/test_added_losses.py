@@ -1,4 +1,4 @@
-"""What layers add is kept in a list of each replica, for as long as it asks."""
+"""Losses that layers add are collected per replica while a context is open."""
 
 from unittest import mock
 
@@ -8,7 +8,7 @@ from keras_dskd.distiller import added_losses
 from keras_dskd.internal import replicas
 
 
-def test_one_list_within_another_leaves_it_in_place():
+def test_an_inner_list_does_not_replace_the_outer_one():
     layer = keras.layers.Dense(2)
     with mock.patch.object(replicas, "current", lambda: "others"):
         with added_losses.per_replica_losses(layer) as outer:

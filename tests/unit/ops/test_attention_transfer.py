@@ -10,7 +10,7 @@ from keras_dskd import ops
 TEACHER, STUDENT = reference.samples(3, 2, 4, 5), reference.samples(3, 2, 4, 2, seed=1)
 
 
-def test_value_and_gradient_match_the_reference_at_other_widths():
+def test_value_and_gradient_match_the_reference_at_different_widths():
     actual, gradients = value_and_gradient(
         ops.attention_transfer, TEACHER, STUDENT, compiled=True
     )

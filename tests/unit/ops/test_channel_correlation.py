@@ -1,4 +1,4 @@
-"""Correlations between channels, and the energies made of them."""
+"""Correlations between channels, and the energies computed from them."""
 
 import keras
 import numpy as np
@@ -35,12 +35,12 @@ def cross_correlation(teacher, student):
 
 
 def arguments(name, teacher, student):
-    """What the formula takes of the two."""
+    """The formula's arguments among the two."""
     return (teacher, student) if name in OF_PAIRS else (student,)
 
 
 def reference_of_student(name, teacher):
-    """The reference as a function of the student's rows alone."""
+    """The reference as a function of only the student's rows."""
     formula = getattr(reference, name)
     return lambda student: formula(*arguments(name, teacher, student))
 
@@ -88,7 +88,7 @@ def test_epsilon_is_added_to_the_variances(name):
 
 
 # By hand, with epsilon = 144: a channel of ±9 has variance 81, sqrt(81 + 144) = 15,
-# and standardises to ±0.6; one of ±16 has 256, sqrt(256 + 144) = 20, ±0.8.
+# and standardizes to ±0.6; one of ±16 has 256, sqrt(256 + 144) = 20, ±0.8.
 
 
 def test_correlation_of_two_channels_by_hand():
@@ -134,7 +134,7 @@ def test_copies_of_one_channel_have_energy_one():
     channel = reference.samples(8, 1)
     x = np.concatenate([channel, -2.0 * channel, 5.0 * channel + 1.0], axis=1)
 
-    # epsilon takes 2e-5 of a correlation between channels of variance near 1.
+    # epsilon reduces a correlation between channels of variance near 1 by 2e-5.
     np.testing.assert_allclose(value(ops.off_diagonal_energy, x), 1.0, rtol=1e-4)
 
 
@@ -182,7 +182,7 @@ def test_scale_and_shift_of_a_channel_do_not_matter(name):
     teacher, student = reference.samples(7, 3), reference.samples(7, 3, seed=1)
     moved = student * [2.0, 30.0, 0.5] + [1.0, -5.0, 0.0]
 
-    # epsilon takes 1e-5 / variance of a correlation: here at most 1e-4.
+    # epsilon reduces a correlation by 1e-5 / variance, here at most 1e-4.
     np.testing.assert_allclose(
         value(getattr(ops, name), *arguments(name, teacher, moved)),
         value(getattr(ops, name), *arguments(name, teacher, student)),
@@ -219,7 +219,7 @@ def test_alignment_runs_from_following_to_opposing(sign, expected):
     np.testing.assert_allclose(actual, expected, atol=1e-4)  # epsilon: 2 · 1e-5 of 4
 
 
-def test_alignment_and_energy_make_up_the_cross_correlation():
+def test_alignment_and_energy_partition_the_cross_correlation():
     teacher, student = reference.samples(7, 3), reference.samples(7, 3, seed=1)
     cross = reference.cross_correlation(teacher, student)
 
@@ -271,7 +271,7 @@ def test_value_and_gradient_match_the_reference(name, case):
 
     f = reference_of_student(name, teacher)
     np.testing.assert_allclose(actual, f(student), **TOLERANCE)
-    scale = 1e18 if case == "huge" else 1.0  # the gradient goes as 1 / scale
+    scale = 1e18 if case == "huge" else 1.0  # the gradient scales as 1 / scale
     expected = reference.finite_difference(f, student, step=1e-6 * scale)
     assert_gradient_close(scale * gradients[-1], scale * expected)
 
@@ -292,7 +292,7 @@ def test_degenerate_teacher_gives_the_reference_value_and_gradient(name, case):
 
 
 @pytest.mark.parametrize("name", OF_PAIRS)
-def test_gradient_reaches_the_teacher_rows_too(name):
+def test_gradient_also_reaches_the_teacher_rows(name):
     teacher, student = reference.samples(7, 3), reference.samples(7, 3, seed=1)
 
     _, gradients = value_and_gradient(getattr(ops, name), teacher, student)
@@ -327,7 +327,7 @@ def test_constant_student_channel_is_unaligned():
 @pytest.mark.parametrize("name", SCALARS)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_equals_the_reference_of_the_rounded_rows(name, dtype):
-    # Up to some 3e4: squares overflow float16.
+    # Values up to about 3e4, whose squares overflow float16.
     teacher, student = (
         keras.ops.cast(1e4 * reference.samples(7, 3, seed=seed), dtype)
         for seed in (0, 1)
@@ -370,7 +370,7 @@ def test_compiled_value_and_gradient_match_the_reference(name):
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="unknown sizes are TensorFlow's"
 )
-# One row has no spread: nothing correlates, and no channel follows its teacher's.
+# One row has no spread: no channels correlate, and none follows its teacher's.
 @pytest.mark.parametrize(
     ("name", "expected"), list(zip(SCALARS, [0, 1, 0], strict=True))
 )

@@ -1,4 +1,4 @@
-"""Finding a sample's teacher feature among those of the batch."""
+"""Identify a sample's teacher feature among those of the batch."""
 
 import numpy as np
 import pytest
@@ -30,12 +30,12 @@ def test_value_and_gradient_match_the_reference(labels, temperature, compiled):
 
 
 def test_value_by_hand():
-    # Each student points at its own teacher, and the other is at a right angle.
+    # Each student points to its own teacher, at a right angle to the other one.
     actual = value(ops.contrastive_distillation, 3 * np.eye(2), 5 * np.eye(2))
     np.testing.assert_allclose(actual, np.log(1 + np.exp(-5.0)), rtol=1e-5)
 
 
-def test_samples_of_one_class_have_nobody_to_be_told_from():
+def test_samples_of_a_single_class_have_no_negatives():
     actual = value(
         lambda t, s: ops.contrastive_distillation(t, s, labels=[3] * 5),
         TEACHER,
@@ -44,7 +44,7 @@ def test_samples_of_one_class_have_nobody_to_be_told_from():
     assert actual == 0.0
 
 
-def test_a_mask_leaves_rows_out_on_both_sides():
+def test_masked_rows_are_neither_anchors_nor_negatives():
     mask = np.array([1, 1, 0, 1, 1], bool)
     teacher = np.where(mask[:, None], TEACHER, np.nan)
     weight = np.where(mask, 5 / 4, 0.0)
@@ -66,6 +66,6 @@ def test_rows_of_zeros_have_a_finite_gradient():
     assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_other_widths_raise():
+def test_different_widths_raise():
     with pytest.raises(ValueError, match="3 teacher channels and 2 student channels"):
         ops.contrastive_distillation(TEACHER, STUDENT[:, :2])

@@ -1,4 +1,4 @@
-"""Decoupled distillation: the true class and the others apart."""
+"""Decoupled distillation: the true class and the other classes, separately."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_value_by_hand():
     np.testing.assert_allclose(actual, 2 * 0.143841 + 10 * 0.0588915, rtol=1e-5)
 
 
-def test_with_the_teachers_doubt_as_weight_it_is_soft_targets():
+def test_weighted_by_the_teachers_uncertainty_it_equals_soft_targets():
     p = reference.softmax(TEACHER[:1] / 4.0)[0]
     actual = value(
         lambda t, s: ops.decoupled_distillation(
@@ -58,7 +58,7 @@ def test_with_the_teachers_doubt_as_weight_it_is_soft_targets():
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
-def test_a_sure_teacher_and_equal_logits_give_finite_gradients():
+def test_confident_teacher_and_equal_logits_have_finite_gradients():
     sure = np.array([[80.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
     _, gradients = value_and_gradient(
         lambda t, s: ops.decoupled_distillation(t, s, [0, 1], 1.0),
@@ -70,7 +70,7 @@ def test_a_sure_teacher_and_equal_logits_give_finite_gradients():
 
 
 @pytest.mark.parametrize("form", ["numbers", "column", "one_hot", "floats"])
-def test_labels_come_in_any_form(form):
+def test_labels_are_accepted_in_every_form(form):
     labels = {
         "numbers": LABELS,
         "column": LABELS[:, None],
@@ -98,7 +98,7 @@ def test_labels_that_do_not_fit_raise(labels, message):
         ops.decoupled_distillation(TEACHER, STUDENT, labels)
 
 
-def test_samples_count_by_their_weight():
+def test_samples_are_weighted():
     weight = np.array([0.0, 2.0, 1.0, 0.0, 3.0], "float32")
     actual = value(
         lambda t, s: ops.decoupled_distillation(t, s, LABELS, sample_weight=weight),

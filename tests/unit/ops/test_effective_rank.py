@@ -1,4 +1,4 @@
-"""How many dimensions rows really use."""
+"""The number of dimensions that rows effectively use."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from gradients import (
 
 from keras_dskd import ops
 
-# Singular values of small float32 matrices are exact to some 1e-6 of the largest.
+# Errors of the singular values of small float32 matrices: about 1e-6 of the largest.
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 RANKS = ["effective_rank", "centered_effective_rank"]
 
@@ -37,7 +37,7 @@ def test_rank_of_a_diagonal_matrix_by_hand():
 
 
 def test_centered_rank_of_three_rows_by_hand():
-    # Mean (1, 2), taken off: (-3, 0), (3, 0), (0, 1), (0, -1). Singular values
+    # Subtract the mean (1, 2): (-3, 0), (3, 0), (0, 1), (0, -1). Singular values
     # sqrt(18) and sqrt(2), p = 3/4 and 1/4 as above.
     x = np.array([[-2.0, 2.0], [4.0, 2.0], [1.0, 3.0], [1.0, 1.0]])
 
@@ -50,7 +50,7 @@ def test_rank_runs_from_one_direction_to_all():
     one = np.outer(reference.samples(6), reference.samples(4, seed=1))
     every = np.linalg.qr(reference.samples(6, 4))[0]
 
-    # Each vanishing p of 1e-7 adds 1.6e-6 to the entropy; float32 adds noise to it.
+    # Each vanishing p of 1e-7 adds 1.6e-6 to the entropy; float32 adds noise.
     np.testing.assert_allclose(value(ops.effective_rank, one), 1.0, atol=1e-4)
     np.testing.assert_allclose(value(ops.effective_rank, every), 4.0, rtol=1e-5)
 
@@ -76,7 +76,7 @@ def test_rotation_and_order_of_rows_do_not_matter():
     )
 
 
-def test_shift_matters_to_the_uncentered_rank_alone():
+def test_shift_changes_only_the_uncentered_rank():
     x = reference.samples(6, 4)
     shifted = x + 10.0
 
@@ -111,9 +111,9 @@ def test_degenerate_rows_have_a_finite_value_and_gradient(name, case, rank):
     if case == "zeros":
         x = np.zeros((5, 3))
     elif case == "identical rows":
-        x = np.full((5, 3), 0.25)  # exact means, so that the centred rows are 0
+        x = np.full((5, 3), 0.25)  # exact means, so that the centered rows are 0
     else:
-        x = np.concatenate([np.eye(3), -np.eye(3)])  # all are sqrt(2)
+        x = np.concatenate([np.eye(3), -np.eye(3)])  # all singular values are sqrt(2)
         rank = 3.0
 
     actual, (gradient,) = value_and_gradient(getattr(ops, name), x)
@@ -133,7 +133,7 @@ def test_gradient_of_extreme_rows_matches_finite_differences(name, scale):
     expected = reference.finite_difference(
         getattr(reference, name), x, step=1e-6 * scale
     )
-    # The gradient goes as 1 / scale.
+    # The gradient scales as 1 / scale.
     assert_gradient_close(scale * gradient, scale * expected)
 
 

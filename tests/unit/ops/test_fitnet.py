@@ -1,4 +1,4 @@
-"""Distance between standardised features."""
+"""Distance between standardized features."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_value_and_gradient_match_the_reference(epsilon):
 
 
 def test_value_by_hand():
-    # Standardised, ±1 each: channels that agree differ by 0, opposed ones by 2.
+    # Standardized to ±1: equal channels differ by 0, opposite ones by 2.
     teacher = np.array([[1.0, 5.0], [-1.0, -5.0]])
     student = np.array([[7.0, -1.0], [3.0, 1.0]])
     actual = value(
@@ -33,14 +33,14 @@ def test_value_by_hand():
     np.testing.assert_allclose(actual, 2.0, rtol=1e-6)
 
 
-def test_it_is_twice_what_the_mean_correlation_lacks():
+def test_distance_is_twice_one_minus_the_mean_correlation():
     actual = value(ops.standardized_distance, TEACHER, STUDENT)
     diagonal = np.diagonal(reference.cross_correlation(TEACHER, STUDENT))
-    # Apart from epsilon / variance = 1e-5.
+    # The tolerance covers epsilon / variance = 1e-5.
     np.testing.assert_allclose(actual, 2 * (1 - diagonal.mean()), rtol=1e-4)
 
 
-def test_near_agreement_alignment_has_the_square_of_it():
+def test_alignment_is_the_squared_half_distance_near_agreement():
     # One channel: (1 - C)² against 2 (1 - C).
     teacher, student = TEACHER[:, :1], TEACHER[:, :1] + 0.1 * STUDENT[:, :1]
     distance = value(ops.standardized_distance, teacher, student)
@@ -48,7 +48,7 @@ def test_near_agreement_alignment_has_the_square_of_it():
     np.testing.assert_allclose(alignment, (distance / 2) ** 2, rtol=1e-2)
 
 
-def test_a_mask_leaves_rows_out():
+def test_masked_rows_are_left_out():
     mask = np.array([1, 0, 1, 1, 0, 1, 0], bool)
     teacher = np.where(mask[:, None], TEACHER, np.nan)
     actual = value(
@@ -66,6 +66,6 @@ def test_constant_channels_have_a_finite_gradient():
     assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_other_widths_raise():
+def test_different_widths_raise():
     with pytest.raises(ValueError, match="3 teacher channels and 2 student channels"):
         ops.standardized_distance(TEACHER, STUDENT[:, :2])

@@ -13,7 +13,7 @@ FORMULAS = ["relational_distance", "relational_angle"]
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("formula", FORMULAS)
-def test_value_and_gradient_match_the_reference_at_other_widths(formula, compiled):
+def test_value_and_gradient_match_the_reference_at_different_widths(formula, compiled):
     actual, gradients = value_and_gradient(
         getattr(ops, formula), TEACHER, STUDENT, compiled=compiled
     )
@@ -26,7 +26,8 @@ def test_value_and_gradient_match_the_reference_at_other_widths(formula, compile
 
 
 def test_distance_by_hand():
-    # Distances 3, 4, 5, mean 4, against three equal ones: 0.25² / 2 twice of three.
+    # Distances 3, 4, 5 with mean 4, against three equal distances: two of the three
+    # pairs contribute 0.25² / 2.
     teacher = np.array([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
     student = np.eye(3)
     actual = value(ops.relational_distance, teacher, student)
@@ -34,7 +35,7 @@ def test_distance_by_hand():
 
 
 def test_angle_by_hand():
-    # Cosines 0, 0.6, 0.8 of a right triangle, against 0.5 of an equilateral one.
+    # Cosines 0, 0.6, 0.8 of a right triangle, against 0.5 in an equilateral one.
     teacher = np.array([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
     student = np.eye(3)
     actual = value(ops.relational_angle, teacher, student)
@@ -43,14 +44,14 @@ def test_angle_by_hand():
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
-def test_scale_shift_and_rotation_do_not_count(formula):
+def test_scale_shift_and_rotation_do_not_matter(formula):
     turn = np.linalg.qr(reference.samples(3, 3, seed=2))[0]
     actual = value(getattr(ops, formula), TEACHER, 1e12 * (TEACHER + 1) @ turn)
     np.testing.assert_allclose(actual, 0.0, atol=1e-6)
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
-def test_a_mask_leaves_rows_out(formula):
+def test_masked_rows_are_left_out(formula):
     mask = np.array([1, 1, 0, 1, 1], bool)
     teacher = np.where(mask[:, None], TEACHER, np.nan)
     actual = value(lambda t, s: getattr(ops, formula)(t, s, mask), teacher, STUDENT)

@@ -1,4 +1,4 @@
-"""Features become rows; rows are standardised and normalised."""
+"""Features become rows; rows are standardized and normalized."""
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ def normalize(x):
 
 
 def sum_of(f, weights):
-    """A scalar whose gradient reads every entry of what `f` returns."""
+    """A scalar whose gradient depends on every entry that `f` returns."""
     return lambda x: keras.ops.sum(f(x) * keras.ops.cast(weights, "float32"))
 
 
@@ -70,7 +70,7 @@ def test_rank_three_is_channels_last_whatever_the_data_format():
 
 
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
-def test_data_format_defaults_to_the_one_of_keras(data_format):
+def test_data_format_defaults_to_that_of_keras(data_format):
     feature = reference.samples(2, 3, 4, 5)
     previous = keras.config.image_data_format()
     keras.config.set_image_data_format(data_format)
@@ -86,9 +86,9 @@ def test_data_format_defaults_to_the_one_of_keras(data_format):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "uint8", "int32"])
 def test_rows_are_float32_and_pool_in_float32(kind, dtype):
-    # 4 x 4 positions of up to 255: a sum of 4080 is exact in neither half precision.
+    # 4 x 4 positions of up to 255: neither half precision represents their sum, 4080.
     drawn = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3)).astype("float32")
-    # 8 bits are exact in all of them; JAX holds no float64 tensor.
+    # Every dtype represents 8 bits exactly; JAX has no float64 tensor.
     is_numpy = dtype == "float64"
     feature = drawn.astype(dtype) if is_numpy else keras.ops.cast(drawn, dtype)
 
@@ -128,7 +128,7 @@ def test_rows_of_unknown_batch_and_unknown_positions(kind):
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="unknown sizes are TensorFlow's"
 )
-def test_flattened_rows_take_an_unknown_batch_and_refuse_unknown_positions():
+def test_flattened_rows_accept_an_unknown_batch_but_not_unknown_positions():
     import tensorflow as tf
 
     feature = reference.samples(3, 4, 5)
@@ -166,7 +166,7 @@ def test_standardized_rows_by_hand():
 
 @pytest.mark.parametrize("function", [ops.standardize, ops.normalize])
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
-def test_nothing_at_all_is_refused(function, shape):
+def test_empty_rows_raise(function, shape):
     with pytest.raises(ValueError, match=r"at least one row and one channel.*\("):
         function(np.zeros(shape, "float32"))
 
@@ -188,8 +188,8 @@ def test_constant_channel_standardizes_to_zero(n, constant):
 
     actual = standardize(x)
 
-    # A float32 mean of n equal numbers misses them by a rounding of the sum, which
-    # grows with them and must not be taken for a spread.
+    # The float32 mean of n equal numbers has a rounding error that grows with them. It
+    # must not count as a spread.
     np.testing.assert_allclose(actual[:, 1], 0.0, atol=1e-6)
     np.testing.assert_allclose(
         actual[:, 0], reference.standardize(x)[:, 0], rtol=1e-5, atol=1e-6
@@ -197,7 +197,7 @@ def test_constant_channel_standardizes_to_zero(n, constant):
 
 
 def test_small_spread_around_a_large_mean_is_standardized():
-    # Around 100, float32 holds a spread of 1 to some 1e-5.
+    # Around 100, float32 represents a spread of 1 to about 1e-5.
     x = (reference.samples(7, 3) + 100.0).astype("float32")
 
     actual = standardize(x)
@@ -249,7 +249,7 @@ def test_gradient_of_normalized_rows_matches_finite_differences(scale):
     expected = reference.finite_difference(
         lambda x: (weights * reference.normalize(x)).sum(), x, step=1e-6 * scale
     )
-    # The gradient goes as 1 / scale.
+    # The gradient scales as 1 / scale.
     assert_gradient_close(scale * gradient, scale * expected)
 
 

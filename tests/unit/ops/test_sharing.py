@@ -1,4 +1,4 @@
-"""What several terms of a step need is made once."""
+"""Results that several losses of a step need are computed once."""
 
 import threading
 
@@ -6,15 +6,13 @@ import keras
 import numpy as np
 import pytest
 import reference
-from small_models import crossentropy, labels, mlp, rows
 
-import keras_dskd
 from keras_dskd import losses, ops
 from keras_dskd.ops.sharing import shared, sharing
 
 on_torch = pytest.mark.skipif(
     keras.backend.backend() != "torch",
-    reason="compilers of this backend find what is computed twice",
+    reason="this backend's compiler removes duplicate computations",
 )
 
 
@@ -31,7 +29,7 @@ def counted():
 
 
 @on_torch
-def test_equal_arguments_are_worked_on_once_within_a_context(counted):
+def test_equal_arguments_are_computed_once_within_a_context(counted):
     double, calls = counted
     x = keras.ops.ones(3)
 
@@ -44,7 +42,7 @@ def test_equal_arguments_are_worked_on_once_within_a_context(counted):
     assert calls == [2, 3, 2]
 
 
-def test_nothing_is_kept_outside_of_a_context(counted):
+def test_nothing_is_shared_outside_of_a_context(counted):
     double, calls = counted
     x = keras.ops.ones(3)
 
@@ -58,7 +56,7 @@ def test_nothing_is_kept_outside_of_a_context(counted):
 
 
 @on_torch
-def test_an_inner_context_keeps_for_the_outer_one(counted):
+def test_an_inner_context_shares_with_the_outer_one(counted):
     double, calls = counted
     x = keras.ops.ones(3)
 
@@ -83,7 +81,7 @@ def test_a_context_ends_with_an_error(counted):
     assert len(calls) == 2
 
 
-def test_another_thread_has_a_context_of_its_own(counted):
+def test_each_thread_has_its_own_context(counted):
     double, calls = counted
     x = keras.ops.ones(3)
 
@@ -96,7 +94,7 @@ def test_another_thread_has_a_context_of_its_own(counted):
     assert len(calls) == 2
 
 
-def test_a_dead_tensor_is_not_taken_for_a_new_one(counted):
+def test_a_deleted_tensor_is_not_confused_with_a_new_one(counted):
     double, _ = counted
 
     with sharing():
@@ -106,7 +104,7 @@ def test_a_dead_tensor_is_not_taken_for_a_new_one(counted):
 
 
 @on_torch
-def test_what_was_made_without_gradients_is_not_kept_for_those_who_want_them():
+def test_results_without_gradients_are_not_shared_where_gradients_are_needed():
     import torch
 
     x = torch.ones(3, 2, requires_grad=True)
@@ -118,32 +116,7 @@ def test_what_was_made_without_gradients_is_not_kept_for_those_who_want_them():
         assert ops.normalize(x) is ops.normalize(x)
 
 
-def test_a_loss_in_a_branch_of_a_graph_leaves_nothing_to_others():
-    class WhileItIsOn(keras.distillation.DistillationLoss):
-        teacher_layer_name = student_layer_name = "hidden"
-        name = "on"
-        inner = losses.FitNet()
-
-        def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
-            return keras.ops.cond(
-                keras.ops.sum(student_outputs) > -1e9,
-                lambda: self.inner.compute_loss(teacher_outputs, student_outputs),
-                lambda: keras.ops.zeros(()),
-            )
-
-    made = keras_dskd.Distiller(
-        mlp(4, name="teacher"),
-        mlp(4),
-        [WhileItIsOn(), losses.FitNet("hidden", "hidden")],
-    )
-    made.compile("sgd", crossentropy())
-
-    history = made.fit(rows(8), labels(8), verbose=0).history
-
-    assert history["on"] == pytest.approx(history["fitnet"])
-
-
-def test_one_is_not_true(counted):
+def test_arguments_one_and_true_differ(counted):
     double, calls = counted
     x = keras.ops.ones(3)
 
@@ -156,7 +129,7 @@ def test_one_is_not_true(counted):
 
 
 @on_torch
-def test_losses_share_rows_and_what_is_made_of_them(monkeypatch):
+def test_losses_share_standardized_rows(monkeypatch):
     made = []
     rsqrt = keras.ops.rsqrt
     monkeypatch.setattr(keras.ops, "rsqrt", lambda x: made.append(x) or rsqrt(x))
@@ -173,10 +146,10 @@ def test_losses_share_rows_and_what_is_made_of_them(monkeypatch):
         ):
             loss.compute_loss(teacher, student)
 
-    assert len(made) == 2  # One standard deviation each, of teacher and student.
+    assert len(made) == 2  # One standard deviation each for teacher and student.
 
 
-def test_shared_results_are_those_of_each_alone():
+def test_shared_results_equal_separate_ones():
     x = keras.ops.convert_to_tensor(reference.samples(5, 8), "float32")
 
     alone = [float(ops.off_diagonal_energy(x)), float(ops.spatial_uniformity(x))]
@@ -187,9 +160,9 @@ def test_shared_results_are_those_of_each_alone():
 
 
 @pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="unknown sizes are TensorFlow's"
+    keras.backend.backend() != "tensorflow", reason="only TensorFlow has unknown sizes"
 )
-def test_what_one_branch_makes_is_not_shared_outside_of_it():
+def test_a_result_of_one_branch_is_not_shared_outside_of_it():
     import tensorflow as tf
 
     teacher, student = (

@@ -13,7 +13,7 @@ FORMULAS = ["similarity_preserving", "centered_kernel_alignment"]
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("formula", FORMULAS)
-def test_value_and_gradient_match_the_reference_at_other_widths(formula, compiled):
+def test_value_and_gradient_match_the_reference_at_different_widths(formula, compiled):
     actual, gradients = value_and_gradient(
         getattr(ops, formula), TEACHER, STUDENT, compiled=compiled
     )
@@ -33,7 +33,7 @@ def test_similarity_preserving_by_hand():
 
 
 def test_kernel_alignment_by_hand():
-    # Centred, the teacher is (1, -1, 0) and (0, 0, 0) plus (1, 1, -2): the product of
+    # Centered, the teacher is (1, -1, 0) and (0, 0, 0) plus (1, 1, -2): the product of
     # (1, -1, 0) with itself, against both: <K_t, K_s> = 4, norms 2 and sqrt(4 + 36).
     student = np.array([[1.0, 1.0], [-1.0, 1.0], [0.0, -2.0]])
     actual = value(ops.centered_kernel_alignment, student[:, :1] + 7, student)
@@ -43,14 +43,14 @@ def test_kernel_alignment_by_hand():
 @pytest.mark.parametrize(
     ("formula", "alike"), list(zip(FORMULAS, [0.0, 1.0], strict=True))
 )
-def test_scale_and_rotation_do_not_count(formula, alike):
+def test_scale_and_rotation_do_not_matter(formula, alike):
     turn = np.linalg.qr(reference.samples(3, 3, seed=2))[0]
     actual = value(getattr(ops, formula), TEACHER, 1e25 * TEACHER @ turn)
     np.testing.assert_allclose(actual, alike, atol=1e-6)
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
-def test_a_mask_leaves_rows_out(formula):
+def test_masked_rows_are_left_out(formula):
     mask = np.array([1, 1, 0, 1, 1], bool)
     teacher = np.where(mask[:, None], TEACHER, np.nan)
     actual = value(lambda t, s: getattr(ops, formula)(t, s, mask), teacher, STUDENT)

@@ -1,4 +1,4 @@
-"""Soft targets: the teacher's class distribution, softened."""
+"""Soft targets: the teacher's softened class distribution."""
 
 import keras
 import numpy as np
@@ -56,7 +56,7 @@ def test_soft_targets_of_two_classes_by_hand(temperature, expected):
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
-def test_second_sample_without_divergence_halves_the_mean():
+def test_a_second_sample_without_divergence_halves_the_mean():
     teacher = np.array([[0.0, np.log(3.0)], [1.0, 5.0]])
     student = np.array([[0.0, 0.0], [1.0, 5.0]])
 
@@ -153,8 +153,8 @@ def test_extreme_logits_have_the_reference_value_and_gradient(scale):
         return reference.soft_targets(teacher, student)
 
     np.testing.assert_allclose(actual, f(student), **TOLERANCE)
-    # At 1e18 distributions are one-hot and the loss is linear; at 1e-18 uniform,
-    # and smooth on the scale of 1.
+    # At 1e18 the distributions are one-hot and the loss is linear; at 1e-18 they are
+    # uniform, and the loss is smooth on the scale of 1.
     step = 1e-6 * max(scale, 1.0)
     assert_gradient_close(gradients[1], reference.finite_difference(f, student, step))
     assert np.isfinite(gradients[0]).all()

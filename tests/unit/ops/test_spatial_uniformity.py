@@ -1,4 +1,4 @@
-"""How evenly rows spread over the unit sphere."""
+"""How evenly rows are spread over the unit sphere."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from gradients import (
 
 from keras_dskd import ops
 
-# Squared distances of unit rows are exact to some 1e-7 and multiplied by t.
+# Squared distances of unit rows are exact to about 1e-7 and are multiplied by t.
 TOLERANCE = {"rtol": 1e-5, "atol": 2e-6}
 
 
@@ -108,7 +108,7 @@ def test_value_and_gradient_match_the_reference(shape, scale, compiled):
     f = reference.spatial_uniformity
     np.testing.assert_allclose(actual, f(x), **TOLERANCE)
     expected = reference.finite_difference(f, x, step=1e-6 * scale)
-    # The gradient goes as 1 / scale.
+    # The gradient scales as 1 / scale.
     assert_gradient_close(scale * gradient, scale * expected)
 
 
@@ -135,11 +135,11 @@ def test_identical_rows_give_zero_and_no_gradient(constant):
     actual, (gradient,) = value_and_gradient(ops.spatial_uniformity, x)
 
     np.testing.assert_allclose(actual, 0.0, atol=2e-6)
-    # Relative to the gradients of distinct rows, which go as 1 / constant.
+    # Relative to the gradients of distinct rows, which scale as 1 / constant.
     np.testing.assert_allclose(gradient * (constant or 1.0), 0.0, atol=1e-5)
 
 
-def test_duplicate_rows_have_the_gradient_of_finite_differences():
+def test_gradient_of_duplicate_rows_matches_finite_differences():
     x = reference.samples(7, 4)
     x[3] = x[0]
     x[4] = -x[1]
@@ -151,7 +151,7 @@ def test_duplicate_rows_have_the_gradient_of_finite_differences():
     assert_gradient_close(gradient, reference.finite_difference(f, x))
 
 
-def test_row_of_zeros_has_no_gradient_and_leaves_the_others_theirs():
+def test_row_of_zeros_has_no_gradient_and_does_not_affect_the_others():
     x = reference.samples(7, 4)
     x[2] = 0.0
     others = [0, 1, 3, 4, 5, 6]
@@ -170,7 +170,7 @@ def test_row_of_zeros_has_no_gradient_and_leaves_the_others_theirs():
     assert_gradient_close(gradient[others], expected)
 
 
-def test_constant_channels_are_rows_like_any_other():
+def test_constant_channels_match_the_reference():
     x = reference.samples(7, 4)
     x[:, 1:] = [2.0, 0.0, -1.0]
 
@@ -184,7 +184,7 @@ def test_constant_channels_are_rows_like_any_other():
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("scale", [1e4, 1e-4])
 def test_half_precision_equals_the_reference_of_the_rounded_rows(dtype, scale):
-    # Squares of 1e4 overflow float16, those of 1e-4 vanish in it.
+    # Squares of 1e4 overflow float16; squares of 1e-4 underflow to 0.
     x = keras.ops.cast(scale * reference.samples(8, 4), dtype)
 
     actual = compiled_on_jax(ops.spatial_uniformity)(x)
