@@ -30,6 +30,15 @@ def pytest_report_header():
     return f"keras {keras.__version__}, backend {keras.backend.backend()}"
 
 
+def pytest_collection_modifyitems(items):
+    if keras.backend.backend() == "torch":
+        return
+    skip = pytest.mark.skip(reason="backend neutral: runs with KERAS_BACKEND=torch")
+    for item in items:
+        if item.get_closest_marker("backend_neutral"):
+            item.add_marker(skip)
+
+
 def pytest_sessionstart():
     # `clear_session` collects garbage after each test. Exclude the imported modules:
     # scanning them takes longer than most tests.

@@ -1,4 +1,4 @@
-"""Calibration of the benchmarks, by hand."""
+"""The benchmarks' calibration metrics, against values computed by hand."""
 
 import sys
 from pathlib import Path
@@ -9,9 +9,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "benchmarks"))
 from calibration import expected_calibration_error, negative_log_likelihood
 
+pytestmark = pytest.mark.backend_neutral
+
 
 def logits(*first):
-    """Of two classes, the first with these probabilities; any constant beside."""
+    """Logits of two classes: `first` is the probability of the first class."""
     p = np.array(first)
     return np.log(np.stack([p, 1 - p], axis=1)) + 3.0
 
@@ -40,17 +42,17 @@ def test_calibration_error_by_hand():
 
 
 def test_fewer_bins_hide_errors_that_cancel():
-    # 0.6 right and 0.9 wrong in one bin: |0.5 - 0.75|.
+    # One bin has 0.6, right, and 0.9, wrong: |0.5 - 0.75|.
     given, y = logits(0.6, 0.9), np.array([0, 1])
     assert expected_calibration_error(given, y, bins=1) == pytest.approx(0.25)
     assert expected_calibration_error(given, y) == pytest.approx((0.4 + 0.9) / 2)
 
 
-def test_sure_and_right_is_no_error():
+def test_confident_and_right_is_no_error():
     given = np.array([[100.0, 0.0], [0.0, 100.0]])
     assert expected_calibration_error(given, np.array([0, 1])) == pytest.approx(0)
 
 
-def test_rare_and_wrong_is_the_whole_confidence():
+def test_error_of_a_wrong_prediction_is_its_confidence():
     given = np.array([[100.0, 0.0]])
     assert expected_calibration_error(given, np.array([1])) == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""The table of architectures: from its lines, and one line from a run."""
+"""The compatibility table: built from records, and one record from a run."""
 
 import json
 import sys
@@ -17,12 +17,14 @@ LINES = EXAMPLES / "benchmarks" / "results" / "compatibility.jsonl"
 PAGE = EXAMPLES / "docs" / "backbones.md"
 
 
-def test_the_table_of_the_page_is_what_the_script_prints(capsys):
+@pytest.mark.backend_neutral
+def test_page_shows_the_table_that_the_script_prints(capsys):
     compatibility.main(["--table", str(LINES)])
     assert capsys.readouterr().out in PAGE.read_text()
 
 
-def test_each_architecture_of_the_table_was_tried_once_on_each_backend():
+@pytest.mark.backend_neutral
+def test_table_has_each_architecture_once_per_backend():
     records = [json.loads(line) for line in LINES.read_text().splitlines()]
     tried = [(r["library"], r["architecture"], r["backend"]) for r in records]
     names = {(library, architecture) for library, architecture, _ in tried}
@@ -33,9 +35,9 @@ def test_each_architecture_of_the_table_was_tried_once_on_each_backend():
     )
 
 
-def test_a_line_says_what_was_done_or_what_failed(tmp_path, capsys, monkeypatch):
+def test_record_lists_completed_steps_or_the_error(tmp_path, capsys, monkeypatch):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # What it imports warns of deprecations.
+        warnings.simplefilter("ignore")  # Its imports emit deprecation warnings.
         pytest.importorskip("keras_hub", reason="keras_hub is not installed")
     options = {"stackwise_num_repeats": [1, 1], "stackwise_num_filters": [4, 6]}
     good = architectures.Architecture("keras_hub", "good", "VGGBackbone", options, 16)

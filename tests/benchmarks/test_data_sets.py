@@ -1,4 +1,4 @@
-"""Data of the comparison of methods: loading, degrading, splitting."""
+"""Data of the method comparison: load, degrade, split."""
 
 import sys
 from dataclasses import fields
@@ -12,6 +12,8 @@ for needed in ("scipy", "sklearn"):
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent)]
 data_sets = pytest.importorskip("data_sets")
+
+pytestmark = pytest.mark.backend_neutral
 
 
 def file_of_images(path, **changed):
@@ -32,11 +34,11 @@ def images(tmp_path):
 
 
 def contents(rows):
-    """What tells each row from the others."""
+    """The bytes of each row, to identify it."""
     return [row.tobytes() for row in rows]
 
 
-def test_every_beginning_of_a_stratified_order_has_the_classes_shares():
+def test_first_rows_of_a_stratified_order_keep_class_shares():
     y = np.repeat([0, 1, 2], [60, 30, 10])
     order = data_sets.stratified_order(y, np.random.default_rng(0))
     np.testing.assert_array_equal(np.sort(order), np.arange(100))
@@ -45,14 +47,14 @@ def test_every_beginning_of_a_stratified_order_has_the_classes_shares():
         np.testing.assert_allclose(shares, count * np.array([0.6, 0.3, 0.1]), atol=1)
 
 
-def test_digits_are_those_of_the_quickstart():
+def test_digits_match_the_quickstart():
     digits = data_sets.load("digits")
     assert digits.data.strong_train.shape == (1000, 8, 8, 1)
     assert digits.is_images
     assert digits.degrade is None
 
 
-def test_two_views_of_a_table_share_no_column():
+def test_modalities_of_a_table_share_no_column():
     table = data_sets.load("breast_cancer")
     data = table.data
     assert not table.is_images
@@ -60,11 +62,11 @@ def test_two_views_of_a_table_share_no_column():
     assert data.weak_test.shape == (171, 10)
     everything = [column.tobytes() for column in data.strong_train.T]
     assert not set(everything) & {column.tobytes() for column in data.weak_train.T}
-    # As many of each class in both parts.
+    # Both parts have the same class shares.
     assert data.y_train.mean() == pytest.approx(data.y_test.mean(), abs=0.01)
 
 
-def test_tables_are_standardised_with_the_rows_to_train_on():
+def test_tables_are_standardized_by_training_rows():
     table = data_sets.load("breast_cancer")
     for on, limit in (("test", None), ("validation", 100)):
         rows = data_sets.split(table, on, 0, limit)
@@ -74,7 +76,7 @@ def test_tables_are_standardised_with_the_rows_to_train_on():
         assert np.abs(rows.weak_test.mean(axis=0)).max() > 0.01
 
 
-def test_on_test_all_training_rows_train(images):
+def test_split_for_test_trains_on_all_training_rows(images):
     rows = data_sets.split(images, "test", seed=0)
     for field in fields(rows):
         np.testing.assert_array_equal(
@@ -82,7 +84,7 @@ def test_on_test_all_training_rows_train(images):
         )
 
 
-def test_validation_rows_are_whole_scenes_of_the_training_rows(images):
+def test_validation_takes_whole_scenes(images):
     rows = data_sets.split(images, "validation", seed=0)
     scenes = dict(zip(contents(images.data.weak_train), images.scenes, strict=True))
     train = {scenes[value] for value in contents(rows.weak_train)}
@@ -92,7 +94,7 @@ def test_validation_rows_are_whole_scenes_of_the_training_rows(images):
     assert len(rows.y_test) == 20
 
 
-def test_validation_rows_have_the_classes_shares_without_scenes(tmp_path):
+def test_validation_keeps_class_shares_if_there_are_no_scenes(tmp_path):
     path = file_of_images(tmp_path / "own.npz", scene_train=None)
     rows = data_sets.split(data_sets.load(path), "validation", seed=0)
     np.testing.assert_array_equal(np.bincount(rows.y_test), [5, 5, 5, 5])
@@ -100,7 +102,7 @@ def test_validation_rows_have_the_classes_shares_without_scenes(tmp_path):
     assert not set(contents(rows.weak_train)) & set(contents(rows.weak_test))
 
 
-def test_rows_of_both_modalities_still_pair(images):
+def test_split_keeps_rows_paired(images):
     pairs = dict(
         zip(
             contents(images.data.weak_train),
@@ -117,13 +119,13 @@ def test_rows_of_both_modalities_still_pair(images):
             assert pairs[value] == other
 
 
-def test_a_seed_gives_one_split_and_another_seed_another(images):
+def test_split_depends_on_the_seed_only(images):
     once, again, other = (data_sets.split(images, "validation", s) for s in (0, 0, 1))
     np.testing.assert_array_equal(once.weak_test, again.weak_test)
     assert set(contents(once.weak_test)) != set(contents(other.weak_test))
 
 
-def test_a_limit_keeps_the_classes_shares_and_the_rows_to_score_on(images):
+def test_limit_keeps_class_shares_and_scored_rows(images):
     everything = data_sets.split(images, "validation", 0)
     rows = data_sets.split(images, "validation", 0, limit=20)
     assert np.abs(np.bincount(rows.y_train) - 5).max() <= 1
@@ -132,7 +134,7 @@ def test_a_limit_keeps_the_classes_shares_and_the_rows_to_score_on(images):
         data_sets.split(images, "validation", 0, limit=81)
 
 
-def test_the_weak_modality_can_be_made_out_of_the_strong_one(tmp_path, images):
+def test_degradation_replaces_the_weak_modality(tmp_path, images):
     path = str(tmp_path / "own.npz")
     grey = data_sets.load(path, "colour_loss:1")
     expected = images.data.strong_test.mean(axis=-1, keepdims=True)
@@ -140,7 +142,7 @@ def test_the_weak_modality_can_be_made_out_of_the_strong_one(tmp_path, images):
         grey.data.weak_test, np.broadcast_to(expected, (20, 8, 8, 3)), rtol=1e-5
     )
     assert (grey.name, grey.degrade) == ("own", "colour_loss:1")
-    # The same for every load, and the data are the same data.
+    # Loading again gives the same images, and the checksum is that of the file.
     for strength in ("0.50", ".5"):
         noisy = data_sets.load(path, f"speckle:{strength}")
         assert noisy.degrade == "speckle:0.5"
@@ -149,7 +151,7 @@ def test_the_weak_modality_can_be_made_out_of_the_strong_one(tmp_path, images):
     np.testing.assert_array_equal(noisy.data.weak_train, again.data.weak_train)
 
 
-def test_other_data_have_another_checksum(tmp_path, images):
+def test_checksum_changes_with_the_data(tmp_path, images):
     path = file_of_images(tmp_path / "own.npz", y_test=np.zeros(20, int))
     assert data_sets.load(path).checksum != images.checksum
 
@@ -166,19 +168,19 @@ def test_other_data_have_another_checksum(tmp_path, images):
         ("breast_cancer", "speckle:0.5", "Expected images"),
     ],
 )
-def test_what_cannot_be_loaded_is_refused(source, degrade, message):
+def test_unknown_data_or_degradation_raises(source, degrade, message):
     with pytest.raises(SystemExit, match=message):
         data_sets.load(source, degrade)
 
 
-def test_an_image_and_a_table_are_no_pair(tmp_path):
+def test_pairing_images_with_a_table_raises(tmp_path):
     parts = (("train", 100), ("test", 20))
     changed = {f"weak_{part}": np.zeros((count, 3)) for part, count in parts}
     with pytest.raises(SystemExit, match="both modalities must be images"):
         data_sets.load(file_of_images(tmp_path / "own.npz", **changed))
 
 
-def test_one_scene_alone_cannot_be_held_back(tmp_path):
+def test_validation_of_a_single_scene_raises(tmp_path):
     path = file_of_images(tmp_path / "own.npz", scene_train=np.zeros(100, int))
     with pytest.raises(SystemExit, match="too few scenes"):
         data_sets.split(data_sets.load(path), "validation", 0)

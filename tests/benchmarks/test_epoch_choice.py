@@ -1,4 +1,4 @@
-"""How long each method of the benchmark trains, chosen on validation rows."""
+"""Choosing the number of epochs per benchmark method on validation rows."""
 
 import sys
 from pathlib import Path
@@ -9,9 +9,11 @@ BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 epoch_choice = pytest.importorskip("epoch_choice")
 
+pytestmark = pytest.mark.backend_neutral
+
 
 def runs(method, of_epochs, split="validation", seeds=(0, 1), **changed):
-    """Records: accuracy by epochs, to which a seed adds its number of hundredths."""
+    """Records with the given accuracy by epochs, plus 0.01 times the seed."""
     shared = {"data": "pairs", "degrade": None, "limit": None, "backend": "jax"}
     shared |= {"mix": 0.0, "network": "cnn"}
     return [
@@ -37,11 +39,11 @@ CHOICE = [
 KEY = ("pairs", None, None, 0.0, "cnn")
 
 
-def test_each_method_has_the_epochs_of_its_best_mean():
+def test_best_epochs_have_the_highest_mean_accuracy():
     assert epoch_choice.best_epochs(CHOICE) == {KEY: {"student": 5, "recommended": 10}}
     equal = runs("student", {10: 0.5, 5: 0.5})
     assert epoch_choice.best_epochs(equal) == {KEY: {"student": 5}}
-    # A seed that decides: its mean with the others is less.
+    # The highest accuracy of a single seed does not decide; the mean does.
     mixed = [
         *runs("student", {5: 0.6}),
         *runs("student", {10: 0.9}, seeds=(0,)),
@@ -50,7 +52,7 @@ def test_each_method_has_the_epochs_of_its_best_mean():
     assert epoch_choice.best_epochs(mixed) == {KEY: {"student": 5}}
 
 
-def test_what_is_learnt_from_other_data_or_otherwise_is_chosen_apart():
+def test_each_data_set_and_setting_has_its_own_choice():
     few = runs("student", {5: 0.1, 10: 0.2}, limit=100)
     blurred = runs("student", {5: 0.1, 20: 0.2}, degrade="speckle:1")
     mixed = runs("student", {5: 0.1, 40: 0.2}, mix=1.0)
@@ -62,20 +64,20 @@ def test_what_is_learnt_from_other_data_or_otherwise_is_chosen_apart():
     }
 
 
-def test_test_rows_never_choose():
+def test_test_rows_do_not_influence_the_choice():
     tests = runs("student", {5: 0.1, 10: 0.99}, split="test")
     assert epoch_choice.best_epochs([*CHOICE, *tests])[KEY]["student"] == 5
     with pytest.raises(SystemExit, match="--on validation --epochs"):
         epoch_choice.best_epochs(tests)
 
 
-def test_seeds_that_are_missing_are_no_reason_to_win():
+def test_epochs_compared_over_different_seeds_are_refused():
     partly = [*runs("student", {5: 0.6}), *runs("student", {10: 0.7}, seeds=(1,))]
     with pytest.raises(SystemExit, match="student was run with other seeds"):
         epoch_choice.best_epochs(partly)
 
 
-def test_test_rows_of_the_best_epochs_are_one_table():
+def test_table_takes_test_rows_at_the_best_epochs():
     tests = [
         *runs("teacher", {5: 0.9, 10: 0.9}, split="test"),
         *runs("student", {5: 0.3, 10: 0.4}, split="test"),
@@ -95,7 +97,7 @@ def test_test_rows_of_the_best_epochs_are_one_table():
 
 
 @pytest.mark.parametrize("method", ["recommended", "dskd"])
-def test_a_method_without_its_best_epochs_is_refused(method):
+def test_method_not_run_at_its_best_epochs_is_refused(method):
     tests = [
         *runs("student", {5: 0.3}, split="test"),
         *runs(method, {5: 0.2}, split="test"),

@@ -1,4 +1,4 @@
-"""Tables and figures of the comparison of methods, from lines written here."""
+"""Tables and figures of the method comparison, from records made here."""
 
 import json
 import sys
@@ -16,7 +16,9 @@ method_plots = pytest.importorskip("method_plots")
 method_tables = pytest.importorskip("method_tables")
 records = pytest.importorskip("records")
 
-#: Share of right answers of three seeds.
+pytestmark = pytest.mark.backend_neutral
+
+#: Accuracy with each of three seeds.
 ACCURACY = {
     "teacher": (0.95, 0.96, 0.97),
     "student": (0.50, 0.60, 0.55),
@@ -66,7 +68,7 @@ def some(accuracies=ACCURACY, **changed):
 
 
 def lower(points):
-    """The accuracies, all but the teacher's this much lower."""
+    """The accuracies, lowered by `points` except for the teacher."""
     return {
         method: tuple(v - points * (method != "teacher") for v in values)
         for method, values in ACCURACY.items()
@@ -84,7 +86,7 @@ def printed(capsys, *arguments):
 
 
 def rows(text, method):
-    """Cells of the table rows of a method, table by table."""
+    """The cells of each table row that belongs to the method."""
     return [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in text.splitlines()
@@ -97,18 +99,18 @@ def test_differences_are_paired_by_seed(tmp_path, capsys):
     assert "### pairs (jax, Keras 3.15.1): 100 rows to train, 50 test rows" in text
     cells = rows(text, "recommended")[0]
     assert cells[:4] == ["recommended", "3", "65.00", "5.57"]
-    # Differences 10, 11, 9: mean 10, standard error 1/√3, t(0.975, 2) = 4.3027.
+    # Differences of 10, 11 and 9: standard error 1/√3, t(0.975, 2) = 4.3027.
     assert cells[4] == "+10.00 [+7.52, +12.48]"
-    # t = 17.32 with two degrees of freedom: p = 0.00332; times 2 by Holm.
+    # t = 17.32 with two degrees of freedom: p = 0.00332. Holm multiplies it by 2.
     assert cells[5] == "0.007"
-    # Differences 8, 10, 6.
+    # Differences of 8, 10 and 6.
     assert cells[6] == "+8.00 [+3.03, +12.97]"
     assert rows(text, "student")[0][4:] == ["", "", "", ""]
     assert rows(text, "teacher")[0][4:] == ["", "", "", ""]
     assert rows(text, "soft_targets")[0][6:] == ["", ""]
 
 
-def test_a_line_out_of_order_changes_nothing(tmp_path, capsys):
+def test_order_of_lines_does_not_matter(tmp_path, capsys):
     made = some()
     in_order = printed(capsys, written(tmp_path / "a.jsonl", made))
     made[3:] = made[:2:-1]
@@ -116,20 +118,20 @@ def test_a_line_out_of_order_changes_nothing(tmp_path, capsys):
     assert sorted(in_order.splitlines()) == sorted(shuffled.splitlines())
 
 
-def test_seeds_of_one_side_alone_are_no_pairs(tmp_path, capsys):
+def test_seeds_without_a_partner_are_left_out_of_differences(tmp_path, capsys):
     made = [r for r in some() if (r["method"], r["seed"]) != ("student", 2)]
     cells = rows(printed(capsys, written(tmp_path / "a.jsonl", made)), "recommended")[0]
     assert cells[1] == "3"
     assert cells[4].startswith("+10.50 [")
 
 
-def test_of_one_seed_there_is_no_interval_and_no_p(tmp_path, capsys):
+def test_one_seed_has_no_interval_and_no_p_value(tmp_path, capsys):
     made = [each for each in some() if each["seed"] == 0]
     cells = rows(printed(capsys, written(tmp_path / "a.jsonl", made)), "recommended")[0]
     assert cells[1:] == ["1", "60.00", "", "+10.00", "", "+8.00", ""]
 
 
-def test_calibration_and_structure_stand_beside_accuracy(tmp_path, capsys):
+def test_diagnostics_show_calibration_and_structure(tmp_path, capsys):
     text = printed(capsys, written(tmp_path / "a.jsonl", some()))
     assert "| NLL | ECE, % | block2: correlation |" in text
     diagnostics = rows(text, "recommended")[1]
@@ -137,7 +139,9 @@ def test_calibration_and_structure_stand_beside_accuracy(tmp_path, capsys):
     assert diagnostics[4:7] == ["0.250", "-2.00", "3.5"]
 
 
-def test_over_data_sets_each_counts_once_with_wins_ties_and_losses(tmp_path, capsys):
+def test_summary_weighs_data_sets_equally_and_counts_wins_ties_and_losses(
+    tmp_path, capsys
+):
     worse = {**ACCURACY, "recommended": (0.40, 0.49, 0.46)}
     unclear = {**ACCURACY, "recommended": (0.40, 0.80, 0.55)}
     made = some() + some(worse, data="second") + some(unclear, data="third")
@@ -146,18 +150,18 @@ def test_over_data_sets_each_counts_once_with_wins_ties_and_losses(tmp_path, cap
     cells = rows(text, "recommended")[-1]
     _, sets, mean, of_seeds, of_sets, p, counts, *_, rank = cells
     assert (sets, mean) == ("3", "56.11")
-    # Seed by seed -10/3, 20/3 and 0: standard error 2.940, t(0.975, 2) = 4.3027.
+    # Per seed: -10/3, 20/3 and 0, standard error 2.940, t(0.975, 2) = 4.3027.
     assert of_seeds == "+1.11 [-11.54, +13.76]"
-    # Set by set +10, -10 and 10/3: standard error 5.879.
+    # Per data set: +10, -10 and 10/3, standard error 5.879.
     assert of_sets == "[-24.19, +26.41]"
-    # t = 0.378 with two degrees of freedom; the larger of two, so once by Holm.
+    # t = 0.378 with two degrees of freedom. Holm leaves the largest p-value as it is.
     assert p == "0.742"
     assert counts == "1 / 1 / 1"
-    # First, last and first of three.
+    # Ranks 1, 3 and 1.
     assert rank == "1.7"
 
 
-def test_a_mean_over_data_sets_without_a_common_seed_has_no_interval(tmp_path, capsys):
+def test_data_sets_without_a_common_seed_have_no_interval_of_the_mean(tmp_path, capsys):
     others = [{**line, "seed": line["seed"] + 3} for line in some(data="second")]
     text = printed(capsys, written(tmp_path / "a.jsonl", some() + others))
     cells = rows(text, "recommended")[-1]
@@ -165,7 +169,7 @@ def test_a_mean_over_data_sets_without_a_common_seed_has_no_interval(tmp_path, c
     assert cells[6] == "2 / 0 / 0"
 
 
-def test_lower_is_better_for_the_likelihood(tmp_path, capsys):
+def test_lower_negative_log_likelihood_is_better(tmp_path, capsys):
     made = some() + some(data="second")
     text = printed(capsys, written(tmp_path / "a.jsonl", made), "--metric", "nll")
     assert rows(text, "recommended")[0][4] == "-0.100 [-0.125, -0.075]"
@@ -174,21 +178,21 @@ def test_lower_is_better_for_the_likelihood(tmp_path, capsys):
     assert over_sets[-1] == "1.0"
 
 
-def test_the_gap_is_a_table_of_strengths_with_the_slope(tmp_path, capsys):
+def test_degradation_strengths_are_columns_with_a_slope(tmp_path, capsys):
     half = {**lower(0.1), "recommended": (0.55, 0.65, 0.60)}
     made = some(half, degrade="speckle:0.5") + some(degrade="speckle:0")
     text = printed(capsys, written(tmp_path / "a.jsonl", made))
     assert "### pairs, speckle (jax, Keras 3.15.1), difference to student" in text
     assert "| method | 0 | 0.5 | slope [95 %] |" in text
     assert rows(text, "student: accuracy, %")[0][1:3] == ["55.00", "45.00"]
-    # Of seeds 0 to 2: +10, +11, +9 becomes +15 for all: slopes 10, 8 and 12.
+    # Differences of +10, +11 and +9 become +15 for each seed: slopes 10, 8 and 12.
     cells = rows(text, "recommended")[4]
     assert cells[1].startswith("+10.00 [")
     assert cells[2] == "+15.00"
     assert cells[3] == "+10.00 [+5.03, +14.97]"
 
 
-def test_validation_and_test_rows_are_not_mixed(tmp_path, capsys):
+def test_mixing_validation_and_test_rows_is_refused(tmp_path, capsys):
     files = [
         written(tmp_path / "a.jsonl", some()),
         written(tmp_path / "b.jsonl", some(split="validation")),
@@ -202,25 +206,25 @@ def test_validation_and_test_rows_are_not_mixed(tmp_path, capsys):
         method_tables.main([*files, "--where", "split=train"])
 
 
-def test_backends_are_tables_of_their_own(tmp_path, capsys):
+def test_each_backend_has_its_own_table(tmp_path, capsys):
     made = some() + some(backend="torch")
     text = printed(capsys, written(tmp_path / "a.jsonl", made))
     assert text.count("### pairs") == 2
     assert "Over" not in text
 
 
-def test_several_settings_of_one_data_set_are_no_several_data_sets(tmp_path, capsys):
+def test_several_settings_of_one_data_set_have_no_summary(tmp_path, capsys):
     made = some() + some(limit=50) + some(data="second")
     text = printed(capsys, written(tmp_path / "a.jsonl", made))
     assert "no table over data sets. With several settings: pairs" in text
 
 
-def test_holm_corrects_for_the_methods_that_are_shown(tmp_path, capsys):
+def test_holm_counts_only_the_methods_shown(tmp_path, capsys):
     made = some({**ACCURACY, "fitnet": (0.6, 0.6, 0.6)})
     path = written(tmp_path / "a.jsonl", made)
     cells = rows(printed(capsys, path, "--methods", "recommended"), "recommended")[0]
     assert cells[5] == "0.007"
-    # Of three methods: 3 times 0.00332.
+    # For three methods: 3 times 0.00332.
     assert rows(printed(capsys, path), "recommended")[0][5] == "0.010"
     with pytest.raises(SystemExit, match="Not run: fitnett. Run were: fitnet, recomm"):
         method_tables.main([path, "--methods", "fitnett"])
@@ -235,7 +239,7 @@ def test_holm_corrects_for_the_methods_that_are_shown(tmp_path, capsys):
         (json.dumps(some()[3] | {"weight": 2.0}), "with another. Keep one"),
     ],
 )
-def test_lines_that_are_no_further_run_are_refused(tmp_path, line, message):
+def test_invalid_or_repeated_lines_are_refused(tmp_path, line, message):
     path = Path(written(tmp_path / "a.jsonl", some()))
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(SystemExit, match=message):
@@ -247,7 +251,7 @@ def test_a_missing_file_is_refused(tmp_path):
         method_tables.main([str(tmp_path / "none.jsonl")])
 
 
-def test_records_are_what_a_reader_of_lines_finds(tmp_path):
+def test_records_survive_writing_and_reading(tmp_path):
     path = tmp_path / "runs.jsonl"
     kept = records.Records(path)
     for each in some():
@@ -274,7 +278,7 @@ def test_figures_are_written(tmp_path, capsys):
         assert str(figure) in text
 
 
-def test_the_figure_shows_the_tables_intervals():
+def test_figure_shows_the_intervals_of_the_table():
     made = comparisons.groups(some() + some(data="second"))
     metric = comparisons.METRICS["accuracy"]
     figure = method_plots.intervals(made, metric)
@@ -294,35 +298,33 @@ def test_the_figure_shows_the_tables_intervals():
 
 
 def at_epochs(**more):
-    """Runs of which `recommended` is best at 6 epochs and all else at 3."""
+    """Runs where `recommended` is best at 6 epochs, and the others at 3."""
     found = some(split="validation", **more)
     of_six = lower(0.1)
     of_six["recommended"] = (0.9, 0.9, 0.9)
     return found + some(of_six, split="validation", epochs=6, **more)
 
 
-def test_a_curve_says_where_each_method_is_best(tmp_path, capsys):
+def test_table_of_epochs_marks_the_best_of_each_method(tmp_path, capsys):
     text = printed(capsys, written(tmp_path / "a.jsonl", at_epochs()[::-1]))
     shown = text[text.index("### pairs, all rows (jax, Keras 3.15.1), accuracy, %") :]
     assert "| method | 3 | 6 |" in shown
     assert rows(shown, "teacher") == [["teacher", "96.00", "96.00"]]
     assert rows(shown, "student") == [["student", "**55.00**", "45.00"]]
     assert rows(shown, "recommended") == [["recommended", "65.00", "**90.00**"]]
-    # Of a likelihood the least is the best.
+    # For the negative log-likelihood, the lowest is the best.
     text = printed(capsys, tmp_path / "a.jsonl", "--metric", "nll")
     shown = text[text.index("NLL by epochs") :]
     assert rows(shown, "student") == [["student", "**1.450**", "1.550"]]
 
 
-def test_a_method_that_was_not_run_with_some_epochs_leaves_its_place_empty(
-    tmp_path, capsys
-):
+def test_missing_epochs_leave_an_empty_cell(tmp_path, capsys):
     made = [r for r in at_epochs() if (r["method"], r["epochs"]) != ("student", 3)]
     text = printed(capsys, written(tmp_path / "a.jsonl", made))
     assert ["student", "", "**45.00**"] in rows(text, "student")
 
 
-def test_methods_are_compared_at_epochs_of_their_own(tmp_path, capsys):
+def test_best_epochs_compares_each_method_at_its_best_epochs(tmp_path, capsys):
     tests = [
         *some(epochs=6),
         *some(lower(0.2)),
@@ -339,11 +341,11 @@ def test_methods_are_compared_at_epochs_of_their_own(tmp_path, capsys):
     assert rows(text, "teacher")[0][:3] == ["teacher", "3", "96.00"]
     assert rows(text, "student")[0][:3] == ["student", "3", "35.00"]
     assert rows(text, "recommended")[0][:3] == ["recommended", "3", "65.00"]
-    # Differences 30, 31, 29.
+    # Differences of 30, 31 and 29.
     assert rows(text, "recommended")[0][4] == "+30.00 [+27.52, +32.48]"
 
 
-def test_curves_are_drawn_a_panel_a_data_set(tmp_path, capsys):
+def test_figure_of_epochs_has_a_panel_per_data_set(tmp_path, capsys):
     made = [*at_epochs(), *at_epochs(data="others", limit=90)]
     printed(capsys, written(tmp_path / "a.jsonl", made), "--plots", tmp_path)
     assert (tmp_path / "epochs.png").read_bytes().startswith(b"\x89PNG")
@@ -354,7 +356,7 @@ def test_curves_are_drawn_a_panel_a_data_set(tmp_path, capsys):
     line = figure.axes[0].containers[-1]
     assert line.get_label() == "recommended"
     assert list(line.lines[0].get_ydata()) == pytest.approx([65, 90])
-    # Standard errors of 60, 71, 64 (5.568 / √3), and of 90, 90, 90.
+    # Standard errors: 5.568 / √3 for 60, 71 and 64, and 0 for three times 90.
     (arms,) = line.lines[2]
     lengths = [np.ptp(segment[:, 1]) / 2 for segment in arms.get_segments()]
     np.testing.assert_allclose(lengths, [3.2146, 0], atol=1e-4)
@@ -365,7 +367,7 @@ COMMAND = "python examples/benchmarks/method_tables.py "
 
 
 @pytest.mark.parametrize("part", PAGE.split(COMMAND)[1:], ids=lambda part: part[28:58])
-def test_tables_of_the_page_of_results_are_those_of_its_commands(part, capsys):
+def test_results_page_shows_what_its_commands_print(part, capsys):
     command, *shown = part.splitlines()
     root = BENCHMARKS.parents[1]
     method_tables.main(
@@ -380,8 +382,8 @@ def test_tables_of_the_page_of_results_are_those_of_its_commands(part, capsys):
     assert rows.issuperset(shown)
 
 
-def test_the_page_of_results_shows_all_lines_that_there_are():
+def test_results_page_uses_every_file_of_results():
     for path in (BENCHMARKS / "results").glob("*.jsonl"):
-        if path.stem == "compatibility":  # On a page of its own: test_compatibility.
+        if path.stem == "compatibility":  # Has its own page: see test_compatibility.py.
             continue
         assert f"results/{path.name}" in PAGE

@@ -1,8 +1,9 @@
-"""The comparison of methods, at a tiny size: runs, resuming, and clear refusals."""
+"""The method comparison at a tiny size: runs, resuming, and clear errors."""
 
+import contextlib
+import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,13 +17,17 @@ BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 for needed in ("scipy", "sklearn"):
     pytest.importorskip(needed, reason=f"the benchmarks need {needed}")
 sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent)]
+measuring = pytest.importorskip("measuring")
 methods = pytest.importorskip("methods")
 method_list = pytest.importorskip("method_list")
 models = pytest.importorskip("models")
 records = pytest.importorskip("records")
 runs = pytest.importorskip("runs")
 
-# A table and two of the cheapest methods: JAX compiles each run for seconds.
+#: test_methods_on_backends.py runs a job on each backend.
+pytestmark = pytest.mark.backend_neutral
+
+# Tabular data and two of the cheapest methods.
 NAMES = ("label_smoothing", "reused_classifier")
 JOB = ("--data", "breast_cancer", "--limit", "100", "--seeds", "2")
 JOB += ("--epochs", "1", "--teacher-epochs", "1")
@@ -40,24 +45,29 @@ def lines(out):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Folder of a job that a user ran, and what it printed."""
+    """The folder of a finished job, and what the job printed."""
     out = tmp_path_factory.mktemp("methods")
-    backend = keras.backend.backend()
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(BENCHMARKS / "methods.py"),
-            *arguments(out, *JOB, "--backend", backend),
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "KERAS_BACKEND": backend},
-    )
-    assert done.returncode == 0, done.stderr
-    return out, done.stdout
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        methods.main(arguments(out, *JOB))
+    return out, printed.getvalue()
 
 
-def test_each_run_is_a_line_that_says_what_it_is_and_found(finished):
+@pytest.mark.parametrize("backend", [None, "theano"])
+def test_script_restarts_with_another_backend(backend, monkeypatch):
+    started = []
+    monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
+    monkeypatch.setattr(os, "execv", lambda *arguments: started.append(arguments))
+    monkeypatch.setattr(sys, "argv", ["methods.py", "--backend", "theano"])
+    measuring.move_to(keras.backend.backend())
+    measuring.move_to(backend)
+    if backend is None:
+        assert not started
+    else:
+        assert os.environ["KERAS_BACKEND"] == backend
+        assert started == [(sys.executable, [sys.executable, *sys.argv])]
+
+
+def test_each_run_is_recorded_with_settings_and_results(finished):
     out, _ = finished
     records = [json.loads(line) for line in lines(out)]
     runs = [(record["seed"], record["method"]) for record in records]
@@ -80,14 +90,14 @@ def test_each_run_is_a_line_that_says_what_it_is_and_found(finished):
     assert len({record["nll"] for record in records}) == 6
 
 
-def test_progress_says_what_runs_and_how_long_the_rest_takes(finished):
+def test_progress_shows_the_run_and_the_remaining_time(finished):
     _, printed = finished
     assert "[1/6] breast_cancer, seed 0, teacher" in printed
     assert "[6/6] breast_cancer, seed 1, reused_classifier, about" in printed
     assert "s left" in printed
 
 
-def test_a_job_that_is_done_is_not_done_again(finished, capsys):
+def test_finished_job_trains_nothing(finished, capsys):
     out, _ = finished
     before = lines(out)
     methods.main(arguments(out, *JOB))
@@ -95,7 +105,7 @@ def test_a_job_that_is_done_is_not_done_again(finished, capsys):
     assert "0 trainings" in capsys.readouterr().out
 
 
-def test_a_killed_job_repeats_the_run_in_hand_alone(finished, capsys):
+def test_killed_job_repeats_only_the_unfinished_run(finished, capsys):
     out, _ = finished
     before = lines(out)
     teachers = {path: path.stat().st_mtime_ns for path in (out / "teachers").iterdir()}
@@ -110,14 +120,14 @@ def test_a_killed_job_repeats_the_run_in_hand_alone(finished, capsys):
     repeated, first = json.loads(after[-1]), json.loads(before[-1])
     assert len(after) == len(before)
     assert first in methods.Records(out / "runs.jsonl")
-    # The same weights, teacher and batches; sums in another order on some backends.
+    # Weights, teacher and batches are the same. The order of sums may differ.
     assert repeated["nll"] == pytest.approx(first["nll"], rel=1e-3)
     assert teachers == {
         path: path.stat().st_mtime_ns for path in (out / "teachers").iterdir()
     }
 
 
-def test_another_setting_or_seed_is_another_run(finished):
+def test_changed_setting_or_seed_is_a_new_run(finished):
     out, _ = finished
     records = methods.Records(out / "runs.jsonl")
     for change in (
@@ -135,7 +145,7 @@ def test_another_setting_or_seed_is_another_run(finished):
         assert [names for *_, names in missing] == [["teacher", *NAMES]] * 2
 
 
-def test_each_number_of_epochs_is_a_run_and_all_have_one_teacher(tmp_path):
+def test_runs_that_differ_in_epochs_share_a_teacher(tmp_path):
     given = methods.parse([*JOB, "--epochs", "1", "3", "--teacher-epochs", "2"])
     missing = methods.plan(given, methods.Records(tmp_path / "runs.jsonl"))
     assert [(seed, settings.epochs) for *_, seed, settings, _ in missing] == [
@@ -155,9 +165,7 @@ def test_each_number_of_epochs_is_a_run_and_all_have_one_teacher(tmp_path):
     assert other._teacher_path() != some[0]._teacher_path()
 
 
-def test_a_teacher_trains_for_its_epochs_and_a_student_for_its_own(
-    monkeypatch, tmp_path
-):
+def test_teacher_and_student_have_their_own_epochs(monkeypatch, tmp_path):
     given = methods.parse([*JOB, "--teacher-epochs", "2"])
     table = methods.data_sets.load("breast_cancer")
     of_seed = runs.SeedRuns(table, 0, methods.settings_of(given, 3), tmp_path)
@@ -168,7 +176,7 @@ def test_a_teacher_trains_for_its_epochs_and_a_student_for_its_own(
     assert seen == [2, 3]
 
 
-def test_each_method_trains_for_its_best_epochs(tmp_path, capsys):
+def test_best_epochs_option_sets_the_epochs_per_method(tmp_path, capsys):
     chosen = tmp_path / "chosen.jsonl"
     shared = dict.fromkeys(records.RESULTS, 0.0)
     shared |= {"data": "breast_cancer", "degrade": None, "limit": 100, "seed": 0}
@@ -203,7 +211,7 @@ def test_each_method_trains_for_its_best_epochs(tmp_path, capsys):
         methods.plan(methods.parse(job), methods.Records(tmp_path / "runs.jsonl"))
 
 
-def test_methods_of_a_seed_differ_in_what_they_are_alone(monkeypatch, tmp_path):
+def test_methods_with_one_seed_share_weights_rows_and_options(monkeypatch, tmp_path):
     given = methods.parse([*JOB, "--out", str(tmp_path)])
     table = methods.data_sets.load("breast_cancer")
     of_seed = runs.SeedRuns(table, 0, methods.settings_of(given), tmp_path)
@@ -214,7 +222,7 @@ def test_methods_of_a_seed_differ_in_what_they_are_alone(monkeypatch, tmp_path):
         seen[name] = (student.get_weights(), x, y, options)
 
     monkeypatch.setattr(runs, "train", see)
-    # What nothing was trained for is not worth scoring.
+    # Nothing is trained, so scores would mean nothing.
     monkeypatch.setattr(runs.SeedRuns, "_scores", lambda *_: {"accuracy": 0.0})
     names = ("teacher", "student", "soft_targets", "soft_targets_shuffled", "in_class")
     for name in names:
@@ -256,7 +264,7 @@ def test_methods_of_a_seed_differ_in_what_they_are_alone(monkeypatch, tmp_path):
     )
 
 
-def test_every_method_makes_a_model_to_compile():
+def test_every_method_makes_a_model():
     teacher = models.mlp((3,), 3, (8, 8, 6), "teacher")
     found = method_list.chosen(method_list.GROUPS, is_images=False)
     left_out = {
@@ -276,7 +284,7 @@ def test_every_method_makes_a_model_to_compile():
 
 
 @pytest.mark.parametrize("name", ["attention_transfer", "similarity_preserving"])
-def test_methods_on_feature_maps_read_the_blocks(name):
+def test_feature_map_methods_read_the_blocks(name):
     teacher = models.cnn((16, 16, 3), 3, (8, 8, 6), "teacher")
     student = models.cnn((16, 16, 1), 3, (4, 4, 4), "student")
     (method,) = method_list.chosen([name], is_images=True).values()
@@ -286,7 +294,7 @@ def test_methods_on_feature_maps_read_the_blocks(name):
     assert read == [(block, block) for block in blocks]
 
 
-def test_attention_fades_from_its_weight_to_nothing():
+def test_fading_attention_decays_to_zero():
     teacher = models.cnn((16, 16, 3), 3, (8, 8, 6), "teacher")
     student = models.cnn((16, 16, 1), 3, (4, 4, 4), "student")
     name = "fading_attention@30"
@@ -301,12 +309,12 @@ def test_attention_fades_from_its_weight_to_nothing():
         ("AttentionTransfer", "block2"),
         ("AttentionTransfer", "block3"),
     ]
-    for weight in weights[3:]:  # Twice that of the total, where labels have half.
+    for weight in weights[3:]:  # Doubled, because labels are half of the total.
         assert [float(weight(step)) for step in (0, 5, 10)] == [60.0, 30.0, 0.0]
     assert list(weights[:3]) == [1.0, 8.0, 8.0]
 
 
-def test_a_weight_is_that_of_the_total():
+def test_weight_of_a_method_is_a_share_of_the_total():
     teacher = models.mlp((3,), 2, (8, 8, 8), "teacher")
     student = models.mlp((2,), 2, (4, 4, 4), "student")
     (method,) = method_list.chosen(["cka@0.2"], False).values()
@@ -318,7 +326,7 @@ def test_a_weight_is_that_of_the_total():
     np.testing.assert_allclose(shares, [0.5, 0.2])
 
 
-def test_a_reused_classifier_is_the_teachers_and_is_not_trained():
+def test_reused_classifier_has_frozen_teacher_weights():
     teacher = models.mlp((3,), 2, (8, 8, 8), "teacher")
     student = models.mlp((2,), 2, (4, 4, 4), "student")
     (method,) = method_list.chosen(["reused_classifier"], False).values()
@@ -346,36 +354,36 @@ def test_a_reused_classifier_is_the_teachers_and_is_not_trained():
         (("--student-widths", "4", "4"), "equally many widths"),
     ],
 )
-def test_what_cannot_run_is_refused_before_the_first_training(tmp_path, given, message):
+def test_invalid_arguments_are_refused_before_training(tmp_path, given, message):
     with pytest.raises(SystemExit, match=message):
         methods.main(arguments(tmp_path, "--data", "digits", *given))
     assert not (tmp_path / "runs.jsonl").exists()
 
 
-def test_a_table_has_no_maps_for_a_method_that_reads_them(tmp_path):
+def test_feature_map_method_on_a_table_is_refused(tmp_path):
     given = ("--data", "breast_cancer", "--methods", "attention_transfer")
     with pytest.raises(SystemExit, match="reads feature maps, which tables lack"):
         methods.main(arguments(tmp_path, *given))
 
 
 @pytest.mark.parametrize("seeds", ["none", "0", "5-3"])
-def test_seeds_that_are_no_range_are_refused(seeds, capsys):
+def test_invalid_seeds_are_refused(seeds, capsys):
     with pytest.raises(SystemExit):
         methods.parse(["--data", "digits", "--seeds", seeds])
     assert "--seeds" in capsys.readouterr().err
 
 
-def test_the_residual_network_is_resnet18_for_small_images():
+def test_resnet_is_resnet18_for_small_images():
     network = models.resnet((32, 32, 3), 10, (64, 128, 256, 512), "student")
-    # 11.17 million, as often told of ResNet-18 with a 3x3 stem; counted by hand:
-    # convolutions 11,159,232, batch normalisation 9,600, classifier 5,130.
+    # ResNet-18 with a 3x3 stem has 11.17 million weights. Counted by hand:
+    # convolutions 11,159,232, batch normalization 9,600, classifier 5,130.
     assert sum(np.prod(w.shape) for w in network.trainable_weights) == 11_173_962
     shapes = [network.get_layer(f"block{n}").output.shape[1:] for n in (1, 2, 3, 4)]
     assert shapes == [(32, 32, 64), (16, 16, 128), (8, 8, 256), (4, 4, 512)]
     assert network.get_layer("features").output.shape == (None, 512)
 
 
-def test_the_network_of_images_can_be_chosen_and_says_so():
+def test_network_option_chooses_the_image_network():
     data_set = runs.data_sets.load("digits")
     settings = runs_settings("--network", "resnet", "--student-widths", "2", "4", "4")
     of_seed = runs.SeedRuns(data_set, 0, settings)
@@ -386,22 +394,13 @@ def test_the_network_of_images_can_be_chosen_and_says_so():
     assert table.identity("student")["network"] == "mlp"
 
 
-def test_mixed_pairs_are_shown_to_teacher_and_student(tmp_path):
-    job = (*JOB[: JOB.index("--methods")], "--methods", "soft_targets", "--mix", "1")
-    methods.main(arguments(tmp_path, *job, "--seeds", "1"))
-    teacher, record = [json.loads(line) for line in lines(tmp_path)]
-    assert record["method"] == "soft_targets"
-    assert record["mix"] == teacher["mix"] == 1.0
-    assert 0 <= record["accuracy"] <= 1
-
-
-def test_a_negative_mix_is_refused(capsys):
+def test_negative_mix_is_refused(capsys):
     with pytest.raises(SystemExit):
         methods.parse(["--data", "digits", "--mix", "-1"])
     assert "invalid share value: '-1'" in capsys.readouterr().err
 
 
 def runs_settings(*given):
-    """What the command line says of trainings."""
+    """The training settings of a command line."""
     widths = ("--teacher-widths", "2", "4", "4")
     return methods.settings_of(methods.parse(["--data", "digits", *widths, *given]))

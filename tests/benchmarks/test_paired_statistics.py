@@ -1,4 +1,4 @@
-"""Statistics of the benchmarks, by hand and against scipy's."""
+"""The benchmarks' paired statistics, against SciPy and values computed by hand."""
 
 import sys
 from pathlib import Path
@@ -15,6 +15,8 @@ mean_ranks = paired_statistics.mean_ranks
 outcome = paired_statistics.outcome
 paired_difference = paired_statistics.paired_difference
 
+pytestmark = pytest.mark.backend_neutral
+
 
 def samples(count=7):
     rng = np.random.default_rng(0)
@@ -23,7 +25,7 @@ def samples(count=7):
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_interval_and_p_are_those_of_scipys_paired_t_test(confidence):
+def test_interval_and_p_value_match_the_paired_t_test_of_scipy(confidence):
     values, others = samples()
     result = paired_difference(values, others, confidence)
     expected = stats.ttest_rel(values, others)
@@ -41,7 +43,7 @@ def test_interval_by_hand():
     assert (result.low, result.high) == pytest.approx((2 - half, 2 + half))
 
 
-def test_what_pairs_share_makes_no_difference():
+def test_effects_shared_by_a_pair_cancel():
     values, others = samples()
     shared = np.linspace(-20, 20, len(values))
     result, expected = (
@@ -50,25 +52,26 @@ def test_what_pairs_share_makes_no_difference():
     assert result.p == pytest.approx(expected.p)
 
 
-def test_of_one_pair_nothing_but_the_difference_is_known():
+def test_one_pair_has_no_interval():
     assert paired_difference([3.0], [1.0]) == Difference(2.0, None, None, 1.0, 1)
 
 
-def test_equal_differences_say_nothing_of_their_spread():
-    # As of accuracies on few samples, and none equal in floating point.
+def test_equal_differences_have_no_interval():
+    # Accuracies on few samples can differ like this. In floating point the three
+    # differences are not quite equal.
     values, others = np.array([0.3, 0.6, 0.9]) + 0.1, np.array([0.3, 0.6, 0.9])
     result = paired_difference(values, others)
     assert (result.low, result.high, result.p) == (None, None, 1.0)
     assert result.mean == pytest.approx(0.1)
 
 
-def test_no_difference_at_all_is_none_for_sure():
+def test_identical_values_have_a_difference_of_exactly_0():
     values, _ = samples()
     assert paired_difference(values, values) == Difference(0.0, 0.0, 0.0, 1.0, 7)
 
 
 @pytest.mark.parametrize("others", [[], [1.0], [[1.0, 2.0]]])
-def test_what_does_not_pair_is_refused(others):
+def test_unpaired_values_raise(others):
     with pytest.raises(ValueError, match="one value a pair"):
         paired_difference([1.0, 2.0], others)
     with pytest.raises(ValueError, match="one value a pair"):
@@ -85,7 +88,7 @@ def test_holm_by_hand():
     assert list(result) == list(given)
 
 
-def test_holm_stays_within_1_and_leaves_a_single_one():
+def test_holm_stays_below_1_and_keeps_a_single_p_value():
     assert holm({"a": 0.4, "b": 0.9, "c": 1.0}) == {"a": 1.0, "b": 1.0, "c": 1.0}
     assert holm({"a": 0.04}) == {"a": 0.04}
     assert holm({}) == {}
@@ -100,18 +103,18 @@ def test_holm_stays_within_1_and_leaves_a_single_one():
         (-1.0, 1.0, "tie"),
     ],
 )
-def test_a_win_is_a_difference_beyond_chance(mean, p, expected):
+def test_win_needs_a_p_value_below_0_05(mean, p, expected):
     assert outcome(Difference(mean, None, None, p, 5), p) == expected
 
 
 def test_mean_ranks_by_hand():
-    # On the first data set a, b, c; on the second c, and a and b alike.
+    # Order on the first data set: a, b, c. On the second: c, then a tie of a and b.
     values = {"a": [3.0, 1.0], "b": [2.0, 1.0], "c": [1.0, 2.0]}
     ranks, _ = mean_ranks(values)
     assert ranks == {"a": 1.75, "b": 2.25, "c": 2.0}
 
 
-def test_friedmans_p_is_scipys_and_needs_three_methods_and_two_sets():
+def test_friedman_p_value_matches_scipy_and_needs_3_methods_on_2_data_sets():
     table = np.random.default_rng(0).normal(size=(4, 6))
     _, p = mean_ranks(dict(zip("abcd", table, strict=True)))
     assert p == pytest.approx(stats.friedmanchisquare(*table).pvalue)

@@ -24,5 +24,5 @@ def test_the_example_runs_as_it_stands(example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)
     module = importlib.import_module(example.partition(":")[0])
-    with snippets.short_training():
+    with snippets.one_step_per_fit():
         snippets.run(blocks, {**vars(module), **snippet_names.names_for(blocks)})

@@ -33,6 +33,6 @@ def test_the_page_runs_as_it_stands(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)
     samples = SAMPLES.get(page, snippet_names.SAMPLES)
-    with snippets.short_training():
+    with snippets.one_step_per_fit():
         snippet_names.make_files(blocks)
         snippets.run(blocks, snippet_names.names_for(blocks, samples=samples))

@@ -1,4 +1,4 @@
-"""The notebooks: run from top to bottom at a small size, and as they are committed."""
+"""The notebooks run at a small size, and are committed with all their outputs."""
 
 import base64
 import re
@@ -7,15 +7,14 @@ from pathlib import Path
 
 import keras
 import pytest
+import snippets
 
-for needed in ("ipykernel", "matplotlib", "sklearn"):
+for needed in ("IPython", "matplotlib", "sklearn"):
     pytest.importorskip(needed, reason=f"running the notebooks needs {needed}")
-nbclient = pytest.importorskip("nbclient", reason="it runs the notebooks")
 nbformat = pytest.importorskip("nbformat", reason="it reads the notebooks")
-jupyter_client = pytest.importorskip("jupyter_client", reason="it starts kernels")
 
 FOLDER = Path(__file__).parents[2] / "examples" / "notebooks"
-# What takes the place of each notebook's parameters.
+# Replaces the cell of parameters.
 SMALL = {
     "degraded_images": 'data, preset = "digits", None\n'
     "limit, epochs, batch_size, seed = 64, 1, 16, 0\n"
@@ -46,7 +45,7 @@ def texts_and_pictures(outputs):
 
 
 def check_outputs(notebook, backend):
-    """Raises unless there is no error, and a table and pictures at the end."""
+    """Checks that there is no error, and that a table and a figure come last."""
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     text, _ = texts_and_pictures(outputs)
@@ -61,24 +60,13 @@ def check_outputs(notebook, backend):
     assert f"CPU cores, {backend}, Keras" in text
 
 
-def test_each_notebook_has_its_small_size():
+@pytest.mark.backend_neutral
+def test_every_notebook_has_a_small_size():
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(SMALL)
 
 
-class OwnKernel(jupyter_client.AsyncKernelManager):
-    """Starts kernels of this interpreter, whatever kernels are installed."""
-
-    @property
-    def kernel_spec(self):
-        return jupyter_client.kernelspec.KernelSpec(
-            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        )
-
-
-@pytest.mark.parametrize("name", sorted(SMALL))
-def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
-    if name == "degraded_images":
-        pytest.importorskip("keras_cv", reason="the notebook's backbone is KerasCV's")
+def small(name):
+    """The notebook for this backend, with its small parameters and no outputs."""
     notebook = read(name)
     (choice,) = (cell for cell in notebook.cells if BACKEND in cell.source)
     choice.source = choice.source.replace("jax", keras.backend.backend())
@@ -86,6 +74,66 @@ def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
         cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())
     )
     parameters.source = SMALL[name]
+    for cell in code_cells(notebook):
+        cell.outputs = []
+    return notebook
+
+
+@pytest.fixture
+def shell():
+    """An IPython shell in this process, which starts much faster than a kernel."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    yield InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
+    InteractiveShell.clear_instance()
+
+
+def run_cell(shell, cell):
+    from IPython.utils.capture import capture_output
+
+    with capture_output() as captured:
+        result = shell.run_cell(cell.source)
+    result.raise_error()
+    cell.outputs = [
+        nbformat.v4.new_output("stream", text=captured.stdout),
+        *(
+            nbformat.v4.new_output("display_data", output.data)
+            for output in captured.outputs
+        ),
+    ]
+
+
+# So few samples do not show that they are paired.
+@pytest.mark.filterwarnings("ignore:Pairs look shuffled")
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_notebook_runs_from_top_to_bottom(name, shell, tmp_path, monkeypatch):
+    if name == "degraded_images":
+        pytest.importorskip("keras_cv", reason="the notebook's backbone is KerasCV's")
+    monkeypatch.chdir(tmp_path)
+    notebook = small(name)
+    with snippets.one_step_per_fit():
+        for cell in code_cells(notebook):
+            run_cell(shell, cell)
+    check_outputs(notebook, keras.backend.backend())
+    assert (tmp_path / "student.keras").exists()
+
+
+@pytest.mark.backend_neutral
+def test_notebook_runs_in_a_kernel(tmp_path):
+    nbclient = pytest.importorskip("nbclient", reason="it runs the notebook")
+    pytest.importorskip("ipykernel", reason="it is the kernel")
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
+
+    class OwnKernel(AsyncKernelManager):
+        """Starts this interpreter, whichever kernels are installed."""
+
+        kernel_spec = KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        )
+
+    notebook = small("tabular_views")
     client = nbclient.NotebookClient(
         notebook,
         kernel_manager_class=OwnKernel,
@@ -97,8 +145,9 @@ def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
     assert (tmp_path / "student.keras").exists()
 
 
+@pytest.mark.backend_neutral
 @pytest.mark.parametrize("name", sorted(SMALL))
-def test_a_notebook_is_committed_as_it_ran(name):
+def test_notebook_is_committed_with_its_outputs(name):
     notebook = read(name)
     nbformat.validate(notebook)
     check_outputs(notebook, "jax")
