@@ -61,6 +61,12 @@ class At(keras.callbacks.Callback):
             self.action()
 
 
+def backup(folder):
+    """A callback that restores a stopped run, and backs up each epoch."""
+    path = os.path.join(folder, "backup")
+    return keras.callbacks.BackupAndRestore(path, double_checkpoint=True)
+
+
 def kill():
     """Ends the process without any clean-up."""
     os.kill(os.getpid(), signal.SIGKILL)
@@ -79,9 +85,4 @@ if __name__ == "__main__":
         run.make_train_function(force=True)
         np.savez(os.path.join(folder, "expected.npz"), **fit(run, 2))
     else:
-        backup = keras.callbacks.BackupAndRestore(
-            os.path.join(folder, "backup"), double_checkpoint=True
-        )
-        stops = [At(int(task), kill)] if int(task) else []
-        fit(run, callbacks=[backup, *stops])
-        run.student.save_weights(os.path.join(folder, "student.weights.h5"))
+        fit(run, callbacks=[backup(folder), At(int(task), kill)])

@@ -1,7 +1,7 @@
 """A run saved on one backend resumes on any other.
 
-`fixtures/resumed` has a file of each backend. Each backend loads all three, so the tests
-need no backend but their own.
+`fixtures/resumed` has a file of each backend. Every backend loads all three files: no
+test needs two backends.
 """
 
 import io

@@ -1,6 +1,5 @@
 """Files of a distiller, written in one process and read in another."""
 
-import importlib.util
 import os
 import signal
 import textwrap
@@ -23,33 +22,13 @@ def test_a_process_killed_at_a_step_resumes_to_the_uninterrupted_result(tmp_path
     uninterrupted = resumable.distiller()
     resumable.fit(uninterrupted)
     interpreter.run(RESUMABLE, 7, tmp_path, exit_status=-signal.SIGKILL)
-    interpreter.run(RESUMABLE, 0, tmp_path)
-    student = resumable.distiller().student
-    student.load_weights(tmp_path / "student.weights.h5")
+    resumed = resumable.distiller()
+    resumable.fit(resumed, callbacks=[resumable.backup(tmp_path)])
     for received, expected in zip(
-        student.get_weights(), uninterrupted.student.get_weights(), strict=True
+        resumed.student.get_weights(), uninterrupted.student.get_weights(), strict=True
     ):
         # The same float32 program through some steps of training.
         np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("saved_on", ["jax", "tensorflow", "torch"])
-def test_a_run_saved_on_one_backend_resumes_on_another(saved_on, tmp_path):
-    if importlib.util.find_spec(saved_on) is None:
-        pytest.skip(f"{saved_on} is not installed")
-    interpreter.run(RESUMABLE, "save", tmp_path, backend=saved_on)
-    expected = np.load(tmp_path / "expected.npz")
-    loaded = keras.models.load_model(tmp_path / "distiller.keras", safe_mode=True)
-    by_weights = resumable.distiller()
-    by_weights.load_weights(tmp_path / "distiller.weights.h5")
-    for made in (loaded, by_weights):
-        # Random layers draw different numbers on each backend.
-        made.student.get_layer("drop").rate = 0.0
-        received = resumable.fit(made, 2)
-        assert set(received) == set(expected)
-        for name, values in received.items():
-            # Eight steps of Adam in float32, which amplifies small differences.
-            np.testing.assert_allclose(values, expected[name], rtol=2e-3, atol=1e-4)
 
 
 def test_another_program_loads_the_student_without_the_package(tmp_path):
@@ -100,6 +79,7 @@ def test_another_program_loads_the_student_without_the_package(tmp_path):
         np.testing.assert_allclose(predicted, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.backend_neutral
 def test_killed_process_leaves_no_lock(tmp_path):
     code = (
         "import os, signal, sys, keras_dskd.internal.files as files\n"

@@ -24,7 +24,15 @@ def finished(tmp_path_factory):
     return made, folder
 
 
-@pytest.mark.parametrize("point", cachable.POINTS)
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param(
+            point, marks=() if point == "rows" else pytest.mark.backend_neutral
+        )
+        for point in cachable.POINTS
+    ],
+)
 def test_cache_of_a_killed_process_resumes_to_the_same_bytes(point, finished, tmp_path):
     made, whole = finished
     folder = tmp_path / "cache"
@@ -38,6 +46,7 @@ def test_cache_of_a_killed_process_resumes_to_the_same_bytes(point, finished, tm
     assert contents(folder) == contents(whole)
 
 
+@pytest.mark.backend_neutral
 def test_two_processes_write_shards_of_one_cache(finished, tmp_path):
     made, _ = finished
     write = """

@@ -16,6 +16,9 @@ import keras_dskd
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
 
+# Reports hold NumPy arrays on every backend: see test_structure.py.
+pytestmark = pytest.mark.backend_neutral
+
 #: Elements without an end tag.
 VOID = {"meta", "img"}
 

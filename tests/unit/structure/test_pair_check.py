@@ -106,6 +106,7 @@ def test_wrong_pairs_cause_a_warning(x):
     assert found.agreement == pytest.approx(found.by_chance, abs=0.1)
 
 
+@pytest.mark.backend_neutral
 def test_unrelated_pairs_pass_with_the_probability_of_the_level():
     """The share of 100 draws is within 4 standard deviations of the level."""
     teacher, student = models()

@@ -18,6 +18,9 @@ from keras_dskd.structure.figures import (
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
 
+# Reports hold NumPy arrays on every backend: see test_structure.py.
+pytestmark = pytest.mark.backend_neutral
+
 
 @functools.cache
 def measured(layers, classes):
