@@ -1,7 +1,7 @@
 """The Python blocks of pages and docstrings, as programs that can be run.
 
-A block is run unless an HTML comment stands on the line above its fence:
-`<!-- not run: reason -->`, or `<!-- run on jax -->` for one that is a backend's own.
+A block runs unless the line above its fence is an HTML comment,
+`<!-- not run: reason -->`. With `<!-- run on jax -->` it runs on one backend only.
 """
 
 import ast
@@ -22,7 +22,7 @@ _COMMENT = re.compile(r"\s*<!--\s*(not run|run on)\b:?\s*(.*?)\s*-->\s*")
 
 @dataclass(frozen=True)
 class Snippet:
-    """A Python block: its text, and the line of the file that it starts on."""
+    """A Python block: its text, and the line of the file where it starts."""
 
     path: Path
     line: int
@@ -34,11 +34,11 @@ class Snippet:
         return "\n" * (self.line - 1) + self.text
 
     def run(self, names):
-        """Runs it; tracebacks point to the file and line."""
+        """Runs the block; tracebacks point to its file and line."""
         exec(compile(self._padded, str(self.path), "exec", dont_inherit=True), names)
 
     def names(self):
-        """All names in it, those of imported packages included."""
+        """All names in the block, including imported packages."""
         found = set()
         for node in ast.walk(ast.parse(self._padded, str(self.path))):
             if isinstance(node, ast.Name):
@@ -51,12 +51,12 @@ class Snippet:
 
 
 def of_page(path):
-    """The blocks of a page that can be run, in their order."""
+    """The blocks of a page that can be run, in order."""
     return list(_blocks(path, path.read_text(encoding="utf-8").splitlines()))
 
 
 def of_docstrings(path):
-    """The blocks of a module's docstrings, as lists by the names of their objects."""
+    """The blocks of a module's docstrings: a dict of object name to list of blocks."""
     source = path.read_text(encoding="utf-8")
     lines = source.splitlines()
     found = {}
@@ -69,7 +69,7 @@ def of_docstrings(path):
 
 
 def run(snippets, names):
-    """Runs blocks one after the other, in one namespace; undoes what they set."""
+    """Runs blocks in one namespace, then restores the global settings they changed."""
     policy = keras.config.dtype_policy()
     distribution = keras.distribution.distribution()
     try:
@@ -84,7 +84,7 @@ def run(snippets, names):
 
 @contextlib.contextmanager
 def one_step_per_fit():
-    """A context in which `fit` takes one step and stops, in little time."""
+    """A context in which `fit` takes one step, not traced on TensorFlow."""
     fit = keras.Model.fit
 
     def short_fit(model, *args, epochs=1, initial_epoch=0, **kwargs):

@@ -19,7 +19,7 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_the_example_runs_as_it_stands(example, tmp_path, monkeypatch):
+def test_example_runs(example, tmp_path, monkeypatch):
     blocks = EXAMPLES[example]
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)

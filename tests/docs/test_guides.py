@@ -15,16 +15,16 @@ PAGES = {
 }
 OPTIONAL = ("keras_cv", "keras_hub", "sklearn", "tensorboard")
 SAMPLES = {
-    # Each of its processes has a batch of 256 rows.
+    # Each of two processes takes batches of 256 rows.
     "examples/DISTRIBUTED.md": 512,
-    # With few samples good pairs may look shuffled within their class.
+    # With fewer samples, good pairs may look shuffled within their class.
     "examples/docs/data.md": 256,
     "examples/docs/debugging.md": 256,
 }
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_page_runs_as_it_stands(page, tmp_path, monkeypatch):
+def test_page_runs(page, tmp_path, monkeypatch):
     blocks = PAGES[page]
     pytest.importorskip("matplotlib", reason="pages draw figures with matplotlib")
     for package in OPTIONAL:

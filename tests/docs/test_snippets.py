@@ -1,10 +1,12 @@
-"""What finds and runs the blocks of pages: a block that breaks must not pass."""
+"""Blocks of pages are found and run, and a broken block fails its test."""
 
 import traceback
 
 import keras
 import pytest
 import snippets
+
+pytestmark = pytest.mark.backend_neutral
 
 PAGE = """# A page
 
@@ -36,7 +38,7 @@ def test_blocks_run_in_order_in_one_namespace(tmp_path):
     assert (names["x"], names["y"]) == (1, 2)
 
 
-def test_the_traceback_of_a_broken_block_points_to_its_line(tmp_path):
+def test_traceback_of_a_broken_block_points_to_its_line(tmp_path):
     path = write(tmp_path, PAGE.replace("y = x", "y = z"))
     with pytest.raises(NameError, match="'z' is not defined") as error:
         snippets.run(snippets.of_page(path), {})
@@ -44,14 +46,14 @@ def test_the_traceback_of_a_broken_block_points_to_its_line(tmp_path):
     assert (last.filename, last.lineno, last.line) == (str(path), 14, "y = z + 1")
 
 
-def test_a_block_that_is_no_python_is_an_error_at_its_line(tmp_path):
+def test_syntax_error_points_to_its_line(tmp_path):
     path = write(tmp_path, PAGE.replace("y = x + 1", "y = x +"))
     with pytest.raises(SyntaxError) as error:
         snippets.run(snippets.of_page(path), {})
     assert (error.value.filename, error.value.lineno) == (str(path), 14)
 
 
-def test_a_block_is_left_out_for_a_reason_alone(tmp_path):
+def test_skipping_a_block_needs_a_reason(tmp_path):
     marked = PAGE.replace("```python\nx", "<!-- not run: {}-->\n```python\nx")
     (block,) = snippets.of_page(write(tmp_path, marked.format("two hosts ")))
     assert block.text == "y = x + 1"
@@ -59,7 +61,7 @@ def test_a_block_is_left_out_for_a_reason_alone(tmp_path):
         snippets.of_page(write(tmp_path, marked.format("")))
 
 
-def test_a_block_runs_on_the_backend_that_it_names_alone(tmp_path):
+def test_block_runs_only_on_the_backend_that_it_names(tmp_path):
     marked = PAGE.replace("```python\nx = 1", "<!-- run on {} -->\n```python\nx = 2")
     backend = keras.backend.backend()
     other = "torch" if backend == "jax" else "jax"
@@ -73,14 +75,12 @@ def test_a_block_runs_on_the_backend_that_it_names_alone(tmp_path):
         snippets.of_page(write(tmp_path, marked))
 
 
-def test_a_block_without_an_end_is_refused(tmp_path):
+def test_block_without_an_end_raises(tmp_path):
     with pytest.raises(ValueError, match=r"page\.md:1: the block has no end"):
         snippets.of_page(write(tmp_path, "```python\nx = 1\n"))
 
 
-def test_examples_are_found_in_the_docstrings_of_modules_classes_and_functions(
-    tmp_path,
-):
+def test_docstrings_of_modules_and_methods_have_blocks(tmp_path):
     path = tmp_path / "module.py"
     path.write_text(
         '"""Module.\n\n```python\na = 1\n```\n"""\n'
