@@ -50,28 +50,6 @@ def test_scale_shift_and_rotation_do_not_matter(formula):
     np.testing.assert_allclose(actual, 0.0, atol=1e-6)
 
 
-@pytest.mark.parametrize("formula", FORMULAS)
-def test_masked_rows_are_left_out(formula):
-    mask = np.array([1, 1, 0, 1, 1], bool)
-    teacher = np.where(mask[:, None], TEACHER, np.nan)
-    actual = value(lambda t, s: getattr(ops, formula)(t, s, mask), teacher, STUDENT)
-    expected = getattr(reference, formula)(TEACHER[mask], STUDENT[mask])
-    np.testing.assert_allclose(actual, expected, rtol=1e-5)
-    none = value(
-        lambda t, s: getattr(ops, formula)(t, s, mask & False), teacher, STUDENT
-    )
-    assert none == 0.0
-
-
-@pytest.mark.parametrize("formula", FORMULAS)
-def test_equal_rows_have_a_finite_gradient(formula):
-    student = STUDENT.copy()
-    student[1] = student[0]
-    for rows in (student, np.zeros_like(student)):
-        _, gradients = value_and_gradient(getattr(ops, formula), TEACHER, rows)
-        assert all(np.isfinite(gradient).all() for gradient in gradients)
-
-
 def test_two_rows_form_no_angle():
     with pytest.raises(ValueError, match=r"at least 3 rows.*\(2, 4\)"):
         ops.relational_angle(TEACHER[:2], STUDENT[:2])
