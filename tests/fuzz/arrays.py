@@ -1,4 +1,4 @@
-"""Hostile arrays, each drawn from a seed and a few words that say what it is like."""
+"""Difficult arrays, each drawn from a seed and a kind."""
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ FORMS = ("numpy", "tensor", "list")
 
 
 def numbers(shape, kind="normal", seed=0):
-    """Numbers in float64 that float32 represents exactly."""
+    """Float64 numbers that float32 represents exactly."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=shape)
     if kind == "integers":
@@ -57,7 +57,7 @@ def numbers(shape, kind="normal", seed=0):
 
 
 def as_dtype(x, dtype):
-    """The numbers as a dtype has them, and again in float64."""
+    """The numbers in a dtype, and the same rounded numbers in float64."""
     with np.errstate(all="ignore"):
         if dtype == "bool":
             x = np.asarray(x) > 0
@@ -77,13 +77,13 @@ def as_dtype(x, dtype):
 
 
 def _bfloat16(x):
-    """Rounded to what bfloat16 has; NumPy itself has no such dtype."""
+    """The numbers rounded to bfloat16, which NumPy lacks."""
     bits = np.asarray(x, "float32").view("uint32") & np.uint32(0xFFFF0000)
     return bits.view("float32")
 
 
 def passed(x, dtype, form):
-    """The array in the form in which it is passed to the library."""
+    """The array in the form that the library receives."""
     if form == "list":
         return x.tolist()
     if dtype == "bfloat16":

@@ -1,4 +1,4 @@
-"""Distillers drawn at random, their data, and in NumPy what they must report."""
+"""Random distillers, their data, and the values they must report, in NumPy."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ STUDENT_WEIGHTS = st.sampled_from([0, 0.0, 0.25, 0.5, 1, 1.0])
 
 
 def halving(step):
-    """A weight that is a function of the step."""
+    """A weight that depends on the step."""
     return 1.0 / (1.0 + keras.ops.cast(step, "float32"))
 
 
@@ -40,7 +40,7 @@ CASES = {
 
 
 class Case:
-    """A distiller, its data, and what it must report."""
+    """A distiller, its data, and the values it must report."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Case:
         seed,
         eager=True,
     ):
-        # A chain of layers has one output.
+        # A sequential model has one output.
         outputs = [
             "one" if kind == "sequential" else output
             for kind, output in zip(kinds, outputs, strict=True)
@@ -70,7 +70,7 @@ class Case:
         self.teacher, self.student = (nets.net(*role) for role in roles)
         self.teacher.reset()
         self.student.reset()
-        # Keras's loss for final outputs has no layer names.
+        # Keras's loss of final outputs takes no layer names.
         self.named = [
             (k, t, s) if k != "logits" else (k, None, None) for k, t, s in named
         ]
@@ -95,7 +95,7 @@ class Case:
                 masked, rng.random(n) < 0.6
             )
             self.x["teacher_mask"] = self.mask
-            # Whatever stands in for what is not there is not looked at.
+            # Values of a missing teacher must not be read.
             for array in keras.tree.flatten(self.x["teacher"]):
                 array[~self.mask] = np.nan
         self.y = self._labels(rng, n)
@@ -122,7 +122,7 @@ class Case:
         )
 
     def losses(self):
-        """The student's own, for Keras."""
+        """The student's losses, for `compile`."""
 
         def one(classes):
             if classes == 1:
@@ -137,7 +137,7 @@ class Case:
         )
 
     def make(self):
-        """The distiller, compiled to change nothing."""
+        """The distiller, compiled with a learning rate of 0."""
         made = keras_dskd.Distiller(
             self.teacher.model,
             self.student.model,
@@ -153,9 +153,9 @@ class Case:
         return [nets.MAKERS[kind](t, s) for kind, t, s in self.named]
 
     def expected(self, rows=slice(None), step=0):
-        """Every number that a step on these samples reports.
+        """All values that a step on these samples reports.
 
-        `None` if there is none, since a loss does not fit its features.
+        `None` if a loss does not accept its features.
         """
         x = keras.tree.map_structure(lambda array: array[rows], self.x)
         own = self.student_loss(rows)
@@ -193,7 +193,7 @@ class Case:
         ]
 
     def student_loss(self, rows=slice(None), weighted=True):
-        """The mean of the student's own losses over samples."""
+        """The mean of the student's losses over samples."""
         x = keras.tree.map_structure(lambda array: array[rows], self.x["student"])
         outputs = keras.tree.flatten(self.student.features(x)[None])
         targets = keras.tree.flatten(self.y)
@@ -207,7 +207,7 @@ class Case:
 
 
 def per_sample(output, y):
-    """The student's own loss for each sample."""
+    """The student's loss of each sample."""
     if output.shape[1] == 1:
         return (output[:, 0] - y.reshape(-1)) ** 2
     if y.ndim < 2 or y.shape[1] != output.shape[1]:

@@ -1,4 +1,4 @@
-"""Prints the table of a run over many cases."""
+"""Prints the table of a run with `FUZZ_CASES`."""
 
 from fuzz import fuzzing
 

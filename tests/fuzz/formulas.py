@@ -1,4 +1,4 @@
-"""The formulas, ours beside the reference's, and when a value is the right one."""
+"""The formulas beside their references, and the tolerance between them."""
 
 import keras
 import numpy as np
@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from keras_dskd import ops
 
-# float32 keeps 6e-8 of a number. Standardised deviations of n < 10 rows are sums of n
+# float32 rounds a number by 6e-8. Standardized deviations of n < 10 rows are sums of n
 # such roundings, in units of the largest deviation, which is at most sqrt(n) standard
-# deviations; correlations and means of squares of them are of order 1.
+# deviations. Correlations and mean squares of them are of order 1.
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -74,7 +74,7 @@ def numpy(tensor):
 
 
 def assert_right(actual, formula, *inputs, bounds=(-np.inf, np.inf)):
-    """The reference's value, where numbers below float32's smallest may count as 0."""
+    """Asserts the reference's value; float32 may flush subnormal numbers to 0."""
     actual = numpy(actual)
     low, high = bounds
     assert np.all(actual >= low - 1e-4) and np.all(actual <= high + 1e-4), actual

@@ -1,6 +1,6 @@
-"""Random layer graphs, and what each call of each layer gives, worked out in NumPy.
+"""Random layer graphs, and the output of each layer call computed in NumPy.
 
-A graph is drawn from a seed. All tensors are `(n, WIDTH)`, so that any layer can
+A graph is drawn from a seed. All tensors have shape `(n, WIDTH)`, so any layer can
 follow any other, be shared, and be called again anywhere.
 """
 
@@ -26,7 +26,7 @@ class Several(keras.layers.Layer):
 
 
 class Leaf:
-    """A Keras layer, and the same in float64 NumPy."""
+    """A Keras layer, and the same computation in float64 NumPy."""
 
     def __init__(self, kind, name, seed):
         self.kind = kind
@@ -57,7 +57,7 @@ class Leaf:
         elif self.kind == "tanh":
             y = np.tanh(x)
         elif self.kind == "norm":
-            y = x / np.sqrt(1 + 1e-3)  # mean 0 and variance 1 before any training
+            y = x / np.sqrt(1 + 1e-3)  # mean 0 and variance 1 before training
         elif self.kind == "list":
             y = [x, -2 * x]
         elif self.kind == "dict":
@@ -69,7 +69,7 @@ class Leaf:
 
 
 class Block:
-    """A model or layer that holds others, and calls them one after another.
+    """A model or layer that calls other layers one after another.
 
     A step is a node, or a pair of nodes whose outputs are added.
     """
@@ -110,7 +110,7 @@ class Block:
 
 
 class _Holds:
-    """`call` runs the block's steps; the layers are attributes of this one."""
+    """Runs the steps of a block in `call`, and holds their layers as attributes."""
 
     def __init__(self, block, name):
         super().__init__(name=name)
@@ -125,7 +125,7 @@ class _Holds:
 
 
 class HoldsLayers(_Holds, keras.layers.Layer):
-    """A layer, no model."""
+    """A layer that is not a model."""
 
 
 class HoldsModel(_Holds, keras.Model):
@@ -133,7 +133,7 @@ class HoldsModel(_Holds, keras.Model):
 
 
 class Graph:
-    """A model drawn from a seed, its paths, and its calls for `self.x`."""
+    """A model drawn from a seed, with its paths and its layer calls on `self.x`."""
 
     def __init__(self, seed):
         self.rng = np.random.default_rng(seed)
@@ -168,7 +168,7 @@ class Graph:
         return block
 
     def _node(self, form, names, depth):
-        """A new node or one from elsewhere; names are unique within a block."""
+        """A new node, or one that exists; names are unique within a block."""
         again = [
             node
             for node in self.made
@@ -204,7 +204,7 @@ class Graph:
             self._list_paths(node, path)
 
     def find(self, path):
-        """The nodes that a path or its end names: one, none or several."""
+        """All nodes with this path, or with a path that ends in it."""
         whole = {id(n): n for p, n in self.paths if p == path}
         ends = {id(n): n for p, n in self.paths if p[-len(path) :] == path}
         return list(whole.values()) if len(whole) == 1 else list(ends.values())
@@ -221,7 +221,7 @@ def _as_tuple(step):
 
 
 def _second(y):
-    """What the next layer gets of several outputs."""
+    """The output that the next layer gets, if there are several."""
     if isinstance(y, dict):
         return y["two"]
     return y[1] if isinstance(y, list) else y

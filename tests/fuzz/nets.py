@@ -1,4 +1,4 @@
-"""Small teachers and students, and in NumPy what they and each loss must give."""
+"""Small teachers and students, with their outputs and losses in float64 NumPy."""
 
 import functools
 
@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_dskd import losses
 
-#: How a model is written. Each has the layers "hidden" and "logits".
+#: Ways to write a model. Each has the layers "hidden" and "logits".
 KINDS = ("functional", "sequential", "subclassed", "nested", "maps", "two inputs")
 OUTPUTS = ("one", "list", "dict")
 POSITIONS = 3
@@ -27,7 +27,7 @@ def dense(units, name, seed, activation=None):
 
 
 class Subclassed(keras.Model):
-    """Its layers are called, and nothing else is known of it."""
+    """A model whose layer graph is unknown."""
 
     def __init__(self, hidden, heads, outputs, **kwargs):
         super().__init__(**kwargs)
@@ -49,7 +49,7 @@ def structure_of(outputs, values):
 
 
 class Net:
-    """A model of a kind, and its features in float64."""
+    """A model of one kind, and its features in float64."""
 
     def __init__(self, role, kind, width, hidden, classes, outputs):
         self.role, self.kind, self.width, self.outputs = role, kind, width, outputs
@@ -68,9 +68,9 @@ class Net:
         self.model = self._model(self.role)
 
     def reset(self):
-        """Takes back what a step changed: a NaN in a gradient, even times 0.
+        """Restores the weights. A NaN gradient changes them even if the rate is 0.
 
-        On JAX a `fit` that raises leaves any Keras model without its weights.
+        On JAX, a `fit` that raises can leave a Keras model without weights.
         """
         if any(variable._value is None for variable in self.model.variables):
             self._make()
@@ -86,7 +86,7 @@ class Net:
             inputs = keras.Input((self.width,))
             return keras.Sequential([inputs, self.hidden, *self.heads], name=role)
         if self.kind == "two inputs":
-            # Keras passes a dict on by the names of the inputs.
+            # Keras matches a dict with the names of the inputs.
             inputs = {key: keras.Input((self.width,), name=key) for key in ("a", "b")}
             x = self.hidden(keras.layers.Add()([inputs["a"], inputs["b"]]))
         elif self.kind == "maps":
@@ -106,7 +106,7 @@ class Net:
         return keras.Model(inputs, outputs, name=role)
 
     def data(self, n, seed):
-        """An input of `n` samples, in the structure that the model takes."""
+        """An input of `n` samples, in the structure of the model's input."""
         rng = np.random.default_rng(seed)
         shape = (n, POSITIONS, self.width) if self.kind == "maps" else (n, self.width)
         x = rng.normal(size=shape).astype("float32")
@@ -115,7 +115,7 @@ class Net:
         return {"a": x, "b": rng.normal(size=shape).astype("float32")}
 
     def features(self, x):
-        """Layer name -> feature; `None` for the final output."""
+        """Dict of layer name to feature; `None` is the name of the model's output."""
         x = keras.tree.map_structure(lambda array: np.asarray(array, "float64"), x)
         x = x["a"] + x["b"] if self.kind == "two inputs" else x
         hidden = np.tanh(affine(self.hidden, x))
@@ -137,7 +137,7 @@ def affine(layer, x):
 
 
 class Means(keras.distillation.DistillationLoss):
-    """A user's loss, of any two features that are tensors."""
+    """A user-defined loss for any two tensors."""
 
     def __init__(self, teacher_layer_name=None, student_layer_name=None):
         self.teacher_layer_name = teacher_layer_name
@@ -148,7 +148,7 @@ class Means(keras.distillation.DistillationLoss):
 
 
 class WeightedMeans(Means):
-    """A user's loss that is a mean over samples, and weighs them."""
+    """A user-defined loss that applies sample weights."""
 
     def compute_loss(
         self, teacher_outputs, student_outputs, sample_weight=None, **kwargs
@@ -187,17 +187,17 @@ def refuse_unless(condition):
 
 
 def term(kind, teacher, student, weight=None, mask=None):
-    """A loss's value in float64.
+    """The value of a loss in float64.
 
     Args:
         kind: Key of `MAKERS`.
         teacher: Teacher's feature.
         student: Student's feature.
-        weight: Weights of the samples, or `None`.
-        mask: Which samples have a teacher, or `None`.
+        weight: Sample weights, or `None`.
+        mask: `True` for samples with a teacher, or `None`.
 
     Raises:
-        Refused: If the loss does not fit its features.
+        Refused: If the loss does not accept these features.
     """
     refuse_unless(kind == "soft" or isinstance(student, np.ndarray))
     if kind == "own" or kind in _ROWS:
@@ -241,7 +241,7 @@ def term(kind, teacher, student, weight=None, mask=None):
 
 
 def _weighed(value, teacher, student, weight, mask):
-    """Mean over samples that have a teacher, of weight times value."""
+    """Mean of weight times value, over the samples with a teacher."""
     n = len(student)
     values = np.array([value(teacher[i : i + 1], student[i : i + 1]) for i in range(n)])
     values = values if weight is None else values * weight

@@ -1,4 +1,4 @@
-"""What is wrong with a data set shows: one thing in a right one is spoiled."""
+"""`fit` on valid data with one change: the right values, or a clear error."""
 
 import keras
 import numpy as np
@@ -41,25 +41,25 @@ def labels_as(change):
 
 
 def weights_as(change):
-    def spoil(case, role):
+    def change_case(case, role):
         case.sample_weight = change(np.array([0.5, 2.0, 0.0, 1.0], "float32"))
 
-    return spoil
+    return change_case
 
 
 def mask_as(change):
-    def spoil(case, role):
+    def change_case(case, role):
         case.mask = np.array([True, False, True, True])
         case.x["teacher_mask"] = change(case.mask)
 
-    return spoil
+    return change_case
 
 
 def whole_input_as(change):
-    def spoil(case, role):
+    def change_case(case, role):
         case.x = change(case.x, role)
 
-    return spoil
+    return change_case
 
 
 def all_cut(case, role):
@@ -82,7 +82,7 @@ def as_objects(x):
     return made
 
 
-#: What changes nothing, or numbers that are as good: the answer is NumPy's.
+#: Valid changes: values must match NumPy.
 RIGHT = {
     "nothing": lambda case, role: None,
     **{f"{d} input": cast_input(d) for d in ("float16", "float64", "int32", "uint8")},
@@ -103,7 +103,7 @@ RIGHT = {
     "float mask": mask_as(lambda m: m.astype("float64")),
     "mask in a column": mask_as(lambda m: m[:, None]),
 }
-#: What is wrong, and must raise.
+#: Invalid changes: `fit` must raise.
 WRONG = {
     "swapped": whole_input_as(
         lambda x, role: {"teacher": x["student"], "student": x["teacher"]}
@@ -138,7 +138,7 @@ WRONG = {
     "mask of None": mask_as(lambda m: np.full(len(m), None)),
     "mask of nothing": mask_as(lambda m: 3),
 }
-#: What Keras may take or not; if it is taken, the answer is one of numbers.
+#: Changes that Keras may accept or refuse. If accepted, the loss must be finite.
 EITHER = {
     "no samples": all_cut,
     "lists": input_as(lambda x: x.tolist()),
@@ -165,9 +165,9 @@ EITHER = {
     "NaN mask": mask_as(lambda m: np.where(m, 1.0, np.nan)),
     "trailing axis": input_as(lambda x: x[..., None]),
 }
-#: Of these, what Keras may make a NaN of.
+#: Of these, the ones for which Keras may report NaN.
 MAY_BREAK = ("NaN weights", "NaN labels", "labels out of range", "negative labels")
-#: What is not finite, or makes it so, and must be seen in the loss.
+#: Changes that make the loss non-finite.
 BROKEN = {
     "NaN": input_as(poisoned(np.nan)),
     "all NaN": input_as(lambda x: np.full_like(x, np.nan)),
@@ -183,7 +183,7 @@ LOSSES = st.sampled_from(
         [("logits", None, None), ("own", None, "hidden")],
     ]
 )
-SPOILT = {
+CHANGED = {
     "kinds": st.tuples(*[st.sampled_from(nets.KINDS)] * 2),
     "named": LOSSES,
     "role": st.sampled_from(ROLES),
@@ -211,7 +211,7 @@ def case_of(kinds, named, seed, eager=True, student_weight=0.5):
 
 
 def fit(case):
-    """The numbers of one epoch of one batch."""
+    """The logs of one epoch with one batch."""
     history = case.make().fit(
         case.x,
         case.y,
@@ -224,7 +224,7 @@ def fit(case):
 
 
 class Plain(keras.Model):
-    """Keras alone with the same data: the student, and the rest unread."""
+    """Plain Keras on the same data: the student alone."""
 
     def __init__(self, student):
         super().__init__()
@@ -254,9 +254,11 @@ def plain_fit(case):
     share=0.02,
     name=st.sampled_from(sorted(RIGHT)),
     eager=st.sampled_from([True, True, True, False]),
-    **SPOILT,
+    **CHANGED,
 )
-def test_what_is_right_in_another_form(name, kinds, named, role, seed, eager):
+def test_valid_data_in_another_form_gives_the_same_values(
+    name, kinds, named, role, seed, eager
+):
     case = case_of(kinds, named, seed, eager)
     RIGHT[name](case, role)
     logs = answer(lambda: fit(case), valid=None if name in ("bool input",) else True)
@@ -274,27 +276,27 @@ def test_what_is_right_in_another_form(name, kinds, named, role, seed, eager):
     share=0.02,
     name=st.sampled_from(sorted(WRONG)),
     student_weight=st.sampled_from([0.0, 0.5]),
-    **SPOILT,
+    **CHANGED,
 )
-def test_what_is_wrong(name, kinds, named, role, seed, student_weight):
+def test_invalid_data_raises(name, kinds, named, role, seed, student_weight):
     case = case_of(kinds, named, seed, student_weight=student_weight)
     WRONG[name](case, role)
-    # Without a weight labels are not looked at.
-    no_matter = name in ("no labels", "string labels", "labels of None")
-    is_valid = None if no_matter and not student_weight else False
+    # Labels are not read if the student loss has no weight.
+    is_label = name in ("no labels", "string labels", "labels of None")
+    is_valid = None if is_label and not student_weight else False
     answer(lambda: fit(case), is_valid, like=lambda: plain_fit(case))
 
 
-@fuzzed("data", cases=8, share=0.015, name=st.sampled_from(sorted(EITHER)), **SPOILT)
-def test_what_keras_may_take(name, kinds, named, role, seed):
+@fuzzed("data", cases=8, share=0.015, name=st.sampled_from(sorted(EITHER)), **CHANGED)
+def test_unusual_data_gives_a_finite_loss_or_raises(name, kinds, named, role, seed):
     case = case_of(kinds, named, seed)
     EITHER[name](case, role)
     logs = answer(lambda: fit(case), like=lambda: plain_fit(case))
     assert np.isfinite(logs["loss"]) or name in MAY_BREAK
 
 
-@fuzzed("data", cases=5, share=0.01, name=st.sampled_from(sorted(BROKEN)), **SPOILT)
-def test_what_is_not_finite_shows_in_the_loss(name, kinds, named, role, seed):
+@fuzzed("data", cases=5, share=0.01, name=st.sampled_from(sorted(BROKEN)), **CHANGED)
+def test_non_finite_input_shows_in_the_loss(name, kinds, named, role, seed):
     case = case_of(kinds, named, seed)
     BROKEN[name](case, role)
     logs = answer(lambda: fit(case), like=lambda: plain_fit(case))
@@ -310,10 +312,10 @@ def test_what_is_not_finite_shows_in_the_loss(name, kinds, named, role, seed):
     share=0.005,
     name=st.sampled_from(["fewer in mask", "swapped", "narrower", "too wide a layer"]),
     eager=st.booleans(),
-    **SPOILT,
+    **CHANGED,
 )
-def test_an_error_leaves_the_models_as_they_were(name, kinds, named, role, seed, eager):
-    """A teacher that took days to train is not lost to a typing error."""
+def test_error_in_fit_keeps_all_weights(name, kinds, named, role, seed, eager):
+    """A mistyped argument must not cost a teacher that took days to train."""
     case = case_of(kinds, named, seed, eager)
     if name == "too wide a layer":
         case.named = [("aligned", "hidden", "aux")]
@@ -328,4 +330,4 @@ def test_an_error_leaves_the_models_as_they_were(name, kinds, named, role, seed,
         for net in (case.teacher, case.student):
             lost = [v.path for v in net.model.variables if v._value is None]
             net.reset()
-            assert not lost, f"Lost of the {net.role}: {lost}"
+            assert not lost, f"Lost from the {net.role}: {lost}"

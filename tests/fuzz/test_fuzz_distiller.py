@@ -1,4 +1,4 @@
-"""Whole distillers: the numbers that NumPy finds term by term, or the error."""
+"""Whole distillers: values computed in NumPy term by term, or a clear error."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import keras_dskd
 
 pytestmark = [
-    # With a weight of 0, or beside a head that no loss reads, some have none.
+    # A weight of 0, or a head that no loss reads, leaves some without gradient.
     pytest.mark.filterwarnings("ignore:Gradients do not exist"),
     pytest.mark.filterwarnings("ignore:`sample_weight` does not reach Means"),
 ]
@@ -39,7 +39,7 @@ def step(case):
     "distiller", cases=3, share=0.08, n=st.sampled_from([1, 2, 5]), seed=SEEDS, **CASES
 )
 def test_one_step(**drawn):
-    """Every reported number of one eager step; the teacher stays as it is."""
+    """All logs of an eager step are right, and the teacher does not change."""
     case = Case(**drawn)
     before = [w.copy() for w in case.teacher.model.get_weights()]
     expected = case.expected()
@@ -50,7 +50,7 @@ def test_one_step(**drawn):
 
 
 def mean_over_batches(case, sizes):
-    """What an epoch reports: each batch's numbers, weighted by its samples."""
+    """The logs of an epoch: means over batches, weighted by batch size."""
     batches, first = [], 0
     for index, size in enumerate(sizes):
         batches.append(case.expected(slice(first, first + size), step=index))
@@ -75,13 +75,13 @@ def mean_over_batches(case, sizes):
     **CASES,
 )
 def test_an_epoch(n, batch_size, validates, eager, **drawn):
-    """Batches of which the last is smaller; validation is the student's alone."""
+    """The last batch may be smaller; validation uses the student alone."""
     case = Case(n=n, eager=eager, **drawn)
     sizes = [min(batch_size, n - first) for first in range(0, n, batch_size)]
     expected = mean_over_batches(case, sizes)
     is_valid = expected is not None
-    # A compiled TensorFlow program does not know its batch size: a batch of one, of
-    # which there are no statistics, is finite there.
+    # A compiled TensorFlow program does not know its batch size. It cannot refuse a
+    # batch of one, which has no statistics: the loss is finite instead.
     if not eager and keras.backend.backend() == "tensorflow" and 1 in sizes:
         is_valid = True if is_valid else None
     made = case.make()
@@ -113,7 +113,7 @@ def test_an_epoch(n, batch_size, validates, eager, **drawn):
     np.testing.assert_allclose(evaluated["loss"], own, **SAME)
 
 
-# What one may pass to the constructor
+# Arguments of the constructor
 
 WEIRD = st.sampled_from(
     [None, 0, -1, 2, "hidden", "", [], {}, 0.5, 1.5, True, object()]
@@ -131,7 +131,7 @@ WEIRD = st.sampled_from(
     weird=WEIRD,
 )
 def test_any_argument(argument, weird):
-    """One argument is replaced by something else; the others are right."""
+    """Replaces one argument by something else; the others are valid."""
     arguments = {
         "teacher": nets.net("teacher", "functional", 5, 3, 3, "one").model,
         "student": nets.net("student", "functional", 4, 3, 3, "one").model,

@@ -1,4 +1,4 @@
-"""Formulas over hostile arrays: the reference's value, or a clear error."""
+"""Formulas of difficult arrays: the reference's value, or a clear error."""
 
 import numpy as np
 import reference
@@ -79,12 +79,12 @@ def test_formulas_of_pairs(name, n, width, kinds, dtypes, forms, seed):
     seed=SEEDS,
 )
 def test_any_shape_as_rows(name, shape, dtype, form, seed):
-    """What has another rank, one row or none is refused; no channels may be."""
+    """Another rank or fewer than two rows raise; zero channels may."""
     ours, formula, bounds = OF_ROWS[name]
     form = form if 0 not in shape else "numpy"  # a list has no shape (0, 2)
     x, exact = arrays.as_dtype(arrays.numbers(shape, seed=seed), dtype)
     is_valid = len(shape) == 2 and shape[0] >= 2
-    # Each row alone, or each channel alone, needs no second row.
+    # These need no second row.
     if name in ("standardize", "normalize"):
         is_valid = None
     elif is_valid and shape[1] == 0:
@@ -144,7 +144,7 @@ def test_rows(shape, rows, data_format, kind, dtype, form, seed):
     x, exact = arrays.as_dtype(arrays.numbers(shape, kind, seed), dtype)
     is_valid = len(shape) >= 2 and form != "list"
     if data_format not in (None, *FORMATS):
-        # Where the rank leaves no choice a format need not be looked at.
+        # The format may be ignored for ranks that it does not affect.
         is_valid = None if is_valid and len(shape) < 4 else False
     if is_valid and 0 in shape:
         is_valid = None
@@ -156,13 +156,13 @@ def test_rows(shape, rows, data_format, kind, dtype, form, seed):
         assert actual.ndim == 2 and np.isfinite(actual).all()
         return
     expected = reference.rows(exact, rows, data_format == "channels_first")
-    # A mean of at most 3⁴ numbers is exact to some roundings of the largest.
+    # The error of a mean of up to 3⁴ numbers is a few roundings of the largest.
     atol = 1e-6 * np.abs(exact).max() + 1e-37
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=atol)
 
 
 LOGIT_SHAPES = st.sampled_from([(2, 2), (3, 5), (1, 3), (2, 3, 4), (2, 1, 2, 3)])
-#: Kinds of logits whose softmax float32 can tell apart.
+#: Kinds of logits whose softmax is accurate in float32.
 LOGITS = st.sampled_from(
     ["normal", "integers", "zeros", "constant", "duplicates", "tiny", "denormal"]
 )
@@ -191,8 +191,8 @@ def test_soft_targets(shape, kinds, temperature, scale, dtypes, seed):
     actual = answer(lambda: ops.soft_targets(*given, temperature), valid=True)
     exact = [x for _, x in drawn]
     expected = reference.soft_targets(*exact, temperature)
-    # The logarithms are differences of numbers as large as the logits over T, each
-    # exact to some 1e-7; their mean is multiplied by T².
+    # Logarithms are differences of numbers as large as the logits over T, each with an
+    # error of some 1e-7. Their mean is multiplied by T².
     size = max(1.0, *(np.abs(x).max() / temperature for x in exact))
     atol = 1e-6 * temperature**2 * size
     np.testing.assert_allclose(numpy(actual), expected, rtol=1e-4, atol=atol)

@@ -1,4 +1,4 @@
-"""Formulas with hostile arguments, and over what is no array of finite numbers."""
+"""Formulas with difficult arguments, and of arrays that are not finite numbers."""
 
 import functools
 
@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from keras_dskd import layers, losses, ops
 
-# torch says so once, and then converts the list.
+# torch warns once, and then converts the list.
 pytestmark = pytest.mark.filterwarnings("ignore:Creating a tensor from a list")
 
 TEMPERATURES = st.sampled_from(
@@ -41,7 +41,7 @@ EPSILONS = st.sampled_from(
 
 
 def far_uniformity(x, temperature):
-    """The reference's value where each of its exponentials would be 0."""
+    """The reference's value if each of its exponentials underflows."""
     u = reference.normalize(x)
     first, second = np.triu_indices(len(u), k=1)
     exponents = -temperature * ((u[first] - u[second]) ** 2).sum(axis=1)
@@ -63,7 +63,7 @@ def is_number(value):
     seed=SEEDS,
 )
 def test_any_temperature(name, temperature, seed):
-    """The right value at any positive one, however far from the usual."""
+    """The value is right for any positive temperature."""
     is_valid = is_number(temperature)
     if temperature is True or (is_valid and temperature > 1e3):
         is_valid = None
@@ -72,14 +72,14 @@ def test_any_temperature(name, temperature, seed):
     given = [x.astype("float32") for x in pair]
     actual = numpy(answer(lambda: getattr(ops, name)(*given, temperature), is_valid))
     if name == "soft_targets" and temperature > 1e3:
-        # Beyond, the reference's own roundings, times T², are no longer small.
+        # Here the rounding error of the reference, times T², is large.
         assert np.isfinite(actual) and actual >= 0
         return
     if name == "soft_targets":
         expected = reference.soft_targets(*pair, float(temperature))
     else:
         expected = far_uniformity(*pair, float(temperature))
-    # Distances are exact to 1e-6 of the square of the sphere's diameter.
+    # Squared distances have an error of 1e-6 times the squared diameter of the sphere.
     atol = 1e-5 if name == "soft_targets" else 1e-5 * max(1.0, float(temperature))
     np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=atol)
 
@@ -96,7 +96,7 @@ def test_any_temperature(name, temperature, seed):
     seed=SEEDS,
 )
 def test_any_epsilon(name, epsilon, kinds, seed):
-    """The formula's value at any positive one; at others never a NaN."""
+    """The value is right for any positive epsilon, and never NaN."""
     ours, formula, _ = {**OF_ROWS, **OF_PAIRS}[name]
     is_valid = True if is_number(epsilon) else None
     pair = [arrays.numbers((3, 2), kind, seed + i) for i, kind in enumerate(kinds)]
@@ -109,7 +109,7 @@ def test_any_epsilon(name, epsilon, kinds, seed):
 
 
 def no_numbers(seed):
-    """Arrays that hold no real numbers, or not as such."""
+    """Inputs that are not arrays of real numbers."""
     x = np.random.default_rng(seed).normal(size=(3, 2)).astype("float32")
     return {
         "complex64": x.astype("complex64"),
@@ -140,12 +140,12 @@ def no_numbers(seed):
     kind=st.sampled_from(sorted(no_numbers(0))),
     seed=SEEDS,
 )
-def test_what_is_no_array_of_numbers(name, kind, seed):
+def test_input_that_is_not_an_array_of_numbers_raises(name, kind, seed):
     x = no_numbers(seed)[kind]
     takes_two = name in OF_PAIRS or name == "soft_targets"
     given = [x, x] if takes_two else [x]
     is_valid = None if kind in ("object", "matrix of lists", "bytes") else False
-    # Stacked, arrays of one shape are an array of a rank more.
+    # A list of arrays with equal shapes can be stacked.
     if name in ("soft_targets", "normalize", "standardize"):
         is_valid = None if "list" in kind else is_valid
     actual = answer(
@@ -167,8 +167,8 @@ def test_what_is_no_array_of_numbers(name, kind, seed):
     dtype=st.sampled_from(arrays.FLOATS),
     seed=SEEDS,
 )
-def test_what_is_not_finite_shows(name, kind, n, width, dtype, seed):
-    """A NaN makes the value one, so that training that breaks is seen to break."""
+def test_non_finite_input_gives_a_non_finite_value(name, kind, n, width, dtype, seed):
+    """So that you see when training breaks."""
     x, _ = arrays.as_dtype(arrays.numbers((n, width), kind, seed), dtype)
     takes_two = name in OF_PAIRS or name == "soft_targets"
     given = [arrays.passed(x, dtype, "tensor")] * (2 if takes_two else 1)
@@ -178,7 +178,7 @@ def test_what_is_not_finite_shows(name, kind, n, width, dtype, seed):
 
 @functools.cache
 def scalar_of(name):
-    """One function a formula, so that JAX compiles it once a shape."""
+    """The same function object for each formula: JAX compiles once per shape."""
     return getattr(ops, name)
 
 
@@ -219,7 +219,7 @@ def test_gradients_are_finite(name, n, width, kinds, seed):
     left_out=st.sampled_from([0.0, 1e30, np.nan, np.inf]),
     seed=SEEDS,
 )
-def test_masked_rows_are_not_there(name, n, width, kinds, dtype, left_out, seed):
+def test_masked_rows_are_ignored(name, n, width, kinds, dtype, left_out, seed):
     ours, formula, bounds = {**OF_ROWS, **OF_PAIRS}[name]
     mask = np.random.default_rng(seed).random(n) < 0.6
     pair = [arrays.numbers((n, width), kind, seed + i) for i, kind in enumerate(kinds)]
@@ -249,7 +249,7 @@ def test_masked_rows_are_not_there(name, n, width, kinds, dtype, left_out, seed)
     seed=SEEDS,
 )
 def test_weighted_means(shape, weight_shape, leading, seed):
-    """Weights of the leading axes; others than one a value or for all are refused."""
+    """Weights must match the leading axes of the values."""
     shape, weight_shape = (
         tuple(max(1, size) for size in s) for s in (shape, weight_shape)
     )
@@ -270,7 +270,7 @@ def test_weighted_means(shape, weight_shape, leading, seed):
         np.testing.assert_allclose(actual, expected, **TOLERANCE)
 
 
-#: Class -> its arguments, each with what it takes: positive numbers and so on.
+#: Class -> its arguments -> the values that are valid.
 ARGUMENTS = {
     losses.SoftTargets: {"temperature": "positive", "student_layer_name": "name"},
     losses.ChannelAlignment: {"epsilon": "positive", "teacher_layer_name": "name"},
@@ -295,9 +295,9 @@ ODD += [10**400, 1e300]
 
 
 def takes(what, value):
-    """Whether an argument takes a value; `None` where either will do."""
+    """Whether a value is valid; `None` if either is acceptable."""
     if what == "name":
-        # Which names there are only a distiller knows.
+        # Only a distiller knows which names exist.
         return True if value is None or (value and isinstance(value, str)) else None
     if isinstance(what, tuple):
         return isinstance(value, str) and value in what
@@ -314,7 +314,7 @@ def takes(what, value):
     value=st.sampled_from(ODD),
 )
 def test_any_argument_of_a_loss_or_layer(which, value):
-    """Refused where it is given, and not in the first step."""
+    """An invalid value raises in the constructor, not in the first step."""
     made, name = which
     needed = {"weight": 1.0} if made.__module__.startswith("keras_dskd.layers") else {}
     answer(lambda: made(**{**needed, name: value}), takes(ARGUMENTS[made][name], value))

@@ -1,4 +1,4 @@
-"""Inputs split by modality, inputs against models, and weights, whatever comes."""
+"""Splitting, checking inputs, and weights: right results or clear errors."""
 
 import collections
 import decimal
@@ -47,7 +47,7 @@ def as_dict(kind, items):
     x=st.builds(as_dict, DICTS, st.dictionaries(KEYS, ANYTHING, max_size=4)) | ANYTHING,
 )
 def test_split(x):
-    """Each modality comes out as the very object that went in."""
+    """Each modality is returned as the same object."""
     keys = list(x) if isinstance(x, dict) else []
     is_pair = any(key in pairs.KEYS for key in keys if isinstance(key, str))
     is_valid = not is_pair or (
@@ -62,11 +62,11 @@ def test_split(x):
         assert getattr(pair, key) is (x[key] if key in keys else None)
 
 
-# What fits a model
+# Inputs that fit a model
 
 
 class Takes(keras.layers.Layer):
-    """Identity on one shape; Keras itself lets some others into a model."""
+    """Identity for one input shape. Keras alone would accept some others."""
 
     def __init__(self, shape):
         super().__init__()
@@ -131,10 +131,10 @@ def accepts(model, x):
     fitting=st.booleans(),
     batch=st.sampled_from([1, 2, 3]),
 )
-def test_what_does_not_fit_is_what_keras_refuses(
+def test_fits_agrees_with_calling_the_model(
     nest, shapes, given_nest, given, fitting, batch
 ):
-    """`fits` may not know; where it does, calling the model shows the same."""
+    """`fits` may return `None`, if it does not know."""
     shapes = shapes[:1] if nest == "one" else shapes
     model = model_of(nest, shapes, "student")
     if fitting:
@@ -145,9 +145,9 @@ def test_what_does_not_fit_is_what_keras_refuses(
     if fitting and verdict is False:
         raise Wrong("The model's own input does not fit it")
     if () in given:
-        return  # What has no batch axis at all is left to Keras.
+        return  # Keras handles inputs without a batch axis.
     if verdict is not None and verdict != accepts(model, x):
-        raise Wrong(f"fits={verdict}, and Keras finds the opposite")
+        raise Wrong(f"fits={verdict}, but Keras finds the opposite")
 
 
 @fuzzed(
@@ -162,7 +162,7 @@ def test_what_does_not_fit_is_what_keras_refuses(
     ),
 )
 def test_check_input(role, shapes, x):
-    """Raises, in words, where `fits` is sure; otherwise it leaves it to the call."""
+    """Raises a clear error only if the model does not accept the input."""
     teacher, student = (
         model_of("one", (shape,), name)
         for shape, name in zip(shapes, ("teacher", "student"), strict=True)
@@ -176,7 +176,7 @@ def test_check_input(role, shapes, x):
         )
     except Refused:
         if accepts(model, getattr(pair, role)):
-            raise Wrong("Refused, and the model takes it") from None
+            raise Wrong("Refused, but the model accepts it") from None
         raise
 
 
@@ -184,7 +184,7 @@ def test_check_input(role, shapes, x):
 
 
 class Odd:
-    """No number, though it can be turned into one."""
+    """Not a number, though `float` accepts it."""
 
     def __float__(self):
         return 0.5
@@ -211,7 +211,7 @@ BAD += [-(10**400), fractions.Fraction(-1, 2), np.float32(-1), np.float32(np.nan
 def test_check_number(weight, most):
     is_number = isinstance(weight, (int, float, np.number, fractions.Fraction))
     is_number = is_number and not isinstance(weight, (bool, np.complexfloating))
-    # What float32 cannot hold is no weight.
+    # A weight must be finite in float32.
     is_valid = (
         bool(is_number and 0 <= weight <= most and float(weight) <= 3e38)
         if (not isinstance(weight, int) or weight < 10**300)
@@ -242,7 +242,7 @@ LISTS = st.sampled_from([list, tuple, np.array, "ragged", "one"])
     seed=SEEDS,
 )
 def test_weights_of_terms(given, broken, count, kind, step, seed):
-    """Right numbers of right weights give the weighted sum; all others raise."""
+    """Valid weights give the weighted sum; others raise."""
     count = count or max(len(given), 1)
     both = given + broken
     if kind == "one":

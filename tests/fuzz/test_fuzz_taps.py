@@ -1,4 +1,4 @@
-"""Any layer of any graph by any name: the feature that NumPy finds, or the error."""
+"""Taps on any layer of any graph: the feature from NumPy, or a clear error."""
 
 import functools
 
@@ -15,11 +15,11 @@ from keras_dskd.features.finding import find_layer
 from keras_dskd.features.layer_graph import layer_paths
 from keras_dskd.features.taps import OUTPUT, Tap, capture
 
-# Dozens of layers in float32, against float64, as a share of the largest entry: each
+# Relative to the largest entry, for dozens of layers in float32 against float64. Each
 # entry is a sum of terms of that size.
 SAME = 1e-5
 
-#: So many graphs in a large run, each tapped many times: to build one takes longest.
+#: Number of graphs. A large run taps each many times, because building one is slow.
 GRAPHS = max(fuzzing.TOTAL // 25, 1000)
 
 graph_of = functools.lru_cache(maxsize=None)(Graph)
@@ -30,7 +30,7 @@ CALLS = st.sampled_from([None, None, "valid", "valid", "beyond", "-1", "x", "1.0
 
 
 def tap_name(graph, which, way, call):
-    """A name for a tap, and what it must give: calls, or the words of an error."""
+    """A name for a tap, and its possible outputs, or the words of its error."""
     path, node = graph.paths[which % len(graph.paths)]
     if way == "name":
         path = path[-1:]
@@ -60,7 +60,7 @@ def tap_name(graph, which, way, call):
         return name, "was not called"
     if (call is None and len(calls) > 1) or (call is not None and call >= len(calls)):
         return name, "was called"
-    # In which order a functional model runs its branches is Keras's affair.
+    # Keras chooses the order in which a functional model runs its branches.
     is_any = call is None or graph.has_branches
     return name, calls if is_any else calls[call : call + 1]
 
@@ -88,7 +88,7 @@ def features_of(model, x, names):
     return features, output
 
 
-def assert_nothing_is_left(graph):
+def assert_models_are_restored(graph):
     for layer in graph.layers():
         assert "call" not in vars(layer), layer.name
 
@@ -100,7 +100,7 @@ def assert_nothing_is_left(graph):
     seed=SEEDS,
     wanted=st.lists(st.tuples(st.integers(0, 40), WAYS, CALLS), min_size=1, max_size=2),
 )
-def test_a_tap_gives_what_numpy_gives_or_says_why_not(seed, wanted):
+def test_tap_matches_numpy_or_raises(seed, wanted):
     graph = graph_of(seed)
     expected = dict(tap_name(graph, *one) for one in wanted)
     errors = [words for words in expected.values() if isinstance(words, str)]
@@ -111,7 +111,7 @@ def test_a_tap_gives_what_numpy_gives_or_says_why_not(seed, wanted):
             says="|".join(errors),
         )
     finally:
-        assert_nothing_is_left(graph)
+        assert_models_are_restored(graph)
     assert set(features) == set(expected)
     for name, calls in expected.items():
         assert is_one_of(features[name], calls), name
@@ -119,8 +119,8 @@ def test_a_tap_gives_what_numpy_gives_or_says_why_not(seed, wanted):
 
 
 @fuzzed("taps", cases=30, share=0.04, seed=SEEDS, which=st.integers(0, 40))
-def test_the_calls_of_a_layer_are_told_apart(seed, which):
-    """All of them by their numbers: each call once, earlier ones first in a chain."""
+def test_numbered_taps_read_each_call_of_a_layer(seed, which):
+    """Each number reads another call, in order unless there are branches."""
     graph = graph_of(seed)
     path, node = graph.paths[which % len(graph.paths)]
     names = [f"{'/'.join(path)}#{k}" for k in range(len(node.calls))]
@@ -132,7 +132,7 @@ def test_the_calls_of_a_layer_are_told_apart(seed, which):
         matching = [
             i for i, call in enumerate(left) if is_one_of(features[name], [call])
         ]
-        assert matching, f"{name} is none of the calls, or one that was there before"
+        assert matching, f"{name} matches no call, or one that was read before"
         del left[matching[0]]
 
 
@@ -156,8 +156,8 @@ def test_paths_list_every_layer(seed):
     which=st.lists(st.integers(0, 40), min_size=1, max_size=3),
     batch_size=st.sampled_from([2, 3]),
 )
-def test_features_over_data_are_those_of_one_pass(seed, which, batch_size):
-    """`predict` compiles, and takes the three samples in one batch or in two."""
+def test_predicted_features_match_one_pass(seed, which, batch_size):
+    """`predict` compiles, and takes three samples in one batch or two."""
     graph = graph_of(seed)
     picked = [graph.paths[i % len(graph.paths)] for i in which]
     calls = {f"{'/'.join(path)}#0": node.calls for path, node in picked}
@@ -168,7 +168,7 @@ def test_features_over_data_are_those_of_one_pass(seed, which, batch_size):
         ),
         valid=True,
     )
-    assert_nothing_is_left(graph)
+    assert_models_are_restored(graph)
     assert is_one_of(features[OUTPUT], [graph.output])
     for name, expected in calls.items():
         assert is_one_of(features[name], expected), name
@@ -184,7 +184,7 @@ ODD = st.sampled_from(["", "/", "#", "#0", "##", "a#", "a#1#2", "a//b", " ", "ä
     seed=SEEDS,
     name=ODD | st.text(max_size=5) | st.sampled_from([None, 0, 1.5, b"a", ["a"], ()]),
 )
-def test_any_text_as_a_name(seed, name):
+def test_any_name_is_found_or_raises(seed, name):
     graph = graph_of(seed)
     is_valid = False
     if isinstance(name, str):

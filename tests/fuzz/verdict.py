@@ -1,9 +1,9 @@
-"""What counts as a right answer, as a clear error, and as a fault.
+"""Decides whether a case ended with a right answer, a clear error, or a fault.
 
-A case ends in one of four ways. "right": the library answered, and the answer is that
-of an independent computation. "clear error": what came is wrong, and a `ValueError` or
-`TypeError` says so in words. "unclear error" and "wrong answer" are faults; a valid
-case that is refused, however clearly, is a wrong answer too.
+- right: the answer equals that of an independent computation.
+- clear error: the input is wrong, and a `ValueError` or `TypeError` explains it.
+- unclear error: a fault.
+- wrong answer: a fault. This includes any error for a valid input.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import keras_dskd
 OURS = str(pathlib.Path(keras_dskd.__file__).parent)
 KERAS = str(pathlib.Path(keras.__file__).parent)
 
-#: A message says what came, what was expected, or what to do.
+#: A clear message says what was received, what was expected, or what to do.
 SAYS_WHAT = re.compile(
     r"received|expected|no loss reads|must |should |needs |pass |use |name the|"
     r"say which|did you mean|its layers are|missing|cannot |does not fit|incompatible|"
@@ -28,34 +28,35 @@ SAYS_WHAT = re.compile(
 
 
 class Refused(Exception):
-    """The case ended in a clear error."""
+    """The case ended with a clear error."""
 
 
 class Fault(AssertionError):
-    """The case ended as it must not. `kind` says how."""
+    """The case ended with a fault of this `kind`."""
 
     kind = "wrong answer"
 
 
 class Wrong(Fault):
-    """An answer that is not right, or an error where there is a right answer."""
+    """A wrong answer, or an error for a valid input."""
 
 
 class Unclear(Fault):
-    """An error that does not say what is wrong."""
+    """An error that does not explain what is wrong."""
 
     kind = "unclear error"
 
 
 def answer(call, valid=None, like=None, says=""):
-    """What `call()` returns; a clear error ends the case.
+    """The value of `call()`; a clear error ends the case.
 
     Args:
         call: Calls the library.
-        valid: Whether there is a right answer: `True` if an error is wrong, `False`
-            if an answer is, `None` where both will do.
-        like: Does the same with Keras alone. An error that it raises too, in the
-            same words, is Keras's to make clear.
+        valid: Whether the input is valid. `True` if there must be an answer, `False`
+            if there must be an error, `None` if both are acceptable.
+        like: Does the same with Keras alone. If it raises the same error, the error
+            counts as clear.
+        says: Pattern that the error must match.
     """
     try:
         with whole_tracebacks():
@@ -75,7 +76,7 @@ def answer(call, valid=None, like=None, says=""):
 
 
 def is_clear(error):
-    """Whether an error is a clear one, of this library or of Keras."""
+    """Whether an error is clear, and raised by this library or Keras."""
     if not isinstance(error, (ValueError, TypeError)):
         return False
     where, message = _origin(error)
@@ -83,7 +84,7 @@ def is_clear(error):
 
 
 def told(error):
-    """An error in one line: its type, where it was raised, how its message begins."""
+    """An error in one line: its type, place, and the start of its message."""
     where, message = _origin(error)
     name = type(error).__name__
     if where.startswith(OURS):
@@ -94,11 +95,11 @@ def told(error):
 
 
 def _origin(error):
-    """File that raised an error, and the error's own message."""
+    """The file that raised an error, and the message."""
     message = str(error)
     raised = traceback.extract_tb(error.__traceback__)
     where = raised[-1].filename if raised else ""
-    # TensorFlow retells errors of compiled functions, with their traceback as text.
+    # TensorFlow raises errors of compiled functions again, with a text traceback.
     retold = re.findall(r'File "([^"]+)"', message)
     if message.lstrip().startswith("in user code") and retold:
         where = retold[-1].replace("__autograph_generated_file", "")
@@ -116,7 +117,7 @@ def _same_error(like, error):
 
 @contextlib.contextmanager
 def whole_tracebacks():
-    """Lets an error tell where it was raised, which Keras and JAX hide."""
+    """A context in which Keras and JAX do not shorten tracebacks."""
     by_keras = keras.config.is_traceback_filtering_enabled()
     keras.config.disable_traceback_filtering()
     with contextlib.ExitStack() as stack:
