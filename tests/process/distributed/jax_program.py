@@ -1,10 +1,10 @@
-"""Trainings over virtual devices of one processor, for `test_jax.py`.
+"""Trains on virtual devices of one CPU, for `test_jax.py`.
 
     python jax_program.py FOLDER               one process, 8 devices
     python jax_program.py FOLDER PROCESS PORT  one of two, with 2 devices each
 
-JAX has to be told of the devices before it starts. `FOLDER` gets the recordings, and
-`facts.json` with all else that the tests look at.
+JAX reads the number of devices when it starts. `FOLDER` receives the recordings, and
+`facts.json` with everything else that the tests check.
 """
 
 import json
@@ -28,7 +28,7 @@ from keras import distribution  # noqa: E402
 
 BATCH = replicated.BATCH
 FULL = BATCH * replicated.STEPS
-#: Rows of each training. (Each size of batch has to be compiled, which takes long.)
+#: Rows of each training. (Each batch size costs a compilation.)
 ROWS = {"moments": FULL, "pairs": FULL - BATCH // 2, "samples": FULL}
 
 
@@ -37,14 +37,14 @@ def data_parallel(devices):
 
 
 def model_parallel(batch, model):
-    """Divides all kernels of the teacher, and the student's first with them."""
+    """Divides all kernels of the teacher, and the first of the student."""
     mesh = distribution.DeviceMesh(
         (batch, model),
         ["batch", "model"],
         distribution.list_devices("cpu")[: batch * model],
     )
     layout = distribution.LayoutMap(mesh)
-    # Keras has the names of layers in a path, not that of their model.
+    # A variable's path has the name of its layer, but not of its model.
     if model == 2:
         layout["^(early|conv2d)/kernel"] = (None, None, None, "model")
         layout["^dense/kernel"] = ("model", None)
@@ -58,7 +58,7 @@ def record(name, kind, rows):
 
 
 def save_uses(name, made):
-    """What `evaluate`, `predict` and `cache_teacher` return."""
+    """Saves the results of `evaluate`, `predict` and `cache_teacher`."""
     x, y, _ = replicated.inputs("pairs", 3 * BATCH)
     options = {"batch_size": BATCH, "verbose": 0}
     in_memory = made.cache_teacher(x["teacher"], **options)
@@ -73,7 +73,7 @@ def save_uses(name, made):
 
 
 def shards(variables):
-    """Dict of path -> shape of a device's part, of the variables that are divided."""
+    """Dict of path to shape per device, for the variables that are divided."""
     shapes = {}
     for variable in variables:
         (shape,) = {shard.data.shape for shard in variable.value.addressable_shards}
@@ -90,7 +90,7 @@ def all_shards(made):
 
 
 def shards_after_use(made):
-    """The shards of each variable after what takes values out and puts them back."""
+    """The shards after uses that read all values and write them back."""
     x, y, _ = replicated.inputs("pairs", 3 * BATCH)
     options = {"batch_size": BATCH, "verbose": 0, "callbacks": [Stops()]}
     weights = made.get_weights()
@@ -116,7 +116,7 @@ def shards_after_use(made):
 
 
 class Stops(keras.callbacks.Callback):
-    """An interrupt after the second batch."""
+    """Interrupts after the second batch."""
 
     def stop(self, batch, logs=None):
         if batch == 1:
@@ -126,7 +126,10 @@ class Stops(keras.callbacks.Callback):
 
 
 def refusals(made, rows):
-    """What each use says to batches that devices do not divide, and what it loses."""
+    """The error of each use for batches that devices cannot divide evenly.
+
+    Checks that no weights are lost.
+    """
     x, y, weights = replicated.inputs("samples", rows)
     options = {"batch_size": BATCH, "verbose": 0}
     said = {}
@@ -142,7 +145,7 @@ def refusals(made, rows):
         except ValueError as error:
             said[name] = str(error)
         if name == "fit":
-            # What whole batches taught stays.
+            # Steps on whole batches still count.
             assert int(made.optimizer.iterations) == steps + rows // BATCH
         if name != "fit" or rows < BATCH:
             assert all(map(np.array_equal, made.get_weights(), before))
@@ -158,7 +161,7 @@ def one_process():
             made = record("8 devices", kind, rows)
             if kind == "samples":
                 facts["refused"] = [refusals(made, rows) for rows in (12, BATCH + 4)]
-    # 3 do not divide a batch. Here each has the whole of it.
+    # Three devices cannot divide a batch: each gets all of it.
     with model_parallel(1, 3).scope():
         record("whole batches", "samples", FULL)
     with model_parallel(4, 2).scope():
@@ -171,7 +174,7 @@ def one_process():
 
 def one_of_two_processes(process, port):
     keras.distribution.initialize(f"127.0.0.1:{port}", 2, int(process))
-    # Each process reads its own rows, which are its half of each batch.
+    # Each process reads its half of each batch.
     own = np.arange(FULL) % BATCH // (BATCH // 2) == int(process)
     parallel = distribution.DataParallel(auto_shard_dataset=False)
     with parallel.scope():

@@ -1,4 +1,4 @@
-"""Mistakes of other libraries, planted, so that the tests are seen to find them."""
+"""Mistakes of other libraries, planted to show that the tests find them."""
 
 import contextlib
 import importlib
@@ -8,12 +8,12 @@ from keras import ops
 
 from keras_dskd.internal import replicas
 
-# The package's functions have the names of their modules.
+# The package exports a function with the name of this module.
 channel_correlation = importlib.import_module("keras_dskd.ops.channel_correlation")
 
 
 class _Changed:
-    """The engine's sums and gathers, some of them with a mistake."""
+    """The replicas, with some methods replaced by wrong ones."""
 
     def __init__(self, engine, **changed):
         self.engine, self.changed = engine, changed
@@ -24,9 +24,10 @@ class _Changed:
 
 @contextlib.contextmanager
 def sums_without_gradient():
-    """What other replicas hold is a constant, as in Barlow Twins' published code.
+    """Treats the parts of other replicas as constants, as Barlow Twins' code does.
 
-    A replica's gradient is then that of its own part, and their mean 1/W of the whole.
+    A replica then has the gradient of its own part only, and the mean of all is 1/W of
+    the right gradient.
     """
     current = replicas.current
 
@@ -47,7 +48,7 @@ def sums_without_gradient():
 
 @contextlib.contextmanager
 def standardized_by_replica():
-    """Each replica standardises with its own mean and spread, as Lightly's does."""
+    """Standardizes with the mean and deviation of the replica, as Lightly does."""
 
     standardize = channel_correlation.standardize
 
@@ -60,7 +61,7 @@ def standardized_by_replica():
 
 @contextlib.contextmanager
 def gradients_of_all_replicas():
-    """Gradients N times too large, as those of Keras's distiller."""
+    """Makes gradients N times too large, as in Keras's Distiller."""
 
     def n_times(loss):
         return loss * replicas.current().count
@@ -74,7 +75,7 @@ def gradients_of_all_replicas():
 
 @contextlib.contextmanager
 def statistics_of_a_replica():
-    """Each replica looks at its own rows alone, as a loss does that knows no better."""
+    """Computes each loss on the rows of its own replica only."""
     means = replicas.means
 
     def of_losses():
@@ -83,7 +84,7 @@ def statistics_of_a_replica():
     current = replicas.current
 
     def of_step(values, samples):
-        # Their mean over replicas is right for means over samples, and for no others.
+        # The mean over replicas is right only for losses that are means over samples.
         with mock.patch.object(replicas, "current", current):
             return means(values, samples)
 

@@ -1,8 +1,8 @@
-"""A training that each engine repeats with its batches divided over replicas.
+"""A training that each backend repeats with batches divided over replicas.
 
-It is recorded step by step: terms, weights, and the optimizer's momentum, out of which
-a step's gradient follows in full precision. All rows differ, and statistics of any part
-of a batch are far from the whole's.
+Each step is recorded: losses, weights, and the optimizer's momentum, from which the
+gradient follows in full precision. All rows differ, and the statistics of a part of a
+batch are far from those of the whole batch.
 """
 
 import contextlib
@@ -18,14 +18,14 @@ from keras_dskd.internal import trainer_state
 CLASSES = 3
 BATCH = 16
 STEPS = 10
-#: Samples of these steps; the last batch has 11.
+#: Samples of all steps; the last batch has 11.
 ROWS = 155
-#: Of an array's largest entry, for sums in another order: after a step, and after ten,
-#: which carry rounding on. (Up to 9e-6 was seen.)
+#: Relative to the largest entry of an array, for sums in another order: after one step,
+#: and after ten, which amplify rounding. (The largest seen is 9e-6.)
 TOLERANCE, TOLERANCE_OF_TEN = 1e-5, 3e-5
 RATE, MOMENTUM = 0.02, 0.5
 
-#: Losses of each training, with weights that give gradients of one size.
+#: Losses of each training, with weights that give gradients of similar size.
 LOSSES = {
     "moments": lambda: [
         (losses.SoftTargets(), 1.0),
@@ -50,10 +50,13 @@ LOSSES = {
 
 
 def data(rows):
-    """Paired images whose mean and spread drift from row to row, and their labels.
+    """Paired images whose mean and deviation change from row to row, and labels.
 
-    The last third of each batch has few teachers. Labels come with weights. Fewer rows
-    are the first of more.
+    Few samples in the last third of each batch have a teacher. The first rows are the
+    same for any number of rows.
+
+    Returns:
+        Teacher images, student images, teacher mask, labels, sample weights.
     """
     rng, most = np.random.default_rng(0), BATCH * STEPS
     drift = np.arange(most).reshape(-1, 1, 1, 1) % BATCH / BATCH
@@ -66,9 +69,10 @@ def data(rows):
 
 
 def network(shape, width, name, normalization=layers.BatchNormalization, **options):
-    """Convolutions with batch normalization; `options` go to a dense layer.
+    """Convolutions with batch normalization; `options` are of the dense layer.
 
-    None has a bias that the normalization takes out again: its gradient is rounding.
+    Convolutions have no bias: normalization would remove it, and its gradient would be
+    rounding error.
     """
     inputs = keras.Input(shape)
     x = layers.Conv2D(width, 3, strides=2, use_bias=False, name="early")(inputs)
@@ -88,18 +92,18 @@ def distiller(
     scope=contextlib.nullcontext,
     **compile_options,
 ):
-    """A compiled distiller, the same each time.
+    """A compiled distiller with the same initial weights each time.
 
     Args:
         kind: A key of `LOSSES`.
-        normalization: Makes the student's layers of batch normalization, which an
-            engine must be told to keep over replicas.
-        scope: Gives a context in which all of it is made.
+        normalization: Creates the batch normalization layers of the student. Some
+            backends need layers that synchronize replicas.
+        scope: Returns the context to create the models in.
         **compile_options: Further arguments of `compile`.
     """
     distribution = keras.distribution.distribution()
-    keras.utils.clear_session()  # Names then are the same in each process.
-    keras.distribution.set_distribution(distribution)  # (It forgets that as well.)
+    keras.utils.clear_session()  # Names are then the same in each process.
+    keras.distribution.set_distribution(distribution)  # `clear_session` resets it.
     keras.utils.set_random_seed(1)
     with scope():
         return _distiller(kind, normalization, compile_options)
@@ -107,7 +111,7 @@ def distiller(
 
 @contextlib.contextmanager
 def half_precision():
-    """A scope of `distiller` in `mixed_float16`."""
+    """A `scope` for `distiller` with the `mixed_float16` policy."""
     keras.config.set_dtype_policy("mixed_float16")
     try:
         yield
@@ -147,12 +151,12 @@ def _distiller(kind, normalization, compile_options):
         **compile_options,
     )
     if isinstance(made.optimizer, keras.optimizers.LossScaleOptimizer):
-        made.optimizer.initial_scale = 64.0  # Of which nothing overflows.
+        made.optimizer.initial_scale = 64.0  # Causes no overflow.
     return made
 
 
 def inputs(kind, rows):
-    """What `fit` takes: `(x, y, sample_weight)`."""
+    """The arguments of `fit`: `(x, y, sample_weight)`."""
     strong, weak, has_teacher, y, weight = data(rows)
     x = {"teacher": strong, "student": weak}
     if kind == "moments":
@@ -161,7 +165,7 @@ def inputs(kind, rows):
 
 
 class Recorder(keras.callbacks.Callback):
-    """Records each step: what it says, and what it leaves behind."""
+    """Records the logs of each step, and the state after it."""
 
     def __init__(self):
         super().__init__()
@@ -173,7 +177,7 @@ class Recorder(keras.callbacks.Callback):
 
 
 def state(model, logs):
-    """Dict of name -> array: logs, weights that are trained or moved, momentum."""
+    """Dict of name to array: logs, student and projector variables, momentum."""
     found = {f"log {name}": np.float32(value) for name, value in logs.items()}
     projectors = model.projectors.values()
     kept = {
@@ -183,21 +187,21 @@ def state(model, logs):
     }
     for part, variables in kept.items():
         for number, variable in enumerate(variables):
-            # (Other names count what was made before, in another process.)
+            # Full paths would differ between processes.
             name = f"{part} {number} {variable.name}"
             found[name] = keras.ops.convert_to_numpy(variable)
     return found
 
 
 def fit(made, kind, rows, batch_size=BATCH, own=slice(None)):
-    """Trains through `fit`, batches in their order: a dict of each step.
+    """Trains with `fit`, without shuffling; returns the state of each step.
 
     Args:
-        made: What `distiller` gave.
+        made: A distiller from `distiller`.
         kind: A key of `LOSSES`.
         rows: Number of samples.
-        batch_size: Samples a batch.
-        own: Index of those of them to train on.
+        batch_size: Samples per batch.
+        own: Index of the samples to train on.
     """
     recorder = Recorder()
     x, y, weight = keras.tree.map_structure(
@@ -216,7 +220,7 @@ def fit(made, kind, rows, batch_size=BATCH, own=slice(None)):
 
 
 def order_of_shards(rows, count):
-    """The order in which processes that read shards of their own see rows together."""
+    """The order in which processes together read rows, each from its own shard."""
     shards = [
         np.arange(rows)[keras_dskd.shard_rows(rows, (index, count))]
         for index in range(count)
@@ -226,7 +230,7 @@ def order_of_shards(rows, count):
 
 
 def save(path, steps):
-    """Writes steps for the process that compares them."""
+    """Writes recorded steps to a file."""
     flat = {
         f"{n}/{name}": v for n, step in enumerate(steps) for name, v in step.items()
     }
@@ -234,7 +238,7 @@ def save(path, steps):
 
 
 def load(path):
-    """What `save` wrote."""
+    """Reads the steps that `save` wrote."""
     steps = {}
     with np.load(path) as file:
         for key in file.files:
@@ -244,7 +248,7 @@ def load(path):
 
 
 def check_same(steps, expected):
-    """Asserts that two recordings are of the same training."""
+    """Asserts that two recordings show the same training."""
     assert steps
     apart, where = largest_difference(steps[:1], expected[:1])
     assert apart < TOLERANCE, where
@@ -253,10 +257,10 @@ def check_same(steps, expected):
 
 
 def largest_difference(steps, expected):
-    """How far two recordings are apart, relative to the size of each array.
+    """The largest difference of two recordings, relative to the size of each array.
 
     Returns:
-        The largest difference, and the step and name where it is.
+        The difference, and the step and name of the array.
     """
     assert len(steps) == len(expected)
     worst = (0.0, "")

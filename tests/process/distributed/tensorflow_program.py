@@ -1,7 +1,7 @@
-"""Trains on logical devices of this processor, and on one of them: a program.
+"""Trains on logical devices of this CPU, and on one of them: a program.
 
-`python -m process.distributed.tensorflow_program REPLICAS KIND...` writes how far apart
-the two are, as a line of JSON. Logical devices must be known before TensorFlow runs.
+`python -m process.distributed.tensorflow_program REPLICAS KIND...` prints the
+differences of the two as a line of JSON. TensorFlow reads the devices when it starts.
 """
 
 import functools
@@ -13,14 +13,15 @@ import numpy as np
 import tensorflow as tf
 from process.distributed import replicated
 
-#: Ten batches, the last of 11 rows; and two, the last of one: too few for two replicas.
+#: Ten batches, the last with 11 rows. Two batches, the last with one row, which leaves
+#: one of two replicas without any.
 ROWS, FEW = 155, 17
 
 synchronized = functools.partial(keras.layers.BatchNormalization, synchronized=True)
 
 
 def devices(count):
-    """Divides the processor into logical devices."""
+    """Divides the CPU into logical devices."""
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * count,
@@ -29,7 +30,7 @@ def devices(count):
 
 
 def train(made, kind):
-    """What is compared: dict of name -> a recording, list of dicts of arrays."""
+    """Dict of name to recording; a recording is a list of dicts of arrays."""
     steps = replicated.fit(made, kind, ROWS)
     epoch = {k: np.float32(v[-1]) for k, v in made.history.history.items()}
     logs, weights, gradients = zip(*map(parts, steps), strict=True)
@@ -52,17 +53,18 @@ def train(made, kind):
 
 
 def parts(step):
-    """What a step says, the weights that it leaves, and the momentum."""
-    # Within an epoch Keras shows the plain mean of what its replicas' `loss` is so far,
-    # however many samples each had. At its end each sample counts the same.
+    """The logs of a step, the weights after it, and the momentum."""
+    # Within an epoch, Keras logs the unweighted mean of `loss` over replicas, even if
+    # they had different numbers of samples. At the end of the epoch each sample counts
+    # the same.
     names = set(step) - {"log loss"}
     starts = ("log ",), ("student ", "projector "), ("optimizer ",)
     return [{n: step[n] for n in names if n.startswith(start)} for start in starts]
 
 
 def compare(replicas, kinds):
-    """Dict of kind -> of what -> largest difference, and where."""
-    # A second strategy in one process would use the collectives' keys of the first.
+    """Dict of kind to dict of name to the largest difference and its place."""
+    # A second strategy in one process would reuse the collective keys of the first.
     strategy = tf.distribute.MirroredStrategy(devices(replicas))
     found = {}
     for kind in kinds:

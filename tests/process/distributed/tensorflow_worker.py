@@ -1,14 +1,14 @@
 """One of several processes that train together: a program.
 
-`python -m process.distributed.tensorflow_worker KIND` reads its place in the cluster in
-`TF_CONFIG`. The first trains once more, alone, and writes how far apart the two are, as
-a line of JSON.
+`python -m process.distributed.tensorflow_worker KIND` reads its place in the cluster
+from `TF_CONFIG`. The first process then trains again on its own, and prints the
+differences of the two trainings as a line of JSON.
 
-The loop is written out, as Keras 3.15.1's `fit` does not run over processes, whatever
-the model. To build it adds up the workers' batches with `Strategy.reduce`, which raises
-`ValueError: Attempt to convert a value (PerReplica:...) with an unsupported type`; and
-where a model makes do without, its step takes the mean of scalar logs over their axis
-0: `ValueError: Invalid reduction dimension 0 for input with 0 dimensions`.
+The loop is written out because `fit` of Keras 3.15.1 does not run over processes, for
+any model. Building reduces the workers' batches with `Strategy.reduce`, which raises
+`ValueError: Attempt to convert a value (PerReplica:...) with an unsupported type`. If a
+model is built already, the step takes the mean of scalar logs over axis 0:
+`ValueError: Invalid reduction dimension 0 for input with 0 dimensions`.
 """
 
 import json
@@ -20,7 +20,7 @@ from process.distributed.tensorflow_program import ROWS, parts, synchronized
 
 
 def fit(strategy, made, kind):
-    """What `replicated.fit` does, by steps of all workers: what each leaves."""
+    """Like `replicated.fit`, in steps of all workers."""
     x, y, weight = replicated.inputs(kind, ROWS)
     batches = tf.data.Dataset.from_tensor_slices((x, y, weight)).batch(replicated.BATCH)
     with strategy.scope():
@@ -33,14 +33,14 @@ def fit(strategy, made, kind):
     steps = []
     for batch in strategy.experimental_distribute_dataset(batches):
         logs = train_step(batch)
-        # Those of terms are equal everywhere.
+        # All replicas log the same losses.
         mine = {k: strategy.experimental_local_results(logs[k])[0] for k in logs}
         steps.append(replicated.state(made, mine))
     return steps
 
 
 def compare(kind):
-    """Dict of what -> largest difference, and where."""
+    """Dict of name to the largest difference and its place."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     assert strategy.num_replicas_in_sync == 2
     made = replicated.distiller(kind, synchronized, strategy.scope)

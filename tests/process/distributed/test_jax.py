@@ -1,4 +1,4 @@
-"""`keras.distribution` on JAX trains as one device does with the whole batch."""
+"""`keras.distribution` on JAX trains like one device with the whole batch."""
 
 import json
 import os
@@ -61,12 +61,12 @@ def check_same_training(folder, engine, kind):
 
 
 @pytest.mark.parametrize("engine, kind", TRAININGS)
-def test_each_step_is_that_of_one_device(engine, kind, folder):
+def test_each_step_equals_that_of_one_device(engine, kind, folder):
     check_same_training(folder, engine, kind)
 
 
 def test_kernels_stay_divided(facts):
-    """Over 2 devices; momentum is divided as the weights are."""
+    """Over 2 devices. Momentum is divided like its weights."""
     expected = {
         "teacher": {
             "early/kernel": [3, 3, 2, 3],
@@ -81,7 +81,7 @@ def test_kernels_stay_divided(facts):
         assert found == expected, use
 
 
-def test_divided_kernels_evaluate_predict_and_cache_as_whole_ones(folder):
+def test_divided_kernels_give_the_same_results(folder):
     with (
         np.load(folder / "uses sharded.npz") as found,
         np.load(folder / "uses one device.npz") as expected,
@@ -90,7 +90,7 @@ def test_divided_kernels_evaluate_predict_and_cache_as_whole_ones(folder):
             np.testing.assert_allclose(found[name], expected[name], atol=1e-6)
 
 
-def test_batches_that_devices_do_not_divide_are_refused(facts):
+def test_batches_that_devices_cannot_divide_raise(facts):
     for said, rows in zip(facts["refused"], (12, 4), strict=True):
         assert list(said) == ["fit", "evaluate", "predict", "cache_teacher"]
         for message in said.values():
@@ -99,7 +99,7 @@ def test_batches_that_devices_do_not_divide_are_refused(facts):
             assert f"({rows}, 8, 8, " in message
 
 
-def test_each_process_feeds_its_own_rows(folder):
+def test_processes_with_their_own_rows_train_like_one_device(folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -112,7 +112,7 @@ def test_each_process_feeds_its_own_rows(folder):
             program.kill()
     for process in (0, 1):
         check_same_training(folder, f"process {process}", "samples")
-        # All of the weights are in the file of each.
+        # The file of each process has all weights.
         made = keras.models.load_model(folder / f"process {process}.keras")
         last = replicated.load(folder / f"process {process} samples.npz")[-1]
         for name, value in replicated.state(made, {}).items():

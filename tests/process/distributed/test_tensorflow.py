@@ -1,4 +1,4 @@
-"""`tf.distribute` trains as one device does on the whole batch."""
+"""`tf.distribute` trains like one device with the whole batch."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ KINDS = {2: ["moments", "samples"], 4: ["pairs"]}
 
 @pytest.fixture(scope="module")
 def differences():
-    """What each program found: dict of replicas -> kind -> of what."""
+    """The result of each program: dict of replicas, kind, and name."""
     programs = {
         replicas: program("tensorflow_program", str(replicas), *kinds)
         for replicas, kinds in KINDS.items()
@@ -29,12 +29,12 @@ def differences():
 
 
 def program(name, *arguments, **environment):
-    """Starts a module beside this one."""
+    """Starts a module of this folder."""
     path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
     environment |= {
         "PYTHONPATH": path,
-        # With oneDNN a convolution of no rows has the shape of its input, and the step
-        # of a batch that leaves a replica none stops there.
+        # With oneDNN, a convolution of zero rows has the shape of its input. A batch
+        # that leaves a replica without rows would then fail.
         "TF_ENABLE_ONEDNN_OPTS": "0",
     }
     return subprocess.Popen(
@@ -47,7 +47,7 @@ def program(name, *arguments, **environment):
 
 
 def found_by(started):
-    """What a program wrote."""
+    """The result that a program printed."""
     try:
         output, errors = started.communicate(timeout=600)
     finally:
@@ -57,7 +57,7 @@ def found_by(started):
 
 
 def free_ports(count):
-    """Ports that nobody listened on a moment ago."""
+    """Ports that were free a moment ago."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -65,7 +65,7 @@ def free_ports(count):
         return [each.getsockname()[1] for each in sockets]
 
 
-#: Sums in another order. Ten steps make more of it: in gradients it reaches 2e-5.
+#: Tolerances for sums in another order. In gradients, ten steps amplify it to 2e-5.
 WITHIN = {
     "logs": 1e-5,
     "weights": 1e-5,
@@ -80,7 +80,7 @@ OF_STUDENT = {"evaluate": 1e-5, "predict": 5e-5, "cache": 1e-6}
 @pytest.mark.parametrize(
     "replicas, kind", [(count, kind) for count in KINDS for kind in KINDS[count]]
 )
-def test_replicas_train_as_one_device(differences, replicas, kind):
+def test_replicas_train_like_one_device(differences, replicas, kind):
     found = differences[replicas][kind]
 
     apart = {what: found[what] for what in WITHIN if not found[what][0] < WITHIN[what]}
@@ -88,13 +88,13 @@ def test_replicas_train_as_one_device(differences, replicas, kind):
 
 
 @pytest.mark.parametrize("what", OF_STUDENT)
-def test_replicas_do_the_rest_as_one_device(differences, what):
+def test_replicas_evaluate_predict_and_cache_like_one_device(differences, what):
     apart, where = differences[2]["samples"][what]
 
     assert apart < OF_STUDENT[what], where
 
 
-def test_processes_train_as_one_device():
+def test_processes_train_like_one_device():
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
     tasks = [{"type": "worker", "index": index} for index in range(2)]
     workers = [

@@ -1,4 +1,4 @@
-"""Two processes of torch do what one does with the whole batch."""
+"""Two torch processes train like one process with the whole batch."""
 
 import json
 import os
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def torchrun(program, *arguments, processes=2):
-    """Runs a program in several processes; what it printed."""
+    """Runs a program in several processes; returns what it printed."""
     launched = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         + [f"--nproc_per_node={processes}", program, *map(str, arguments)],
@@ -45,21 +45,21 @@ def torchrun(program, *arguments, processes=2):
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """The folder of what two processes recorded."""
+    """The folder with the recordings of two processes."""
     folder = tmp_path_factory.mktemp("torch")
     torchrun(ROOT / "tests/process/distributed/torch_program.py", folder)
     return folder
 
 
 @pytest.mark.parametrize("kind", replicated.LOSSES)
-def test_processes_train_as_one(kind, recorded):
+def test_processes_train_like_one(kind, recorded):
     expected = replicated.fit(replicated.distiller(kind), kind, replicated.ROWS)
     steps = replicated.load(recorded / f"{kind}.npz")
     assert len(steps) == replicated.STEPS
     replicated.check_same(steps, expected)
 
 
-def test_processes_train_on_shards_of_a_cache(recorded):
+def test_processes_with_shards_of_a_cache_train_like_one(recorded):
     full = replicated.STEPS * replicated.BATCH
     order = replicated.order_of_shards(full, 2)
     made = replicated.distiller("samples")
@@ -67,12 +67,12 @@ def test_processes_train_on_shards_of_a_cache(recorded):
     replicated.check_same(replicated.load(recorded / "shards.npz"), expected)
 
 
-def test_processes_scale_the_loss_in_half_precision(recorded):
+def test_processes_scale_the_loss_in_float16(recorded):
     made = replicated.distiller("samples", scope=replicated.half_precision)
     expected = replicated.fit(made, "samples", replicated.BATCH)
     steps = replicated.load(recorded / "half.npz")
     apart, where = replicated.largest_difference(steps, expected)
-    # Roundings of float16. A loss that is not scaled gives gradients 1/64 as large.
+    # Rounding of float16. Without scaling the loss, gradients would be 1/64 as large.
     assert apart < 0.01, where
 
 
@@ -86,23 +86,23 @@ def test_planted_mistakes_are_found(mistake, recorded):
     assert apart > 100 * replicated.TOLERANCE
 
 
-def test_traffic_is_that_of_the_formulas(recorded):
+def test_traffic_matches_the_formulas(recorded):
     lines = json.loads((recorded / "traffic.json").read_text())
     assert len(lines) > 5
     for line in lines:
-        # Beside the formula there are counts of rows, a few bytes each.
+        # Numbers of rows take a few bytes more.
         apart = line["counted_bytes"] - line["formula_bytes"]
         assert 0 <= apart <= 100, line
 
 
-def test_fit_is_refused_in_one_process_of_several(recorded):
+def test_fit_in_one_of_several_processes_raises(recorded):
     for rank in range(2):
         said = (recorded / f"refused_{rank}").read_text()
-        assert "one of 2" in said
+        assert "`torch.distributed` connects 2" in said
         assert "distributed_torch.py" in said
 
 
-def test_the_example(tmp_path):
+def test_example_script_runs(tmp_path):
     out = tmp_path / "student.keras"
     example = ROOT / "examples" / "distributed_torch.py"
     printed = torchrun(example, "--epochs", 1, "--out", out)

@@ -1,4 +1,4 @@
-"""What each process of `test_torch.py` runs: trainings on its part of each batch."""
+"""Trains on a part of each batch: the program of each process in `test_torch.py`."""
 
 import json
 import sys
@@ -15,13 +15,13 @@ import keras_dskd
 
 
 def normalization():
-    """A synchronized layer, named as a plain one would be."""
+    """A synchronized layer with the name of a plain one."""
     config = keras.layers.BatchNormalization().get_config()
     return distributed_torch.SynchronizedBatchNormalization.from_config(config)
 
 
 def train(kind, rows, **options):
-    """The training of `replicated.fit`, on several processes: a dict of each step."""
+    """Like `replicated.fit`, on several processes."""
     made = replicated.distiller(kind, normalization, **options)
     x, y, weight = replicated.inputs(kind, rows)
     batches = distributed_torch.own_batches(
@@ -35,7 +35,7 @@ def train(kind, rows, **options):
 
 
 def train_on_shards(kind, rows, path):
-    """The same, each process on rows and cached features of its own."""
+    """The same, with rows and cached features per process."""
     shard = (distributed.get_rank(), distributed.get_world_size())
     made = replicated.distiller(kind, normalization)
     x, y, weight = replicated.inputs(kind, rows)
@@ -61,7 +61,7 @@ def train_on_shards(kind, rows, path):
 
 
 def main(out):
-    """Writes what the first process sees to files in a folder."""
+    """Writes the recordings of the first process to a folder."""
     distributed_torch.start()
     recorded = {kind: train(kind, replicated.ROWS) for kind in replicated.LOSSES}
     for name, mistake in planted.MISTAKES.items():
