@@ -78,8 +78,7 @@ class CachesTeacher(keras.Model):
             OSError: If there is too little disk space.
         """
         pair = pairs.split(x_teacher)
-        check_teacher(self.teacher, pair)
-        pairs.check_input("teacher", pair, self.teacher, self.student)
+        check_teacher(self.teacher, self.student, pair)
         names = names_read(self.loss_terms, "teacher")
         if not names:
             received = [type(term.loss).__name__ for term in self.loss_terms]

@@ -203,7 +203,6 @@ class Distiller(
         pair = pairs.split(inputs)
         pairs.check_input("student", pair, self.teacher, self.student)
         if self._distills(training):
-            pairs.check_input("teacher", pair, self.teacher, self.student)
             return self.run_models(pair, training, **kwargs)
         prediction = self._pass.predict(self.student, pair.student, training, **kwargs)
         if not self._is_ready() and pairs.holds_teacher(inputs, self.teacher):

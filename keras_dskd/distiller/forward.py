@@ -84,7 +84,7 @@ class ForwardPass:
         mask = pairs.teacher_mask(pair)
         # Run the teacher first: its temporaries are freed before the student's
         # activations, which live until the backward pass, are allocated.
-        teacher_features = self._read_teacher(teacher, pair)
+        teacher_features = self._read_teacher(teacher, student, pair)
         if mask is not None:
             teacher_features = keras.tree.map_structure(
                 lambda feature: keep_rows(feature, mask), teacher_features
@@ -116,14 +116,14 @@ class ForwardPass:
         return self._taps[role]
 
     def _read_teacher(
-        self, teacher: keras.Model, pair: pairs.Pair
+        self, teacher: keras.Model, student: keras.Model, pair: pairs.Pair
     ) -> dict[str, Nested]:
         if not self._teacher_names:
             return {}
         if pair.teacher_features is not None:
             features = _check_cached(pair, self._teacher_names)
         else:
-            check_teacher(teacher, pair)
+            check_teacher(teacher, student, pair)
             taps = self.find_taps("teacher", teacher)
             with replicas.no_gradients(), capture(taps) as features:
                 features[OUTPUT] = teacher(pair.teacher, training=False)
@@ -147,7 +147,7 @@ class ForwardPass:
             return student(x, training=training, **kwargs)
 
 
-def check_teacher(teacher: keras.Model, pair: pairs.Pair) -> None:
+def check_teacher(teacher: keras.Model, student: keras.Model, pair: pairs.Pair) -> None:
     """Raises `ValueError` unless the teacher can run on the batch."""
     if pair.teacher is None:
         raise ValueError(
@@ -160,6 +160,7 @@ def check_teacher(teacher: keras.Model, pair: pairs.Pair) -> None:
             f"The teacher {teacher.name!r} has no weights yet. Train it or load its "
             "weights before distilling from it."
         )
+    pairs.check_input("teacher", pair, teacher, student)
 
 
 def _check_cached(pair: pairs.Pair, names: Sequence[str]) -> dict[str, Nested]:

@@ -1051,3 +1051,10 @@ def test_a_distiller_as_student_raises():
         keras_dskd.Distiller(
             mlp(6, name="other"), inner, [keras_dskd.losses.SoftTargets()]
         )
+
+
+def test_a_plain_input_trains_if_no_loss_reads_the_teacher():
+    """Even if the teacher takes inputs of another shape."""
+    made = distiller([keras_dskd.losses.SpatialUniformity("hidden")])
+    paired, plain = (fit(made, x) for x in (X, X["student"]))
+    assert plain == pytest.approx(paired)
