@@ -90,6 +90,7 @@ def paired_file(path, **changed):
     return path
 
 
+@pytest.mark.backend_neutral  # Trains as the quickstart does.
 def test_optical_to_radar_runs_on_your_file(run, tmp_path):
     data = paired_file(tmp_path / "own.npz")
     out = tmp_path / "out"
