@@ -24,6 +24,11 @@ def pytest_configure():
     ):
         given = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = " ".join([*FAST_COMPILATION, given])
+    if keras.backend.backend() == "jax":
+        import jax
+
+        # On a GPU, JAX multiplies float32 matrices in TF32 by default.
+        jax.config.update("jax_default_matmul_precision", "float32")
 
 
 def pytest_report_header():

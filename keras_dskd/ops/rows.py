@@ -138,7 +138,10 @@ def standardize(
 
 
 def _largest(rows: Tensor) -> Tensor:
-    return ops.max(rows, axis=0, keepdims=True, initial=1.0)
+    if rows.shape[0] == 0:  # One replica may have no rows.
+        return ops.ones((1, rows.shape[1]))
+    # On torch, the `initial` of `ops.max` is a tensor on the CPU.
+    return ops.maximum(ops.max(rows, axis=0, keepdims=True), 1.0)
 
 
 def center(

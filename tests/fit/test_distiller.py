@@ -168,6 +168,8 @@ def test_training_equals_plain_keras_on_the_same_total(program):
 # torch's compiler reads `.grad` of every tensor that crosses a graph break.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+# On a GPU, torch recommends TF32.
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")
 def test_training_with_torch_compile_equals_plain_keras():
     made = distiller(
         compile_kwargs={"optimizer": keras.optimizers.SGD(0.1), "jit_compile": True}
