@@ -22,6 +22,7 @@ from keras_dskd.distiller.loss_weights import (
 )
 from keras_dskd.distiller.metrics import LossMeans, reporting
 from keras_dskd.distiller.saving import ResumableModel
+from keras_dskd.distiller.student_rules import FollowsStudent
 from keras_dskd.distiller.summary import one_line, print_summary
 from keras_dskd.distiller.trainable import TrainsStudent
 from keras_dskd.distiller.trainer import GuardedTrainer
@@ -38,7 +39,12 @@ from keras_dskd.ops.checks import check_number
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
 class Distiller(
-    TrainsStudent, WeightsLosses, CachesTeacher, GuardedTrainer, ResumableModel
+    TrainsStudent,
+    FollowsStudent,
+    WeightsLosses,
+    CachesTeacher,
+    GuardedTrainer,
+    ResumableModel,
 ):
     """Trains a student on one modality with a teacher on another.
 
