@@ -1,7 +1,9 @@
 """READ: find a layer by name, capture its output, and choose layers.
 
 ```
-finding.py         find_layer, find_output: how a name is resolved
+finding.py         find, find_layer: how a name is resolved
+outputs.py         one of several outputs of a layer
+readable.py        which layers' outputs can be read: not those within loops
 layer_graph.py     a model's layers by path, and in the order of its graph
 pyramid.py         feature-pyramid levels such as "P3", and the stages of a network
 taps.py            Tap, capture: read a layer's output in the forward pass

@@ -65,7 +65,7 @@ class RecipeFeatures:
     def width(self, role: Role, feature: FeaturePair) -> int | None:
         """The number of channels of a feature. `None` if it is not fixed."""
         model, name = self.models[role], feature[role == "student"] or ""
-        find_layer(model, name.partition("#")[0])
+        find_layer(model, name)
         try:
             shape = feature_shape(model, name)
         except ValueError as error:
@@ -117,7 +117,7 @@ class RecipeFeatures:
             )
         for model, name in zip(self.models.values(), names, strict=True):
             if reads_teacher or model is self.models["student"]:
-                find_layer(model, name.partition("#")[0])
+                find_layer(model, name)
         return names if reads_teacher else (None, names[1])
 
     def _pick(
@@ -157,7 +157,7 @@ def output_activations(model: keras.Model, layer_name: str | None = None) -> set
         because the layers that compute its outputs are unknown.
     """
     if layer_name:
-        producers = [find_layer(model, layer_name.partition("#")[0])]
+        producers = [find_layer(model, layer_name)]
     elif isinstance(model, keras.Sequential) and model.layers:
         producers = [model.layers[-1]]
     elif getattr(model, "inputs", None):

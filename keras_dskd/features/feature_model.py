@@ -6,8 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_dskd.features.finding import find_output
-from keras_dskd.features.layer_graph import has_graph, output_shape
+from keras_dskd.features.layer_graph import has_graph
+from keras_dskd.features.outputs import check_one, symbolic_outputs
 from keras_dskd.features.taps import OUTPUT, Tap, capture
 from keras_dskd.internal import trainer_state
 from keras_dskd.internal.types import Nested, Shape
@@ -53,10 +53,10 @@ class FeatureModel(keras.Model):
             output = self.model(self.takes(inputs), training=False)
         if OUTPUT in self.names:
             features[OUTPUT] = output
-        return {
-            name: as_rows(feature) if name in self.pooled else feature
-            for name, feature in features.items()
-        }
+        for name in self.pooled:
+            check_one(features[name], name, f'model "{self.model.name}"')
+            features[name] = as_rows(features[name])
+        return features
 
     def predict(self, *args: Any, **kwargs: Any) -> dict[str, Nested]:
         """Compute the features of all data. See `keras.Model.predict`."""
@@ -79,15 +79,18 @@ def feature_shape(model: keras.Model, name: str) -> Shape:
     """The shape of a layer's output. An axis of unknown length is `None`.
 
     Raises:
-        ValueError: If the shape depends on data that the model has not seen.
+        ValueError: If the layer has several outputs, or the shape depends on data that
+            the model has not seen.
     """
-    layer, index = find_output(model, name.partition("#")[0])
-    shape = output_shape(layer, index)
-    if shape is not None:
-        return shape
+    output = symbolic_outputs(model, name)
+    if output is not None and Tap(model, name).steps_layer is None:
+        check_one(output, name, f'model "{model.name}"')
+        return tuple(output.shape)
     if has_graph(model):
         reading = FeatureModel(model, [name])
-        return tuple(reading.compute_output_spec(model.input)[name].shape)
+        output = reading.compute_output_spec(model.input)[name]
+        check_one(output, name, f'model "{model.name}"')
+        return tuple(output.shape)
     input_shape = (model.get_build_config() or {}).get("input_shape")
     if not isinstance(input_shape, (list, tuple)) or None in input_shape[1:]:
         raise ValueError(
@@ -95,4 +98,6 @@ def feature_shape(model: keras.Model, name: str) -> Shape:
             "called on data."
         )
     zeros = ops.zeros((2, *input_shape[1:]))
-    return (None, *FeatureModel(model, [name])(zeros)[name].shape[1:])
+    output = FeatureModel(model, [name])(zeros)[name]
+    check_one(output, name, f'model "{model.name}"')
+    return (None, *output.shape[1:])

@@ -13,15 +13,36 @@ match decides:
 
 If the first match is several layers, the error lists their paths. If nothing matches,
 the error suggests the closest names.
+
+After the path, `"#1"` picks one of several calls, and `":1"` one of several outputs:
+`"head#1"`, `"lstm:1"`, `"lstm#0:1"`. Without a path, `":1"` is an output of the model.
 """
 
 import difflib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 
 from keras_dskd.features import pyramid
 from keras_dskd.features.layer_graph import Names, layer_paths, operation_paths
+
+
+class Found(NamedTuple):
+    """What a name refers to.
+
+    Attributes:
+        layer: The layer or operation.
+        call: Number of the call, counted from 0. `None` if the name does not say.
+        output: Which output: an index into the flattened outputs, or a key. `None` if
+            the name does not say.
+        path: The name without the call and the output.
+    """
+
+    layer: keras.Operation
+    call: int | None
+    output: int | str | None
+    path: str
 
 
 def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
@@ -30,27 +51,51 @@ def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
     Raises:
         ValueError: If the name matches no layer, or more than one.
     """
-    return find_output(model, name)[0]
+    return find(model, name).layer
 
 
-def find_output(model: keras.Model, name: str) -> tuple[keras.Operation, int | None]:
-    """The layer that a name refers to, and which of its outputs.
-
-    Args:
-        model: The `keras.Model` that holds the layer.
-        name: Name, path or pyramid level. See `keras_dskd.features.finding`.
-
-    Returns:
-        `(layer, index)`. For a pyramid level, the index selects one of the layer's
-        flattened outputs. For any other name it is `None`: the layer's whole output.
+def find(model: keras.Model, name: str) -> Found:
+    """What a name refers to. See `keras_dskd.features.finding`.
 
     Raises:
-        ValueError: If the name matches no layer, or more than one.
+        ValueError: If the name matches no layer, or more than one, or its call is not a
+            number.
     """
-    layers, wanted = layer_paths(model), tuple(name.split("/"))
-    layer = _find_named(model, name, layers)
-    if layer is None:
-        layer = _find_named(model, name, operation_paths(model))
+    layer = _find_by_path(model, name)
+    if layer is not None:  # The layer's own name may hold "#" and ":".
+        return Found(layer, None, None, name)
+    rest, colon, output = name.rpartition(":")
+    if not colon or "#" in output:
+        rest, colon, output = name, "", ""
+    path, sharp, call = rest.rpartition("#")
+    path = path if sharp else rest
+    if call and sharp and not call.isdecimal():
+        raise ValueError(
+            "The call of a tap must be a number counted from 0, as in "
+            f'"{path}#0". Received: "{name}"'
+        )
+    if colon and not output:
+        raise ValueError(
+            "The output of a tap must be a number counted from 0, or a key of a dict "
+            f'of outputs, as in "{rest}:0". Received: "{name}"'
+        )
+    layer, level = _find_output(model, path) if path or not colon else (model, None)
+    if colon and level is not None:
+        raise ValueError(
+            f'"{path}" is a pyramid level, which is one output. Received: "{name}"'
+        )
+    return Found(
+        layer,
+        int(call) if call and sharp else None,
+        (int(output) if output.isdecimal() else output) if colon else level,
+        path,
+    )
+
+
+def _find_output(model: keras.Model, path: str) -> tuple[keras.Operation, int | None]:
+    """The layer at a path, and which of its outputs if the path is a pyramid level."""
+    layers, wanted = layer_paths(model), tuple(path.split("/"))
+    layer = _find_by_path(model, path)
     if layer is not None:
         return layer, None
     if pyramid.is_level(model, wanted[-1]):
@@ -59,13 +104,19 @@ def find_output(model: keras.Model, name: str) -> tuple[keras.Operation, int | N
             return pyramid.find_level(holder, wanted[-1])
         except ValueError as error:
             raise ValueError(
-                f'Tap "{name}" not found in model "{model.name}": no layer has this '
+                f'Tap "{path}" not found in model "{model.name}": no layer has this '
                 f"name, and it cannot be read as a pyramid level. {error}"
             ) from error
     raise ValueError(
-        f'Tap "{name}" not found in model "{model.name}". '
-        + _suggestion(name, [path for path, _ in layers])
+        f'Tap "{path}" not found in model "{model.name}". '
+        + _suggestion(path, [path for path, _ in layers])
     )
+
+
+def _find_by_path(model: keras.Model, path: str) -> keras.Operation | None:
+    """The layer or operation whose path is this or ends with it, or `None`."""
+    layer = _find_named(model, path, layer_paths(model))
+    return layer or _find_named(model, path, operation_paths(model))
 
 
 def _find_named(

@@ -6,15 +6,21 @@ recorder is removed, and the model is as before.
 """
 
 import contextlib
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
-from keras_dskd.features.finding import find_output
-from keras_dskd.features.layer_graph import layer_paths, operation_paths
-from keras_dskd.internal.keras_private import is_rematerialized
+from keras_dskd.features.finding import find
+from keras_dskd.features.outputs import (
+    SCORES,
+    pick_output,
+    returns_scores,
+    symbolic_outputs,
+)
+from keras_dskd.features.readable import check_in_scope, check_readable, check_steps
 from keras_dskd.internal.types import Nested
 
 #: The key of a model's final output among its features.
@@ -33,9 +39,19 @@ class Tap:
             name, it may be a feature-pyramid level (`keras_dskd.features.pyramid`):
             `"P3"`, or `"backbone/P3"` if several models have that level.
 
+            Of a layer with several outputs, add the number of one, from 0, or its key
+            in a dict: `"lstm:1"`, `"lstm#0:1"`, `"detector:boxes"`. `":1"` is an output
+            of the model itself. `"attention:scores"` are the attention scores of a
+            layer whose `call` has the argument `return_attention_scores`, such as
+            `keras.layers.MultiHeadAttention`, whether or not the model asks for them.
+
+            A layer inside `keras.layers.TimeDistributed` gives the outputs of all
+            steps, `(n, steps, ...)`.
+
     Raises:
-        ValueError: If no layer or several layers have that name, or the layer was made
-            within a `keras.RematScope`: such layers discard their outputs.
+        ValueError: If no layer or several layers have that name, the layer has no such
+            output, or its outputs cannot be read: it is inside a recurrent layer, or
+            was made within a `keras.RematScope`.
     """
 
     def __init__(self, model: keras.Model, name: str) -> None:
@@ -46,59 +62,65 @@ class Tap:
             )
         self.model_name = model.name
         self.name = name
-        path, _, call = name.partition("#")
-        if call and not call.isdecimal():
-            raise ValueError(
-                "The call of a tap must be a number counted from 0, as in "
-                f'"{path}#0". Received: "{name}"'
-            )
-        self.call = int(call) if call else None
-        self.layer, self.output = find_output(model, path)
-        _check_not_rematerialized(model, self.layer, name)
+        self.layer, self.call, self.output, self.path = find(model, name)
+        self.reads_scores = self.output == SCORES and returns_scores(self.layer)
+        self.steps_layer = check_readable(model, self.layer, name)
+        symbolic_outputs(model, name)  # Raises if the graph shows no such output.
 
-    def pick(self, outputs: list[Nested]) -> Nested:
-        """The tapped output, given what each call of the layer returned in a pass."""
-        where = f'Layer "{self.name.partition("#")[0]}" of model "{self.model_name}"'
-        if not outputs:
+    def pick(self, calls: "list[_Call]", steps: int | None = None) -> Nested:
+        """The tapped output, given each call of the layer in a pass.
+
+        Args:
+            calls: The calls, in order.
+            steps: How often `TimeDistributed` ran the layer that it wraps.
+        """
+        where = f'Layer "{self.path}" of model "{self.model_name}"'
+        if not calls:
             raise ValueError(
                 f"{where} was not called in the forward pass. Tap a layer that the "
                 "prediction depends on."
             )
-        if self.call is None and len(outputs) > 1:
+        count = len(calls) // (steps or 1)
+        when = "one forward pass" if steps is None else "a step"
+        if steps and len(calls) % steps:
             raise ValueError(
-                f"{where} was called {len(outputs)} times in one forward pass. Use "
-                f'the name with the number of a call: "{self.name}#0" to '
-                f'"{self.name}#{len(outputs) - 1}".'
+                f"{where} was called {len(calls)} times in {steps} steps of "
+                f'"{getattr(self.steps_layer, "name", "")}". Tap a layer that each '
+                "step calls."
             )
-        if self.call is not None and self.call >= len(outputs):
+        if self.call is None and count > 1:
+            output = self.name.removeprefix(self.path)
             raise ValueError(
-                f"{where} was called {len(outputs)} times in one forward pass. "
+                f"{where} was called {count} times in {when}. Use the name with the "
+                f'number of a call: "{self.path}#0{output}" to '
+                f'"{self.path}#{count - 1}{output}".'
+            )
+        if self.call is not None and self.call >= count:
+            raise ValueError(
+                f"{where} was called {count} times in {when}. "
                 f'Received: "{self.name}". Calls are counted from 0.'
             )
-        output = outputs[self.call or 0]
+        picked = [self._pick_output(call) for call in calls[self.call or 0 :: count]]
+        check_in_scope(picked, where)
+        if steps is None:
+            return picked[0]
+        return keras.tree.map_structure(
+            lambda *outputs: keras.ops.stack(outputs, axis=1), *picked
+        )
+
+    def _pick_output(self, call: "_Call") -> Nested:
+        if self.reads_scores:
+            return call.scores
         if self.output is None:
-            return output
-        return keras.tree.flatten(output)[self.output]
+            return call.outputs
+        return pick_output(call.outputs, self.output, self.name)
 
 
-def _check_not_rematerialized(
-    model: keras.Model, layer: keras.Operation, name: str
-) -> None:
-    """Raise if the layer, or a layer that holds it, discards its outputs.
+class _Call(NamedTuple):
+    """What one call of a layer returned."""
 
-    Without this check, JAX and TensorFlow report tensors out of scope.
-    """
-    below = [((), model), *layer_paths(model), *operation_paths(model)]
-    paths = [path for path, found in below if found is layer]
-    for holder_path, holder in below:
-        if is_rematerialized(holder) and any(
-            path[: len(holder_path)] == holder_path for path in paths
-        ):
-            raise ValueError(
-                f'Tap "{name}" cannot be read: "{holder.name}" was made within a '
-                "keras.RematScope, whose layers discard their outputs. Create the "
-                "tapped layer, and the models that hold it, outside the scope."
-            )
+    outputs: Nested
+    scores: Nested = None
 
 
 @contextlib.contextmanager
@@ -119,17 +141,42 @@ def capture(taps: Sequence[Tap]) -> Iterator[dict[str, Nested]]:
         each tap, by the tap's name.
 
     Raises:
-        ValueError: If a layer was not called, or was called more than once and its
-            tap does not give the number of a call.
+        ValueError: If a layer was not called, was called more than once and its tap
+            does not give the number of a call, or has no such output.
     """
-    outputs: dict[int, list[Nested]] = {id(tap.layer): [] for tap in taps}
     features: dict[str, Nested] = {}
+    listeners: dict[int, _Listener] = {}
     with contextlib.ExitStack() as stack:
-        for layer in {id(tap.layer): tap.layer for tap in taps}.values():
-            stack.enter_context(_recording(layer, outputs[id(layer)]))
+
+        def listen(layer: keras.layers.Layer, reads_scores: bool = False) -> None:
+            if id(layer) not in listeners:
+                listeners[id(layer)] = _Listener(threading.get_ident())
+                stack.enter_context(_recording(layer, listeners[id(layer)]))
+            listeners[id(layer)].reads_scores |= reads_scores
+
+        for tap in taps:
+            listen(tap.layer, tap.reads_scores)
+            if tap.steps_layer is not None:
+                listen(tap.steps_layer)
+                listen(tap.steps_layer.layer)
         yield features
+    calls = {key: listener.calls for key, listener in listeners.items()}
     for tap in taps:
-        features[tap.name] = tap.pick(outputs[id(tap.layer)])
+        steps = None
+        if tap.steps_layer is not None:
+            outputs = [call.outputs for call in calls[id(tap.steps_layer)]]
+            steps = len(calls[id(tap.steps_layer.layer)])
+            check_steps(tap.steps_layer, outputs, steps, tap.name)
+        features[tap.name] = tap.pick(calls[id(tap.layer)], steps)
+
+
+class _Listener:
+    """Collects a layer's calls in one thread."""
+
+    def __init__(self, thread: int) -> None:
+        self.thread = thread
+        self.reads_scores = False
+        self.calls: list[_Call] = []
 
 
 class _Recorder:
@@ -137,24 +184,34 @@ class _Recorder:
 
     def __init__(self, call: Callable[..., Nested]) -> None:
         self.call = call
-        self.listeners: list[tuple[int, list[Nested]]] = []
+        self.listeners: list[_Listener] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Nested:
-        outputs = self.call(*args, **kwargs)
+        # `MirroredStrategy` runs each replica of a model in its own thread.
         thread = threading.get_ident()
-        for listening_thread, heard in self.listeners:
-            # `MirroredStrategy` runs each replica of a model in its own thread.
-            if listening_thread == thread:
-                heard.append(outputs)
-        return outputs
+        listeners = [each for each in self.listeners if each.thread == thread]
+        if any(listener.reads_scores for listener in listeners):
+            heard = self._with_scores(*args, **kwargs)
+        else:
+            heard = _Call(self.call(*args, **kwargs))
+        for listener in listeners:
+            listener.calls.append(heard)
+        return heard.outputs
+
+    def _with_scores(self, *args: Any, **kwargs: Any) -> _Call:
+        """Runs an attention layer once, and returns what its caller asked for."""
+        given = inspect.signature(self.call).bind(*args, **kwargs)
+        returns_both = given.arguments.get("return_attention_scores", False)
+        given.arguments["return_attention_scores"] = True
+        both = self.call(*given.args, **given.kwargs)
+        return _Call(both if returns_both else both[0], scores=both[1])
 
 
 _lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def _recording(layer: keras.layers.Layer, outputs: list[Nested]) -> Iterator[None]:
-    listener = (threading.get_ident(), outputs)
+def _recording(layer: keras.layers.Layer, listener: _Listener) -> Iterator[None]:
     # Bypass `Layer.__setattr__`: Keras and torch must not track the recorder.
     attributes = vars(layer)
     # Keras runs `quantized_call` instead of `call` in a quantized layer.

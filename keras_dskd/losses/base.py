@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import keras
 
+from keras_dskd.features.outputs import check_one, symbolic_outputs
 from keras_dskd.internal.types import Config, Nested
 from keras_dskd.ops.checks import check_layer_name
 
@@ -63,7 +64,29 @@ class LayerLoss(keras.distillation.DistillationLoss):
     def validate_outputs(
         self, teacher_outputs: Nested, student_outputs: Nested
     ) -> None:
-        """Accept any pair of outputs: `compute_loss` checks what it uses."""
+        """Raise `ValueError` if the loss reads several outputs of a layer or model.
+
+        Override it in a loss that reads several outputs at once.
+        """
+        if teacher_outputs is not None and self._reads_teacher():
+            check_one(teacher_outputs, self.teacher_layer_name, "the teacher")
+        check_one(student_outputs, self.student_layer_name, "the student")
+
+    def validate_model_compatibility(
+        self, teacher: keras.Model, student: keras.Model
+    ) -> None:
+        """Raise `ValueError` if the graphs show several outputs where one is read."""
+        if type(self).validate_outputs is not LayerLoss.validate_outputs:
+            return
+        if self._reads_teacher() and teacher.built:
+            outputs = symbolic_outputs(teacher, self.teacher_layer_name)
+            check_one(outputs, self.teacher_layer_name, f'the teacher "{teacher.name}"')
+        if student.built:
+            outputs = symbolic_outputs(student, self.student_layer_name)
+            check_one(outputs, self.student_layer_name, f'the student "{student.name}"')
+
+    def _reads_teacher(self) -> bool:
+        return "reads_teacher" not in vars(type(self)) or bool(self.reads_teacher)
 
     def get_config(self) -> Config:
         return {
