@@ -112,6 +112,49 @@ def soft_targets(teacher, student, temperature=4.0):
     return temperature**2 * divergence.mean()
 
 
+def binary_soft_targets(teacher, student, temperature=4.0):
+    """Hinton et al. 2015, for the two classes of each label, one by one."""
+    values = []
+    for t, s in zip(np.ravel(teacher), np.ravel(student), strict=True):
+        pair = np.array([[t, 0.0]], "float64"), np.array([[s, 0.0]], "float64")
+        values.append(soft_targets(*pair, temperature))
+    return np.mean(values)
+
+
+def hard_targets(teacher, student):
+    """DeiT, arXiv 2012.12877, equation 3, the second term."""
+    log_q = log_softmax(student)
+    positions = list(np.ndindex(log_q.shape[:-1]))
+    return np.mean([-log_q[i][np.argmax(teacher[i])] for i in positions])
+
+
+def regression_targets(teacher, student):
+    difference = np.asarray(teacher, "float64") - np.asarray(student, "float64")
+    return (difference**2).sum() / difference.size
+
+
+def bounded_regression(teacher, student, labels, margin=0.0):
+    """Chen et al. 2017, equation 4, with means for squared norms."""
+    total = 0.0
+    positions = list(np.ndindex(np.shape(student)[:-1]))
+    for i in positions:
+        teacher_error = ((teacher[i] - labels[i]) ** 2).mean()
+        student_error = ((student[i] - labels[i]) ** 2).mean()
+        total += student_error if student_error + margin > teacher_error else 0.0
+    return total / len(positions)
+
+
+def channel_wise_distillation(teacher, student, temperature=4.0):
+    """CWD, arXiv 2011.13256: per channel a distribution over positions."""
+    total = 0.0
+    n, c = len(teacher), np.shape(teacher)[-1]
+    for b in range(n):
+        for k in range(c):
+            pair = (np.reshape(x[b][..., k], (1, -1)) for x in (teacher, student))
+            total += soft_targets(*pair, temperature)
+    return total / (n * c)
+
+
 def effective_rank(x):
     sigma = np.linalg.svd(np.asarray(x, "float64"), compute_uv=False)
     p = (sigma / sigma.sum() if sigma.sum() > 0 else sigma) + 1e-7

@@ -280,6 +280,7 @@ class Distiller(
                 sample_weight=term_weights(sample_weight, y_pred.teacher_mask),
                 teacher_mask=y_pred.teacher_mask,
                 labels=y,
+                student=self.student,
             )
             names = [term.name for term in self.loss_terms]
             values.update(zip(names, distilled, strict=True))

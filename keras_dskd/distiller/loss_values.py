@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_dskd.distiller.loss_term import LossTerm
+from keras_dskd.distiller.term_labels import labels_for
 from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Nested, Tensor
 from keras_dskd.ops.checks import is_same_shape
@@ -27,6 +28,7 @@ def loss_values(
     sample_weight: Tensor | None = None,
     teacher_mask: Tensor | None = None,
     labels: Nested = None,
+    student: keras.Model | None = None,
 ) -> list[Tensor]:
     """The losses' values, float32 scalars.
 
@@ -40,6 +42,7 @@ def loss_values(
         sample_weight: What `term_weights` returns.
         teacher_mask: Bool tensor `(n,)`, or `None`.
         labels: The batch's `y`, or `None`.
+        student: The student, whose outputs tell a loss which labels are its own.
 
     Raises:
         ValueError: If a loss does not fit its features, is not a scalar, or cannot
@@ -56,7 +59,7 @@ def loss_values(
                 teacher_features.get(term.teacher_name or ""),
                 student_features[term.student_name],
                 {"sample_weight": sample_weight, "teacher_mask": teacher_mask},
-                labels,
+                labels if student is None else labels_for(term, labels, student),
             )
             for term in terms
         ]

@@ -8,7 +8,7 @@ from keras_dskd import ops
 from keras_dskd.internal.types import Config, Tensor
 from keras_dskd.losses.base import LayerLoss
 from keras_dskd.losses.paired_rows import gather_global_batch, paired_rows
-from keras_dskd.ops.checks import check_temperature
+from keras_dskd.ops.checks import check_label_name, check_temperature
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -31,6 +31,7 @@ class ContrastiveDistillation(LayerLoss):
         student_layer_name: Student layer to read. `None` for the model's output.
         temperature: `T`, between 1e-6 and 1e6. A lower value focuses on the most
             similar samples.
+        label_name: Name of the output whose labels are meant, if the model has several.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -48,10 +49,13 @@ class ContrastiveDistillation(LayerLoss):
         teacher_layer_name: str | None = None,
         student_layer_name: str | None = None,
         temperature: float = 0.2,
+        label_name: str | None = None,
     ) -> None:
         check_temperature(temperature)
+        check_label_name(label_name)
         super().__init__(teacher_layer_name, student_layer_name)
         self.temperature = temperature
+        self.label_name = label_name
 
     def compute_loss(
         self,
@@ -92,4 +96,8 @@ class ContrastiveDistillation(LayerLoss):
         )
 
     def get_config(self) -> Config:
-        return {**super().get_config(), "temperature": self.temperature}
+        return {
+            **super().get_config(),
+            "temperature": self.temperature,
+            "label_name": self.label_name,
+        }

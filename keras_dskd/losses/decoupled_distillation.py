@@ -5,10 +5,12 @@ from typing import Any
 import keras
 
 from keras_dskd import ops
+from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Config, Tensor
 from keras_dskd.losses.base import LayerLoss
 from keras_dskd.losses.logits import as_logits, check_gives_logits
-from keras_dskd.ops.checks import check_number
+from keras_dskd.ops.checks import check_label_name, check_number
+from keras_dskd.ops.labels import check_ignore_class
 from keras_dskd.ops.sharing import detached
 from keras_dskd.ops.soft_targets import check_divergence_temperature
 
@@ -37,6 +39,10 @@ class DecoupledDistillation(LayerLoss):
         teacher_from_logits: `False` if the teacher's output is probabilities (after a
             softmax).
         student_from_logits: The same for the student.
+        ignore_class: Label of samples or positions to leave out, such as 255 for
+            pixels without a class. The loss is the mean over the others.
+        label_name: Name of the output whose labels are meant, if the model has several
+            and the layer's name does not tell.
 
     Raises:
         ValueError: If an argument is out of range; in `Distiller`, if a model that
@@ -58,8 +64,12 @@ class DecoupledDistillation(LayerLoss):
         student_layer_name: str | None = None,
         teacher_from_logits: bool = True,
         student_from_logits: bool = True,
+        ignore_class: int | None = None,
+        label_name: str | None = None,
     ) -> None:
         check_divergence_temperature(temperature)
+        check_label_name(label_name)
+        check_ignore_class(ignore_class)
         check_number("target_weight", target_weight)
         check_number("non_target_weight", non_target_weight)
         super().__init__(teacher_layer_name, student_layer_name)
@@ -68,6 +78,8 @@ class DecoupledDistillation(LayerLoss):
         self.non_target_weight = non_target_weight
         self.teacher_from_logits = teacher_from_logits
         self.student_from_logits = student_from_logits
+        self.ignore_class = ignore_class
+        self.label_name = label_name
 
     def validate_model_compatibility(
         self, teacher: keras.Model, student: keras.Model
@@ -89,7 +101,7 @@ class DecoupledDistillation(LayerLoss):
             teacher_outputs: Tensor `(n, ..., classes)`.
             student_outputs: Tensor of the same shape.
             labels: Class indices `(n, ...)`, or one-hot labels `(n, ..., classes)`.
-            sample_weight: Tensor `(n,)`.
+            sample_weight: Tensor `(n,)`, or weights along the axes of class indices.
             **kwargs: Ignored.
 
         Returns:
@@ -106,6 +118,8 @@ class DecoupledDistillation(LayerLoss):
             self.target_weight,
             self.non_target_weight,
             sample_weight,
+            self.ignore_class,
+            replicas.current(),
         )
 
     def get_config(self) -> Config:
@@ -116,4 +130,6 @@ class DecoupledDistillation(LayerLoss):
             "non_target_weight": self.non_target_weight,
             "teacher_from_logits": self.teacher_from_logits,
             "student_from_logits": self.student_from_logits,
+            "ignore_class": self.ignore_class,
+            "label_name": self.label_name,
         }

@@ -8,7 +8,9 @@ from keras_dskd import ops
 from keras_dskd.internal.types import Config, Nested, Tensor
 from keras_dskd.losses.base import LayerLoss
 from keras_dskd.losses.logits import as_logits, check_gives_logits
-from keras_dskd.ops.soft_targets import check_divergence_temperature
+from keras_dskd.losses.output_structures import check_same_structure, sum_over_outputs
+from keras_dskd.ops.sharing import detached
+from keras_dskd.ops.soft_targets import check_class_axis, check_divergence_temperature
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -21,8 +23,9 @@ class SoftTargets(LayerLoss):
     T² KL(softmax(teacher / T) || softmax(student / T))
     ```
 
-    If the models have several outputs, their losses are summed. The teacher is
-    detached.
+    averaged over samples and positions. It is for classes that exclude one another; for
+    a single sigmoid or independent labels, use `BinarySoftTargets`. If the models have
+    several outputs, their losses are summed. The teacher is detached.
 
     Args:
         temperature: `T`, between 1e-6 and 1000. A higher value gives small
@@ -34,6 +37,9 @@ class SoftTargets(LayerLoss):
             softmax). Their logarithm then replaces the logits; this is exact for
             probabilities above 1e-30.
         student_from_logits: The same for the student.
+        axis: Axis of the classes, an integer other than 0. 1 for a segmentation
+            `(n, classes, height, width)`. Weights of positions line up with the other
+            axes.
 
     Raises:
         ValueError: If an argument is out of range; in `Distiller`, if a model that
@@ -53,12 +59,15 @@ class SoftTargets(LayerLoss):
         student_layer_name: str | None = None,
         teacher_from_logits: bool = True,
         student_from_logits: bool = True,
+        axis: int = -1,
     ) -> None:
         check_divergence_temperature(temperature)
+        check_class_axis(axis)
         self.temperature = temperature
         super().__init__(teacher_layer_name, student_layer_name)
         self.teacher_from_logits = teacher_from_logits
         self.student_from_logits = student_from_logits
+        self.axis = axis
 
     def validate_model_compatibility(
         self, teacher: keras.Model, student: keras.Model
@@ -70,20 +79,7 @@ class SoftTargets(LayerLoss):
         self, teacher_outputs: Nested, student_outputs: Nested
     ) -> None:
         """Raise `ValueError` unless both outputs have the same structure."""
-        try:
-            keras.tree.assert_same_structure(teacher_outputs, student_outputs)
-        except (TypeError, ValueError) as error:
-            counts = [
-                len(keras.tree.flatten(outputs))
-                for outputs in (teacher_outputs, student_outputs)
-            ]
-            raise ValueError(
-                "SoftTargets expects the same structure of outputs from both models. "
-                f"Received a mismatch: {counts[0]} from the teacher in a "
-                f"{type(teacher_outputs).__name__}, {counts[1]} from the student in a "
-                f"{type(student_outputs).__name__}. Name the layers with the logits: "
-                "teacher_layer_name=..., student_layer_name=..."
-            ) from error
+        check_same_structure(self, teacher_outputs, student_outputs)
 
     def compute_loss(
         self,
@@ -98,7 +94,8 @@ class SoftTargets(LayerLoss):
             teacher_outputs: Tensor `(n, ..., classes)`, or a list, tuple or dict of
                 such tensors.
             student_outputs: The same structure and shapes.
-            sample_weight: Tensor `(n,)`.
+            sample_weight: Tensor `(n,)`, or weights along the first axes without the
+                classes.
             **kwargs: Ignored.
 
         Returns:
@@ -107,23 +104,17 @@ class SoftTargets(LayerLoss):
         Raises:
             ValueError: If structures or shapes differ.
         """
-        terms = keras.tree.map_structure(
-            lambda teacher, student: self._term(teacher, student, sample_weight),
-            teacher_outputs,
-            student_outputs,
-        )
-        return sum(keras.tree.flatten(terms))
 
-    def _term(
-        self, teacher: Tensor, student: Tensor, sample_weight: Tensor | None
-    ) -> Tensor:
-        teacher = keras.ops.stop_gradient(keras.ops.convert_to_tensor(teacher))
-        return ops.soft_targets(
-            as_logits(teacher, self.teacher_from_logits),
-            as_logits(student, self.student_from_logits),
-            self.temperature,
-            sample_weight,
-        )
+        def term(teacher: Tensor, student: Tensor) -> Tensor:
+            return ops.soft_targets(
+                as_logits(detached(teacher), self.teacher_from_logits),
+                as_logits(student, self.student_from_logits),
+                self.temperature,
+                sample_weight,
+                self.axis,
+            )
+
+        return sum_over_outputs(term, teacher_outputs, student_outputs)
 
     def get_config(self) -> Config:
         return {
@@ -131,4 +122,5 @@ class SoftTargets(LayerLoss):
             **super().get_config(),
             "teacher_from_logits": self.teacher_from_logits,
             "student_from_logits": self.student_from_logits,
+            "axis": self.axis,
         }

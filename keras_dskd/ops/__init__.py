@@ -6,6 +6,7 @@ All compute in float32. One file per formula, plus what they share:
     samples.py   masked and weighted means, sums across replicas
     grids.py     two feature maps on one grid of positions
     labels.py    labels -> class indices
+    paired_outputs.py   two outputs, or an output and labels, in one shape
     checks.py    argument and shape checks
     sharing.py   share intermediate results of several losses in a step (torch)
 
@@ -15,6 +16,7 @@ and source in the docstring, export it here, and test it against a float64 refer
 """
 
 from keras_dskd.ops.attention_transfer import attention_transfer
+from keras_dskd.ops.binary_soft_targets import binary_soft_targets
 from keras_dskd.ops.channel_correlation import (
     channel_alignment,
     channel_correlation,
@@ -22,10 +24,13 @@ from keras_dskd.ops.channel_correlation import (
     cross_off_diagonal_energy,
     off_diagonal_energy,
 )
+from keras_dskd.ops.channel_wise_distillation import channel_wise_distillation
 from keras_dskd.ops.contrastive_distillation import contrastive_distillation
 from keras_dskd.ops.decoupled_distillation import decoupled_distillation
 from keras_dskd.ops.effective_rank import centered_effective_rank, effective_rank
 from keras_dskd.ops.fitnet import standardized_distance
+from keras_dskd.ops.hard_targets import hard_targets
+from keras_dskd.ops.regression_targets import bounded_regression, regression_targets
 from keras_dskd.ops.relational_distillation import relational_angle, relational_distance
 from keras_dskd.ops.rows import as_rows as rows
 from keras_dskd.ops.rows import normalize, standardize
@@ -36,17 +41,22 @@ from keras_dskd.ops.spatial_uniformity import spatial_uniformity
 
 __all__ = [
     "attention_transfer",
+    "binary_soft_targets",
+    "bounded_regression",
     "centered_effective_rank",
     "centered_kernel_alignment",
     "channel_alignment",
     "channel_correlation",
+    "channel_wise_distillation",
     "contrastive_distillation",
     "cross_correlation",
     "cross_off_diagonal_energy",
     "decoupled_distillation",
     "effective_rank",
+    "hard_targets",
     "normalize",
     "off_diagonal_energy",
+    "regression_targets",
     "relational_angle",
     "relational_distance",
     "rows",

@@ -193,3 +193,12 @@ def check_layer_name(name: object) -> None:
             "Expected a layer's name or path, or None for the model's output. "
             f"Received: {name!r} of type {type(name).__name__}"
         )
+
+
+def check_label_name(name: object) -> None:
+    """Raise `ValueError` unless `name` is a string or `None`."""
+    if name is not None and not isinstance(name, str):
+        raise ValueError(
+            "`label_name` must be the name of an output, or None. Received: "
+            f"{name!r} of type {type(name).__name__}"
+        )

@@ -23,6 +23,13 @@ def class_indices(labels: Nested, rank: int = 1) -> Tensor:
     Raises:
         ValueError: If there are no labels, several arrays of them, or the rank differs.
     """
+    check_one_array(labels)
+    labels = remove_class_axis(ops.convert_to_tensor(labels), rank)
+    return ops.cast(labels, "int32")
+
+
+def check_one_array(labels: Nested) -> None:
+    """Raise `ValueError` if labels are missing, or are several arrays."""
     if labels is None:
         raise ValueError(
             "Labels are missing: labels=None. Pass `y` to `fit`, or `labels` to the "
@@ -36,8 +43,22 @@ def class_indices(labels: Nested, rank: int = 1) -> Tensor:
             "Expected one array of labels. Received: a "
             f"{type(labels).__name__} of {len(labels)}"
         )
-    labels = remove_class_axis(ops.convert_to_tensor(labels), rank)
-    return ops.cast(labels, "int32")
+
+
+def check_ignore_class(ignore_class: object) -> None:
+    """Raise `ValueError` unless `ignore_class` is an integer or `None`."""
+    is_integer = isinstance(ignore_class, int) and not isinstance(ignore_class, bool)
+    if ignore_class is not None and not is_integer:
+        raise ValueError(
+            "`ignore_class` must be an integer, the label to leave out, or None. "
+            f"Received: ignore_class={ignore_class!r}"
+        )
+
+
+def is_class(indices: Tensor, classes: int) -> Tensor:
+    """Compare class indices `(...)` with each class: a bool tensor `(..., classes)`."""
+    indices = ops.expand_dims(ops.cast(indices, "int32"), -1)
+    return ops.equal(indices, ops.arange(classes, dtype="int32"))
 
 
 def remove_class_axis(labels: Any, rank: int = 1) -> Any:

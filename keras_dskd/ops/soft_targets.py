@@ -17,6 +17,7 @@ def soft_targets(
     student_logits: Tensor,
     temperature: float = 4.0,
     sample_weight: Tensor | None = None,
+    axis: int = -1,
 ) -> Tensor:
     """KL divergence of the student's softened class distribution from the teacher's.
 
@@ -26,7 +27,7 @@ def soft_targets(
     T² KL(softmax(teacher / T) || softmax(student / T))
     ```
 
-    in nats, averaged over the batch and any further leading axes. The factor T² keeps
+    in nats, averaged over the batch and any further axes. The factor T² keeps
     the size of the gradient independent of T. Nothing is detached here.
 
     Args:
@@ -34,21 +35,25 @@ def soft_targets(
         student_logits: Tensor of the same shape.
         temperature: `T`, between 1e-6 and 1000. A higher value gives small
             probabilities more influence.
-        sample_weight: Tensor `(n,)`, multiplied with each sample's divergence before
-            averaging. See `weighted_mean`.
+        sample_weight: Tensor `(n,)`, or weights along the first axes without the
+            classes, multiplied with each divergence before averaging. See
+            `weighted_mean`.
+        axis: Axis of the classes, such as 1 for feature maps `(n, classes, ...)`.
 
     Returns:
         Scalar, float32, at least 0.
 
     Raises:
-        ValueError: If the shapes differ, there are fewer than two classes, or
-            `temperature` is out of range.
+        ValueError: If the shapes differ, there are fewer than two classes, `axis` does
+            not exist, or `temperature` is out of range.
 
     Source:
         Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), section 2.
     """
     check_divergence_temperature(temperature)
-    teacher_logits, student_logits = as_paired_logits(teacher_logits, student_logits)
+    teacher_logits, student_logits = as_paired_logits(
+        teacher_logits, student_logits, axis
+    )
     divergence = relative_entropy(
         ops.log_softmax(teacher_logits / temperature, axis=-1),
         ops.log_softmax(student_logits / temperature, axis=-1),
@@ -83,10 +88,23 @@ def check_divergence_temperature(temperature: float) -> None:
         )
 
 
+def check_class_axis(axis: object) -> None:
+    """Raise `ValueError` unless `axis` is an integer other than 0."""
+    if isinstance(axis, bool) or not isinstance(axis, int) or axis == 0:
+        raise ValueError(
+            "`axis` must be an integer other than 0, the axis of the samples. "
+            f"Received: axis={axis!r}"
+        )
+
+
 def as_paired_logits(
-    teacher_logits: Nested, student_logits: Nested
+    teacher_logits: Nested, student_logits: Nested, axis: int = -1
 ) -> tuple[Tensor, Tensor]:
-    """Convert both to float32, and check that they are logits over the same classes."""
+    """Convert both to float32, and check that they are logits over the same classes.
+
+    The axis of the classes becomes the last one.
+    """
+    check_class_axis(axis)
     teacher_logits = as_floats(teacher_logits, "teacher_logits")
     student_logits = as_floats(student_logits, "student_logits")
     shape, student_shape = tuple(teacher_logits.shape), tuple(student_logits.shape)
@@ -96,11 +114,20 @@ def as_paired_logits(
             "Teacher and student logits must have the same shape (n, ..., classes). "
             f"Received: {received}"
         )
-    if 0 in shape[:-1]:
-        raise ValueError(f"Expected at least one sample. Received: {received}")
-    if len(shape) < 2 or shape[-1] in (0, 1):
+    rank = len(shape)
+    if rank > 1 and not (1 <= axis < rank or -rank < axis <= -1):
+        raise ValueError(
+            f"Logits of rank {rank} have no axis of classes {axis}. Received: "
+            f"axis={axis}, {received}"
+        )
+    if rank < 2 or shape[axis] in (0, 1):
         raise ValueError(
             "Soft targets compare distributions over at least 2 classes. Received: "
-            f"{received}. For a single sigmoid output, give the model two logits."
+            f"{received}. For a single sigmoid output, use "
+            "`keras_dskd.losses.BinarySoftTargets`."
         )
-    return teacher_logits, student_logits
+    if 0 in shape:
+        raise ValueError(f"Expected at least one sample. Received: {received}")
+    return ops.moveaxis(teacher_logits, axis, -1), ops.moveaxis(
+        student_logits, axis, -1
+    )

@@ -23,6 +23,9 @@ def test_all_losses_train_together_and_each_is_logged():
 
     reads = {
         "SoftTargets": {},
+        "BinarySoftTargets": {},
+        "HardTargets": {},
+        "RegressionTargets": {},
         "DecoupledDistillation": {},
         "SpatialUniformity": {"student_layer_name": "map"},
     }
@@ -113,3 +116,115 @@ def test_features_are_cached_pooled_only_for_losses_that_pool_them(loss, shape):
     distiller = keras_dskd.Distiller(teacher, student, loss)
     features = distiller.cache_teacher(np.ones((4, 2, 2, 1), "float32"), verbose=0)
     assert features["map"].shape == (4, *shape)
+
+
+def test_losses_of_outputs_train_live_cached_and_loaded(tmp_path):
+    """With sample weights, and samples that have no teacher."""
+
+    def net(name):
+        inputs = keras.Input((2, 2, 1))
+        feature_map = keras.layers.Conv2D(3, 1, name="map")(inputs)
+        flat = keras.layers.Flatten()(feature_map)
+        return keras.Model(inputs, keras.layers.Dense(3)(flat), name=name)
+
+    maps = {"teacher_layer_name": "map", "student_layer_name": "map"}
+    teacher, student = net("teacher"), net("student")
+    made = keras_dskd.Distiller(
+        teacher,
+        student,
+        [
+            losses.BinarySoftTargets(),
+            losses.RegressionTargets(),
+            losses.RegressionTargets(bounded=True),
+            losses.HardTargets(),
+            losses.ChannelWiseDistillation(**maps),
+            losses.SoftTargets(axis=1, **maps),
+        ],
+        student_loss_weight=0.01,
+    )
+    x, y = reference.samples(8, 2, 2, 1).astype("float32"), reference.samples(8, 3)
+    mask = np.array([1, 1, 0, 1, 1, 0, 1, 1], bool)
+    weight = np.linspace(0.5, 2.0, 8).astype("float32")
+    outputs = [net.predict(x, verbose=0) for net in (teacher, student)]
+    feature_maps = [
+        keras.Model(net.input, net.get_layer("map").output).predict(x, verbose=0)
+        for net in (teacher, student)
+    ]
+
+    def expected(formula, *arrays):
+        each = [formula(*(array[i : i + 1] for array in arrays)) for i in range(8)]
+        return np.mean(np.where(mask, weight * 8 / 6, 0.0) * each)
+
+    classes_last = [np.moveaxis(each, 1, -1) for each in feature_maps]
+    values = {
+        "binary_soft_targets": expected(reference.binary_soft_targets, *outputs),
+        "regression_targets": expected(reference.regression_targets, *outputs),
+        "regression_targets_1": expected(reference.bounded_regression, *outputs, y),
+        "hard_targets": expected(reference.hard_targets, *outputs),
+        "channel_wise_distillation": expected(
+            reference.channel_wise_distillation, *feature_maps
+        ),
+        "soft_targets": expected(reference.soft_targets, *classes_last),
+    }
+
+    def assert_right(distiller, teacher_input):
+        distiller.compile(keras.optimizers.SGD(0.0), "mse")
+        given = {"student": x, "teacher_mask": mask, **teacher_input}
+        history = distiller.fit(
+            given, y, sample_weight=weight, batch_size=8, verbose=0
+        ).history
+        for name, value in values.items():
+            np.testing.assert_allclose(history[name][0], value, rtol=1e-4, err_msg=name)
+
+    spoiled = np.where(mask[:, None, None, None], x, np.nan)
+    assert_right(made, {"teacher": spoiled})
+    cached = made.cache_teacher(x, path=tmp_path / "cache", verbose=0)
+    made.save(tmp_path / "distiller.keras")
+    loaded = keras.saving.load_model(tmp_path / "distiller.keras")
+    assert_right(loaded, {"teacher_features": cached})
+
+
+def test_each_head_of_several_gets_its_own_labels():
+    def net(name):
+        inputs = keras.Input((5,))
+        kind = keras.layers.Dense(3, name="kind_head")(inputs)
+        size = keras.layers.Dense(1, name="size_head")(inputs)
+        return keras.Model(inputs, {"size": size, "kind": kind}, name=name)
+
+    teacher, student = net("teacher"), net("student")
+    distiller = keras_dskd.Distiller(
+        teacher,
+        student,
+        [
+            losses.DecoupledDistillation(
+                teacher_layer_name="kind_head",
+                student_layer_name="kind_head",
+                ignore_class=2,
+            ),
+            losses.RegressionTargets("size_head", "size_head", bounded=True),
+        ],
+    )
+    distiller.compile(
+        keras.optimizers.SGD(0.0), {"kind": cross_entropy(), "size": "mse"}
+    )
+    x = reference.samples(6, 5).astype("float32")
+    kind, size = np.array([0, 1, 2, 0, 1, 1]), reference.samples(6, seed=3)
+    outputs = [m.predict(x, verbose=0) for m in (teacher, student)]
+
+    history = distiller.fit(
+        x, {"kind": kind, "size": size.astype("float32")}, batch_size=6, verbose=0
+    ).history
+
+    kept = kind != 2
+    np.testing.assert_allclose(
+        history["decoupled_distillation"][0],
+        reference.decoupled_distillation(
+            *(out["kind"][kept] for out in outputs), kind[kept]
+        ),
+        rtol=1e-4,
+    )
+    np.testing.assert_allclose(
+        history["regression_targets"][0],
+        reference.bounded_regression(*(out["size"] for out in outputs), size[:, None]),
+        rtol=1e-4,
+    )

@@ -63,7 +63,8 @@ def test_every_room_is_in_the_table():
 @pytest.mark.parametrize("folder", ["losses", "layers"])
 def test_losses_and_layers_never_import_one_another(folder):
     # Code that losses share is not a loss.
-    common = tuple(f"keras_dskd.losses.{m}." for m in ("base", "logits", "paired_rows"))
+    modules = "base", "logits", "output_structures", "paired_rows"
+    common = tuple(f"keras_dskd.losses.{module}." for module in modules)
     for path in (PACKAGE / folder).glob("*.py"):
         if path.name != "__init__.py":
             assert not any(
@@ -159,12 +160,16 @@ def test_public_names_are_those_of_the_contract():
     }
     assert set(keras_dskd.losses.__all__) == {
         "AttentionTransfer",
+        "BinarySoftTargets",
         "CenteredKernelAlignment",
         "ChannelAlignment",
         "ChannelIndependence",
+        "ChannelWiseDistillation",
         "ContrastiveDistillation",
         "DecoupledDistillation",
         "FitNet",
+        "HardTargets",
+        "RegressionTargets",
         "RelationalDistillation",
         "SimilarityPreserving",
         "SoftTargets",

@@ -42,7 +42,7 @@ LOSSES = {
         (losses.ContrastiveDistillation("features", "features"), 0.3),
     ],
     "samples": lambda: [
-        (losses.DecoupledDistillation(), 0.3),
+        (losses.DecoupledDistillation(ignore_class=0), 0.3),
         (losses.AttentionTransfer("middle", "middle"), 10.0),
         (keras.distillation.LogitsDistillation(loss="mse"), 0.3),
     ],

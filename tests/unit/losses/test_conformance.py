@@ -27,6 +27,7 @@ from keras_dskd import losses
 
 SAMPLES = 5
 LABELS = np.array([0, 2, 3, 1, 1])
+NUMBERS = reference.samples(SAMPLES, 4, seed=4)
 VECTOR, SEQUENCE, MAP = (4,), (3, 4), (2, 3, 4)
 # Sums of at most some hundred float32 products of order 1.
 TOLERANCE = {"rtol": 1e-5, "atol": 2e-6}
@@ -60,6 +61,7 @@ class Case:
         self.takes_mask = "teacher_mask" in reads
         self.takes_weight = "sample_weight" in reads
         self.reads_teacher = getattr(self.loss, "reads_teacher", True)
+        self.sample_labels = LABELS if self.labels is None else self.labels
 
     def features(self, shape, samples=SAMPLES):
         """Teacher's and student's features of a shape, of two widths if allowed."""
@@ -109,6 +111,51 @@ CASES = {
         one_sample=True,
         scale=3.0,
     ),
+    "soft targets, classes first": Case(
+        losses.SoftTargets(3.0, axis=1),
+        lambda t, s: reference.soft_targets(
+            *(np.moveaxis(x, 1, -1) for x in (t, s)), 3.0
+        ),
+        shapes=(SEQUENCE, MAP),
+        one_sample=True,
+        scale=3.0,
+    ),
+    "binary soft targets": Case(
+        losses.BinarySoftTargets(3.0),
+        lambda t, s: reference.binary_soft_targets(t, s, 3.0),
+        one_sample=True,
+        scale=3.0,
+    ),
+    "hard targets": Case(losses.HardTargets(), reference.hard_targets, one_sample=True),
+    "hard targets, classes first": Case(
+        losses.HardTargets(axis=1),
+        lambda t, s: reference.hard_targets(*(np.moveaxis(x, 1, -1) for x in (t, s))),
+        shapes=(SEQUENCE,),
+        one_sample=True,
+    ),
+    "regression targets": Case(
+        losses.RegressionTargets(), reference.regression_targets, one_sample=True
+    ),
+    "regression targets, bounded": Case(
+        losses.RegressionTargets(bounded=True),
+        reference.bounded_regression,
+        shapes=(VECTOR,),
+        one_sample=True,
+        labels=NUMBERS,
+    ),
+    "regression targets, bounded with a margin": Case(
+        losses.RegressionTargets(bounded=True, margin=0.5, label_name="height"),
+        lambda t, s, y: reference.bounded_regression(t, s, y, 0.5),
+        shapes=(VECTOR,),
+        one_sample=True,
+        labels=NUMBERS,
+    ),
+    "channel-wise distillation": Case(
+        losses.ChannelWiseDistillation(2.0),
+        lambda t, s: reference.channel_wise_distillation(t, s, 2.0),
+        shapes=(SEQUENCE, MAP),
+        one_sample=True,
+    ),
     "decoupled distillation": Case(
         losses.DecoupledDistillation(2.0, 0.5, 3.0),
         lambda t, s, y: reference.decoupled_distillation(t, s, y, 2.0, 0.5, 3.0),
@@ -118,6 +165,13 @@ CASES = {
     ),
     "decoupled distillation, defaults": Case(
         losses.DecoupledDistillation(),
+        reference.decoupled_distillation,
+        shapes=(VECTOR,),
+        one_sample=True,
+        labels=LABELS,
+    ),
+    "decoupled distillation, a class ignored": Case(
+        losses.DecoupledDistillation(ignore_class=9, label_name="kind"),
         reference.decoupled_distillation,
         shapes=(VECTOR,),
         one_sample=True,
@@ -227,7 +281,13 @@ CASES = {
         labels=LABELS,
     ),
 }
-LOGITS = losses.SoftTargets, losses.DecoupledDistillation
+LOGITS = (
+    losses.SoftTargets,
+    losses.BinarySoftTargets,
+    losses.HardTargets,
+    losses.DecoupledDistillation,
+)
+OUTPUTS = (*LOGITS, losses.RegressionTargets)
 PUBLIC = {name: getattr(losses, name) for name in losses.__all__}
 # The first case of each class.
 ONE_CASE_EACH = {
@@ -328,7 +388,7 @@ def test_samples_without_a_teacher_are_left_out(case):
     teacher, student = case.features(case.shapes[-1])
     expected = case.expected(teacher, student)
     if case.reads_teacher:
-        kept = [x[mask] for x in (teacher, student, LABELS)]
+        kept = [x[mask] for x in (teacher, student, case.sample_labels)]
         expected = case.expected(*kept)
     assert case.takes_mask or case.takes_weight
     given = {}
@@ -366,7 +426,7 @@ def test_weighted_loss_is_the_mean_of_weighted_samples(case):
     weight = np.array([0.0, 2.0, 1.0, 0.5, 3.0], "float32")
     features = case.features(case.shapes[-1])
     each = [
-        case.expected(*(x[i : i + 1] for x in (*features, LABELS)))
+        case.expected(*(x[i : i + 1] for x in (*features, case.sample_labels)))
         for i in range(SAMPLES)
     ]
     actual = value(lambda t, s: case.compute(t, s, sample_weight=weight), *features)
@@ -378,10 +438,10 @@ def test_one_sample_has_a_value_or_raises(case):
     features = case.features(case.shapes[-1], samples=1)
 
     def compute(teacher, student):
-        return case.compute(teacher, student, LABELS[:1])
+        return case.compute(teacher, student, case.sample_labels[:1])
 
     if case.one_sample:
-        expected = case.expected(*features, LABELS[:1])
+        expected = case.expected(*features, case.sample_labels[:1])
         np.testing.assert_allclose(value(compute, *features), expected, **TOLERANCE)
     else:
         with pytest.raises(ValueError, match="at least [23] rows"):
@@ -392,7 +452,7 @@ def test_one_sample_has_a_value_or_raises(case):
 def test_widths_that_must_be_equal_raise(case):
     teacher, student = case.features(case.shapes[-1])
     message = r"4 teacher channels and 1 student channel.*Dense\(4"
-    if isinstance(case.loss, LOGITS):
+    if isinstance(case.loss, OUTPUTS):
         message = "same shape"
     with pytest.raises(ValueError, match=message):
         value(case.compute, teacher, student[..., :1])
@@ -414,7 +474,12 @@ OUT_OF_RANGE = {
     "non_target_weight": [-1, "2"],
     "distance_weight": [-1, "2"],
     "angle_weight": [-1, "2"],
+    "margin": [-1, "2", float("nan")],
+    "axis": [0, 1.5, True],
+    "ignore_class": ["255", 1.5, True],
+    "label_name": [3],
     # Any value is true or false.
+    "bounded": [],
     "teacher_from_logits": [],
     "student_from_logits": [],
 }
@@ -431,7 +496,7 @@ OUT_OF_RANGE = {
 def test_argument_out_of_range_raises_and_is_named(loss_class, name):
     for wrong in OUT_OF_RANGE[name]:
         message = f"must be .*Received: {name}='?{wrong}'?"
-        if name.endswith("layer_name"):
+        if name.endswith("_name"):
             message = f"Received: {wrong} of type int"
         with pytest.raises(ValueError, match=message):
             loss_class(**{name: wrong})

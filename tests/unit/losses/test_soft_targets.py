@@ -80,7 +80,7 @@ def test_probability_of_zero_has_a_finite_loss_and_gradient():
     ("activation", "advice"),
     [
         ("softmax", r"{loss}\({role}_from_logits=False"),
-        ("sigmoid", "one logit per class"),
+        ("sigmoid", r"Use BinarySoftTargets\({role}_from_logits=False"),
     ],
 )
 def test_a_model_that_ends_in_an_activation_raises(

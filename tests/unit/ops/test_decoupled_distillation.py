@@ -1,5 +1,6 @@
 """Decoupled distillation: the true class and the other classes, separately."""
 
+import keras
 import numpy as np
 import pytest
 import reference
@@ -75,3 +76,85 @@ def test_labels_are_accepted_in_every_form(form):
 def test_labels_that_do_not_fit_raise(labels, message):
     with pytest.raises(ValueError, match=message):
         ops.decoupled_distillation(TEACHER, STUDENT, labels)
+
+
+@pytest.mark.parametrize("ignored", [255, -1, 2])
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_an_ignored_class_leaves_the_mean(ignored, one_hot):
+    """As Keras's `ignore_class`: the mean is over the kept positions."""
+    teacher, student = reference.samples(3, 2, 4), reference.samples(3, 2, 4, seed=1)
+    labels = np.array([[0, 2], [2, 3], [1, 2]])
+    kept = labels != 2
+    labels[~kept] = ignored
+    given = labels
+    if one_hot:
+        if ignored != 2:
+            pytest.skip("One-hot labels hold no other number")
+        given = np.eye(4, dtype="float32")[labels]
+    actual, gradients = value_and_gradient(
+        lambda t, s: ops.decoupled_distillation(t, s, given, ignore_class=ignored),
+        teacher,
+        student,
+    )
+    expected = reference.decoupled_distillation(
+        teacher[kept], student[kept], labels[kept]
+    )
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    assert np.isfinite(gradients).all()
+    np.testing.assert_array_equal(gradients[1][~kept], 0.0)
+    assert np.abs(gradients[1][kept]).min() > 0
+
+
+def test_the_mean_over_kept_samples_is_that_of_keras():
+    """Keras divides the sum by the number of kept positions, weights or not."""
+    weight = np.array([1.0, 2.0, 0.5, 3.0, 1.5], "float32")
+    logits = keras.ops.convert_to_tensor(STUDENT, "float32")
+    keras_mean = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, ignore_class=1
+    )(LABELS, logits, sample_weight=weight)
+    kept = LABELS != 1
+    losses = -reference.log_softmax(STUDENT)[range(5), LABELS]
+    np.testing.assert_allclose(
+        float(keras_mean), (weight * losses)[kept].sum() / kept.sum(), rtol=1e-5
+    )
+    each = [
+        reference.decoupled_distillation(TEACHER[i : i + 1], STUDENT[i : i + 1], [y])
+        for i, y in enumerate(LABELS)
+    ]
+    actual = value(
+        lambda t, s: ops.decoupled_distillation(
+            t, s, LABELS, sample_weight=weight, ignore_class=1
+        ),
+        TEACHER,
+        STUDENT,
+    )
+    expected = (weight * each)[kept].sum() / kept.sum()
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_samples_without_a_teacher_leave_the_mean_over_kept_samples():
+    # The weights that the Distiller gives for a mask.
+    mask = np.array([1, 1, 0, 1, 0], bool)
+    weight = np.where(mask, 5 / 3, 0.0).astype("float32")
+    kept = mask & (LABELS != 1)
+    actual = value(
+        lambda t, s: ops.decoupled_distillation(
+            t, s, LABELS, sample_weight=weight, ignore_class=1
+        ),
+        TEACHER,
+        STUDENT,
+    )
+    expected = reference.decoupled_distillation(
+        TEACHER[kept], STUDENT[kept], LABELS[kept]
+    )
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_without_kept_samples_the_loss_is_zero():
+    actual, gradients = value_and_gradient(
+        lambda t, s: ops.decoupled_distillation(t, s, [7] * 5, ignore_class=7),
+        TEACHER,
+        STUDENT,
+    )
+    assert actual == 0.0
+    np.testing.assert_array_equal(gradients[1], 0.0)

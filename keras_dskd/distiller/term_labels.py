@@ -1,0 +1,82 @@
+"""The labels that a loss reads, if the student has several outputs."""
+
+import re
+
+import keras
+
+from keras_dskd.distiller.loss_term import LossTerm
+from keras_dskd.features.taps import OUTPUT
+from keras_dskd.internal.keras_private import producer
+from keras_dskd.internal.types import Nested
+
+
+def labels_for(term: LossTerm, labels: Nested, student: keras.Model) -> Nested:
+    """The labels of the output that a loss reads.
+
+    A loss with an attribute `label_name` gets the labels of the output with that name.
+    If it is `None`, the loss gets those of the output that its student layer makes.
+    Other losses, and losses that read all outputs, get `labels` unchanged.
+
+    Args:
+        term: The loss.
+        labels: The batch's `y`: one array, or a dict, list or tuple with one for each
+            output.
+        student: The student.
+
+    Returns:
+        The labels of one output, or `labels`.
+
+    Raises:
+        ValueError: If the output is unknown.
+    """
+    if labels is None or not hasattr(term.loss, "label_name"):
+        return labels
+    wanted = term.loss.label_name
+    loss = type(term.loss).__name__
+    if not isinstance(labels, (dict, list, tuple)):
+        if wanted is not None:
+            raise ValueError(
+                f"{loss}(label_name={wanted!r}) names one of several outputs, and the "
+                "labels are one array. Leave `label_name` out, or pass labels by "
+                "output."
+            )
+        return labels
+    by_output = _by_output(labels, student)
+    if wanted is None:
+        if len(by_output) == 1:
+            return by_output[0][1]
+        if term.student_name == OUTPUT:
+            return labels
+        path = re.split("[#:]", term.student_name)[0].split("/")
+    else:
+        path = [wanted]
+    for name in reversed(path):
+        found = [label for names, label in by_output if name in names]
+        if len(found) == 1:
+            return found[0]
+    known = sorted({name for names, _ in by_output for name in names})
+    received = (
+        f"the student's layer {term.student_name!r}"
+        if wanted is None
+        else f"label_name={wanted!r}"
+    )
+    raise ValueError(
+        f"{loss} reads the labels of one output, and the batch has labels for "
+        f"{len(by_output)}. Pass label_name=..., one of {known}. Received: {received}"
+    )
+
+
+def _by_output(
+    labels: dict[str, Nested] | list[Nested] | tuple[Nested, ...], student: keras.Model
+) -> list[tuple[set[str], Nested]]:
+    """Each output's labels, with the names of the output: its key and its layer."""
+    outputs = getattr(student, "outputs", None) or []
+    layers = [producer(output).name for output in outputs]
+    if not isinstance(labels, dict):
+        if len(layers) != len(labels):
+            layers = [""] * len(labels)
+        return [({n} - {""}, label) for n, label in zip(layers, labels, strict=True)]
+    output = student.output if outputs else None
+    keyed = output if isinstance(output, dict) else {}
+    layer_of = {key: producer(tensor).name for key, tensor in keyed.items()}
+    return [({key, layer_of.get(key, key)}, label) for key, label in labels.items()]

@@ -1,0 +1,120 @@
+"""Loss: the softened probability of each label matches the teacher's."""
+
+from typing import Any
+
+import keras
+
+from keras_dskd import ops
+from keras_dskd.internal.types import Config, Nested, Tensor
+from keras_dskd.losses.base import LayerLoss
+from keras_dskd.losses.logits import as_binary_logits, check_gives_binary_logits
+from keras_dskd.losses.output_structures import check_same_structure, sum_over_outputs
+from keras_dskd.ops.sharing import detached
+from keras_dskd.ops.soft_targets import check_divergence_temperature
+
+
+@keras.saving.register_keras_serializable(package="keras_dskd")
+class BinarySoftTargets(LayerLoss):
+    """KL divergence of the student's softened label probabilities from the teacher's.
+
+    For a single sigmoid, and for several labels that do not exclude one another. For
+    classes that do, use `SoftTargets`.
+
+    Formula: with `σ` the sigmoid, and `Bern(p)` the distribution of one label with
+    probability `p`,
+
+    ```
+    T² mean over labels of KL(Bern(σ(teacher / T)) || Bern(σ(student / T)))
+    ```
+
+    averaged over the samples. If the models have several outputs, their losses are
+    summed. The teacher is detached.
+
+    Args:
+        temperature: `T`, between 1e-6 and 1000. A higher value gives more influence to
+            labels of which the teacher is certain.
+        teacher_layer_name: Teacher layer with logits. `None` for the model's output.
+        student_layer_name: Student layer with logits. `None` for the model's output.
+        teacher_from_logits: `False` if the teacher's output is probabilities (after a
+            sigmoid). They are clipped to [1.2e-7, 1 - 1.2e-7], which is ±15.9 as
+            logits, and converted to logits.
+        student_from_logits: The same for the student. Probabilities that are clipped
+            have no gradient.
+
+    Raises:
+        ValueError: If an argument is out of range; in `Distiller`, if a model ends in a
+            softmax, or in a sigmoid where logits are expected.
+
+    Source:
+        Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), for each label. See
+        `keras_dskd.ops.binary_soft_targets`.
+    """
+
+    name = "binary_soft_targets"
+
+    def __init__(
+        self,
+        temperature: float = 4.0,
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
+        teacher_from_logits: bool = True,
+        student_from_logits: bool = True,
+    ) -> None:
+        check_divergence_temperature(temperature)
+        super().__init__(teacher_layer_name, student_layer_name)
+        self.temperature = temperature
+        self.teacher_from_logits = teacher_from_logits
+        self.student_from_logits = student_from_logits
+
+    def validate_model_compatibility(
+        self, teacher: keras.Model, student: keras.Model
+    ) -> None:
+        """Raise `ValueError` if a model's last layer does not fit."""
+        check_gives_binary_logits(self, teacher, student)
+
+    def validate_outputs(
+        self, teacher_outputs: Nested, student_outputs: Nested
+    ) -> None:
+        """Raise `ValueError` unless both outputs have the same structure."""
+        check_same_structure(self, teacher_outputs, student_outputs)
+
+    def compute_loss(
+        self,
+        teacher_outputs: Nested,
+        student_outputs: Nested,
+        sample_weight: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            teacher_outputs: Tensor `(n, ..., labels)` or `(n,)`, or a list, tuple or
+                dict of such tensors.
+            student_outputs: The same structure and shapes. `(n,)` and `(n, 1)` match.
+            sample_weight: Tensor `(n,)`, or weights along the first axes.
+            **kwargs: Ignored.
+
+        Returns:
+            Scalar, float32.
+
+        Raises:
+            ValueError: If structures or shapes differ.
+        """
+
+        def term(teacher: Tensor, student: Tensor) -> Tensor:
+            return ops.binary_soft_targets(
+                as_binary_logits(detached(teacher), self.teacher_from_logits),
+                as_binary_logits(student, self.student_from_logits),
+                self.temperature,
+                sample_weight,
+            )
+
+        return sum_over_outputs(term, teacher_outputs, student_outputs)
+
+    def get_config(self) -> Config:
+        return {
+            "temperature": self.temperature,
+            **super().get_config(),
+            "teacher_from_logits": self.teacher_from_logits,
+            "student_from_logits": self.student_from_logits,
+        }

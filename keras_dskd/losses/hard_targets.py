@@ -1,0 +1,111 @@
+"""Loss: the student predicts the teacher's most likely class."""
+
+from typing import Any
+
+import keras
+
+from keras_dskd import ops
+from keras_dskd.internal.types import Config, Nested, Tensor
+from keras_dskd.losses.base import LayerLoss
+from keras_dskd.losses.logits import as_logits, check_gives_logits
+from keras_dskd.losses.output_structures import check_same_structure, sum_over_outputs
+from keras_dskd.ops.sharing import detached
+from keras_dskd.ops.soft_targets import check_class_axis
+
+
+@keras.saving.register_keras_serializable(package="keras_dskd")
+class HardTargets(LayerLoss):
+    """Cross-entropy of the student with the teacher's most likely class.
+
+    Formula:
+
+    ```
+    -log softmax(student)_k,  k = argmax(teacher)
+    ```
+
+    averaged over samples and positions. The teacher may return logits or probabilities.
+    If the models have several outputs, their losses are summed. The teacher is
+    detached.
+
+    Args:
+        teacher_layer_name: Teacher layer to read. `None` for the model's output.
+        student_layer_name: Student layer with logits. `None` for the model's output.
+        student_from_logits: `False` if the student's output is probabilities (after a
+            softmax).
+        axis: Axis of the classes, an integer other than 0.
+
+    Raises:
+        ValueError: If an argument is out of range; in `Distiller`, if the student ends
+            in a softmax and should return logits, or in a sigmoid.
+
+    Source:
+        Touvron et al. 2021, DeiT (arXiv 2012.12877), hard-label distillation. See
+        `keras_dskd.ops.hard_targets`.
+    """
+
+    name = "hard_targets"
+
+    def __init__(
+        self,
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
+        student_from_logits: bool = True,
+        axis: int = -1,
+    ) -> None:
+        check_class_axis(axis)
+        super().__init__(teacher_layer_name, student_layer_name)
+        self.student_from_logits = student_from_logits
+        self.axis = axis
+
+    def validate_model_compatibility(
+        self, teacher: keras.Model, student: keras.Model
+    ) -> None:
+        """Raise `ValueError` if the student's last layer does not return logits."""
+        check_gives_logits(self, teacher, student)
+
+    def validate_outputs(
+        self, teacher_outputs: Nested, student_outputs: Nested
+    ) -> None:
+        """Raise `ValueError` unless both outputs have the same structure."""
+        check_same_structure(self, teacher_outputs, student_outputs)
+
+    def compute_loss(
+        self,
+        teacher_outputs: Nested,
+        student_outputs: Nested,
+        sample_weight: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            teacher_outputs: Tensor `(n, ..., classes)`, or a list, tuple or dict of
+                such tensors.
+            student_outputs: The same structure and shapes.
+            sample_weight: Tensor `(n,)`, or weights along the first axes without the
+                classes.
+            **kwargs: Ignored.
+
+        Returns:
+            Scalar, float32.
+
+        Raises:
+            ValueError: If structures or shapes differ.
+        """
+
+        def term(teacher: Tensor, student: Tensor) -> Tensor:
+            return ops.hard_targets(
+                detached(teacher),
+                as_logits(student, self.student_from_logits),
+                sample_weight,
+                self.axis,
+            )
+
+        return sum_over_outputs(term, teacher_outputs, student_outputs)
+
+    def get_config(self) -> Config:
+        return {
+            **super().get_config(),
+            "student_from_logits": self.student_from_logits,
+            "axis": self.axis,
+        }
