@@ -8,7 +8,8 @@ from typing import Literal
 import keras
 
 from keras_dskd.distiller.distiller import Distiller
-from keras_dskd.features.choosing import RecipeFeatures, output_activations
+from keras_dskd.features.choosing import RecipeFeatures
+from keras_dskd.features.output_kind import output_activations
 from keras_dskd.internal.types import Feature, Weight
 from keras_dskd.losses import (
     ChannelAlignment,

@@ -9,6 +9,9 @@ pyramid.py         feature-pyramid levels such as "P3", and the stages of a netw
 taps.py            Tap, capture: read a layer's output in the forward pass
 feature_model.py   FeatureModel: a model that outputs another model's features
 choosing.py        the layers that recipes use: as named by the user, or picked
+landmarks.py       the layers to pick: ends of stages or blocks, the head's input
+output_kind.py     what a graph says of its outputs: logits, softmax or sigmoid
+output_values.py   what a batch of outputs shows: can these be probabilities?
 identity.py        fingerprint: did the weights of a model change?
 ```
 """

@@ -4,16 +4,9 @@ from collections.abc import Callable
 
 import keras
 
-from keras_dskd.features import pyramid
 from keras_dskd.features.feature_model import feature_shape
 from keras_dskd.features.finding import find_layer
-from keras_dskd.features.layer_graph import (
-    articulation_points,
-    graph_layers,
-    layer_paths,
-    output_shape,
-)
-from keras_dskd.internal.keras_private import producer
+from keras_dskd.features.landmarks import head_input, middle_layers
 from keras_dskd.internal.types import Feature, FeaturePair, Role
 from keras_dskd.ops.rows import channel_axis
 
@@ -50,17 +43,11 @@ class RecipeFeatures:
                 )
             return [self._pair(feature, reads_teacher) for feature in named]
 
-        def middle(model: keras.Model) -> list[str]:
-            ends = stage_ends(model)
-            if len(ends) < count:
-                raise ValueError(
-                    f"{count} stages of feature maps are needed, but {model.name!r} "
-                    f"has {len(ends)}."
-                )
-            first = (len(ends) - 1) // 2
-            return ends[first : first + count]
-
-        return self._pick("intermediate_features", middle, reads_teacher)
+        return self._pick(
+            "intermediate_features",
+            lambda model: middle_layers(model, count),
+            reads_teacher,
+        )
 
     def width(self, role: Role, feature: FeaturePair) -> int | None:
         """The number of channels of a feature. `None` if it is not fixed."""
@@ -142,91 +129,3 @@ class RecipeFeatures:
             print(f"{self.recipe}: {argument} of the {role}: {', '.join(names)}")
         absent = [None] * len(picked["student"])
         return list(zip(picked.get("teacher", absent), picked["student"], strict=True))
-
-
-def output_activations(model: keras.Model, layer_name: str | None = None) -> set[str]:
-    """The names of the activations that were applied last to a model's outputs.
-
-    Args:
-        model: A `keras.Model`.
-        layer_name: Name of a layer, as for a `Tap`, to inspect its output instead.
-            `None` means the final outputs.
-
-    Returns:
-        A set of strings such as `{"softmax"}`. It is empty for a subclassed model,
-        because the layers that compute its outputs are unknown.
-    """
-    if layer_name:
-        producers = [find_layer(model, layer_name)]
-    elif isinstance(model, keras.Sequential) and model.layers:
-        producers = [model.layers[-1]]
-    elif getattr(model, "inputs", None):
-        producers = [producer(output) for output in model.outputs]
-    else:
-        return set()
-    found = set()
-    for layer in producers:
-        if isinstance(layer, keras.Model):
-            found |= output_activations(layer)
-        # The layers and the operations of `keras.ops` have the same names.
-        elif type(layer).__name__ in ("Softmax", "Sigmoid"):
-            found.add(type(layer).__name__.lower())
-        else:
-            name = getattr(getattr(layer, "activation", None), "__name__", None)
-            found |= {name} if name else set()
-    return found
-
-
-def head_input(model: keras.Model) -> str:
-    """The path of the layer whose output the head reads.
-
-    The head is the last layer that is a `Dense` layer, or a convolution with a single
-    output position, which is equivalent. Dropout before the head is skipped, because it
-    only adds noise to statistics of the features.
-
-    Raises:
-        ValueError: If there is no such layer.
-    """
-    heads = [layer for _, layer in articulation_points(model) if _is_head(layer)] or [
-        # In a model with several outputs, the heads are not articulation points.
-        layer
-        for _, layer in graph_layers(model)
-        if isinstance(layer, keras.layers.Dense)
-    ]
-    if not heads:
-        raise ValueError(f"{model.name!r} has no Dense layer whose input can be read.")
-    paths = {id(layer): "/".join(path) for path, layer in layer_paths(model)}
-    layer = producer(heads[-1].input)
-    while isinstance(layer, keras.layers.Dropout):
-        layer = producer(layer.input)
-    if id(layer) not in paths or isinstance(layer, keras.layers.InputLayer):
-        raise ValueError(
-            f"The input of {heads[-1].name!r}, the last Dense layer of "
-            f"{model.name!r}, is not the output of a layer."
-        )
-    return paths[id(layer)]
-
-
-def stage_ends(model: keras.Model) -> list[str]:
-    """The name of the last feature map of each stage, from the input to the output.
-
-    If exactly one backbone declares pyramid levels, these are its levels. Otherwise
-    they are the paths of the layers that end the stages. See
-    `keras_dskd.features.pyramid`.
-
-    Raises:
-        ValueError: If the model has no feature maps of known size.
-    """
-    backbones = pyramid.backbones(model)
-    if len(backbones) == 1:
-        path, backbone = backbones[0]
-        return ["/".join([*path, level]) for level in pyramid.levels(backbone)]
-    return [stage.path for stage in pyramid.stages(model)]
-
-
-def _is_head(layer: keras.Operation) -> bool:
-    if isinstance(layer, keras.layers.Dense):
-        return True
-    convolutions = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-    shape = output_shape(layer) if isinstance(layer, convolutions) else None
-    return shape is not None and pyramid.is_single_position(shape)

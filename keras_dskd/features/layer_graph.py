@@ -1,5 +1,7 @@
 """A model's layers: by path, and in the order in which its graph calls them."""
 
+import functools
+import math
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
@@ -7,6 +9,7 @@ import keras
 
 from keras_dskd.internal.keras_private import call_inputs, origin, sublayers
 from keras_dskd.internal.types import Shape
+from keras_dskd.ops.rows import channel_axis
 
 #: The path of a layer: the names of the layers that hold it, and its own.
 Names: TypeAlias = tuple[str, ...]
@@ -68,7 +71,9 @@ def graph_layers(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
     return _enter_nested(model.layers, graph_layers)
 
 
-def articulation_points(model: keras.Model) -> list[tuple[str, keras.Operation]]:
+def articulation_points(
+    model: keras.Model, encoder: bool = False
+) -> list[tuple[str, keras.Operation]]:
     """The operations that every path from an input to the output passes, in order.
 
     The end of a residual block is such a point. An operation inside the block is not,
@@ -77,6 +82,12 @@ def articulation_points(model: keras.Model) -> list[tuple[str, keras.Operation]]
     input beside an image bypasses nothing. If the model has several outputs, this uses
     the output that depends on the most layers. Nested models are entered.
 
+    Args:
+        model: A Functional or Sequential model.
+        encoder: If feature maps shrink and then grow, as in a U-Net, look only at the
+            paths to the smallest map: skip connections bypass the rest of the encoder
+            on the way to the output.
+
     Returns:
         A list of `(path, layer)`.
 
@@ -84,7 +95,8 @@ def articulation_points(model: keras.Model) -> list[tuple[str, keras.Operation]]
         ValueError: If the model is subclassed or not built.
     """
     _check_graph(model)
-    calls = max((_calls(output) for output in model.outputs), key=len)
+    output = deepest_output(model)
+    calls = calls_of(_smallest_map(output) if encoder else output)
     # Inputs first: paths from a second input bypass the tower of the first one. The
     # sort is stable, so that each call still follows its inputs.
     calls = dict(sorted(calls.items(), key=lambda call: bool(call[1][1])))
@@ -92,7 +104,9 @@ def articulation_points(model: keras.Model) -> list[tuple[str, keras.Operation]]
     last_reader, reads_maps = [0] * len(calls), set()
     for call, (_, inputs) in calls.items():
         for tensor in inputs:
-            # A vector beside the image does not bypass the image's layers.
+            # Neither a vector beside an image nor a mask of steps bypasses layers.
+            if keras.backend.standardize_dtype(tensor.dtype) == "bool":
+                continue
             if len(tensor.shape) > 2 or _call(tensor) in reads_maps:
                 last_reader[position[_call(tensor)]] = position[call]
                 reads_maps.add(call)
@@ -101,7 +115,7 @@ def articulation_points(model: keras.Model) -> list[tuple[str, keras.Operation]]
         if farthest <= index:
             found.append(operation)
         farthest = max(farthest, last_reader[index])
-    return _enter_nested(found, articulation_points)
+    return _enter_nested(found, functools.partial(articulation_points, encoder=encoder))
 
 
 def output_shape(layer: keras.Operation, index: int | None = None) -> Shape | None:
@@ -153,7 +167,40 @@ def _call(tensor: keras.KerasTensor) -> _Call:
     return id(operation), call
 
 
-def _calls(output: keras.KerasTensor) -> _Calls:
+def deepest_output(model: keras.Model) -> keras.KerasTensor:
+    """The output of a model's graph that depends on the most layers."""
+    return max(model.outputs, key=lambda output: len(calls_of(output)))
+
+
+def _smallest_map(output: keras.KerasTensor) -> keras.KerasTensor:
+    """The last of the smallest feature maps if larger ones follow, or the output."""
+    calls = calls_of(output)
+    position = {call: index for index, call in enumerate(calls)}
+    tensors = [tensor for _, inputs in calls.values() for tensor in inputs]
+    maps = [
+        (count, position[_call(tensor)], tensor)
+        for tensor in (*tensors, output)
+        if (count := _position_count(tuple(tensor.shape))) > 1
+    ]
+    if not maps:
+        return output
+    least = min(count for count, _, _ in maps)
+    # Convolutions and padding change sizes by a margin.
+    last = max((m for m in maps if m[0] <= 1.2 * least), key=lambda m: m[1])
+    grows = any(count > 2 * least for count, index, _ in maps if index > last[1])
+    return last[2] if grows else output
+
+
+def _position_count(shape: Shape) -> int:
+    """Number of positions of a feature map; 0 if it has no or an unknown number."""
+    if len(shape) < 3:
+        return 0
+    without = (0, channel_axis(len(shape)))
+    lengths = [n for axis, n in enumerate(shape) if axis not in without]
+    return math.prod(n or 0 for n in lengths)
+
+
+def calls_of(output: keras.KerasTensor) -> _Calls:
     """All calls that an output depends on, in topological order.
 
     Returns:

@@ -55,12 +55,16 @@ class Stage(NamedTuple):
     log2_strides: Size
 
 
-def stages(model: keras.Model) -> list[Stage]:
+def stages(model: keras.Model, encoder: bool = False) -> list[Stage]:
     """The stages of a model, in order, read off its `articulation_points`.
 
     Consecutive feature maps are in one stage if their sizes differ by less than a
     factor of about 1.4, because convolutions without padding cut off a margin. At least
     one layer of a stage has weights.
+
+    Args:
+        model: A Functional or Sequential model.
+        encoder: Whether to look at the encoder alone. See `articulation_points`.
 
     Raises:
         ValueError: If the model has no feature maps, or their sizes are not known.
@@ -72,7 +76,7 @@ def stages(model: keras.Model) -> list[Stage]:
     }
     maps = [
         (path, layer, size)
-        for path, layer in articulation_points(model)
+        for path, layer in articulation_points(model, encoder)
         if not isinstance(layer, _SKIPPED)
         and (size := _size(model, path, output_shape(layer)))
     ]

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_dskd.features.choosing import output_activations
+from keras_dskd.features.output_kind import output_activations
 from keras_dskd.internal.types import Tensor
 
 

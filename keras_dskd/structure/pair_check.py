@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from keras_dskd.data import pairs
 from keras_dskd.data.arrays import evenly_spaced, row_count, sliceable
-from keras_dskd.features.choosing import head_input
 from keras_dskd.features.feature_model import FeatureModel
+from keras_dskd.features.landmarks import head_input
 from keras_dskd.features.taps import OUTPUT
 from keras_dskd.internal.types import Nested
 from keras_dskd.ops.labels import remove_class_axis

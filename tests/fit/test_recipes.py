@@ -194,7 +194,12 @@ def test_a_model_without_feature_maps_raises():
 
 def test_a_model_without_a_dense_layer_raises():
     fully_convolutional = keras.Sequential(
-        [keras.Input((8, 8, 1)), keras.layers.Conv2D(3, 1)], name="convolutions"
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(3, 1),
+            keras.layers.GlobalMaxPooling2D(),
+        ],
+        name="convolutions",
     )
     with pytest.raises(ValueError, match="no Dense layer"):
         keras_dskd.dskd(cnn(), fully_convolutional)

@@ -10,9 +10,9 @@ from small_models import CLASSES, Subclassed, crossentropy, images, labels
 
 import keras_dskd
 from keras_dskd.features import pyramid
-from keras_dskd.features.choosing import head_input, stage_ends
 from keras_dskd.features.feature_model import FeatureModel
 from keras_dskd.features.finding import find_layer
+from keras_dskd.features.landmarks import head_input, stage_ends
 from keras_dskd.features.taps import Tap
 
 # Compiled into different programs, float32 sums may be taken in another order.

@@ -9,7 +9,6 @@ import pytest
 from keras import ops
 from small_models import Composite, Subclassed, mlp, rows
 
-from keras_dskd.features.choosing import output_activations
 from keras_dskd.features.feature_model import FeatureModel
 from keras_dskd.features.finding import find_layer
 from keras_dskd.features.layer_graph import layer_paths
@@ -359,60 +358,6 @@ def test_each_thread_captures_its_own_pass():
         for hidden in captured[seed]:
             np.testing.assert_allclose(hidden, expected[seed], **SAME)
     assert "call" not in vars(model.get_layer("hidden"))
-
-
-# Output activations
-
-
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "linear"])
-def test_the_output_activation_is_found_in_a_nested_model(activation):
-    inputs = keras.Input((4,))
-    head = keras.layers.Dense(3, activation)(inputs)
-    inner = keras.Model(inputs, head)
-    outer = keras.Input((4,))
-    assert output_activations(inner) == {activation}
-    assert output_activations(keras.Model(outer, inner(outer))) == {activation}
-
-
-def test_a_softmax_layer_counts_as_softmax():
-    model = keras.Sequential([keras.layers.Dense(3), keras.layers.Softmax()])
-    assert output_activations(model) == {"softmax"}
-
-
-def test_a_softmax_of_keras_ops_counts_as_softmax():
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, ops.softmax(keras.layers.Dense(3)(inputs)))
-    assert output_activations(model) == {"softmax"}
-
-
-def test_the_activation_of_a_named_layer_is_found():
-    inputs = keras.Input((4,))
-    hidden = keras.layers.Dense(3, "softmax", name="predictions")(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
-    assert output_activations(model, "predictions") == {"softmax"}
-
-
-def test_the_activations_of_all_outputs_are_found():
-    inputs = keras.Input((4,))
-    outputs = [keras.layers.Dense(3, act)(inputs) for act in ("linear", "softmax")]
-    assert output_activations(keras.Model(inputs, outputs)) == {"linear", "softmax"}
-
-
-def test_the_activation_of_a_subclassed_model_is_unknown():
-    """Its `call` may not end with its last layer."""
-
-    class WithProbabilities(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.dense = keras.layers.Dense(3)
-            self.softmax = keras.layers.Softmax()
-
-        def call(self, x):
-            return self.dense(x)
-
-    model = WithProbabilities()
-    model(rows(2, 4))
-    assert output_activations(model) == set()
 
 
 def test_a_quantized_layer_is_tapped():
