@@ -91,6 +91,7 @@ class CachesTeacher(keras.Model):
             names,
             pooled_names(self.loss_terms),
             takes=pairs.teacher_input,
+            role="teacher",
         )
         return teacher_cache.cache_features(
             features, pair.teacher, path, batch_size, dtype, verify, verbose, shard

@@ -210,6 +210,9 @@ class Distiller(
         pairs.check_input("student", pair, self.teacher, self.student)
         if self._distills(training):
             return self.run_models(pair, training, **kwargs)
+        if self._fit_begins and self._distills(training=True):
+            self._pass.complete_teacher(self.teacher, pair)
+        self._fit_begins = False
         prediction = self._pass.predict(self.student, pair.student, training, **kwargs)
         if not self._is_ready() and pairs.holds_teacher(inputs, self.teacher):
             # Layers inside losses get their shapes before the first step.

@@ -9,6 +9,7 @@ from keras import ops
 from keras_dskd.data import pairs
 from keras_dskd.distiller.added_losses import StudentLosses, per_replica_losses
 from keras_dskd.distiller.loss_term import LossTerm, names_read
+from keras_dskd.features.completing import complete
 from keras_dskd.features.taps import OUTPUT, Tap, capture
 from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Nested, Role, Tensor
@@ -115,6 +116,12 @@ class ForwardPass:
             self._taps[role] = [Tap(model, name) for name in names if name != OUTPUT]
         return self._taps[role]
 
+    def complete_teacher(self, teacher: keras.Model, pair: pairs.Pair) -> None:
+        """Builds the teacher before the first step, if the step will run it."""
+        if self._teacher_names and pair.teacher_features is None:
+            if pair.teacher is not None:
+                complete(teacher, pair.teacher, "teacher")
+
     def _read_teacher(
         self, teacher: keras.Model, student: keras.Model, pair: pairs.Pair
     ) -> dict[str, Nested]:
@@ -124,6 +131,7 @@ class ForwardPass:
             features = _check_cached(pair, self._teacher_names)
         else:
             check_teacher(teacher, student, pair)
+            self.complete_teacher(teacher, pair)
             taps = self.find_taps("teacher", teacher)
             with replicas.no_gradients(), capture(taps) as features:
                 features[OUTPUT] = teacher(pair.teacher, training=False)
@@ -154,11 +162,6 @@ def check_teacher(teacher: keras.Model, student: keras.Model, pair: pairs.Pair) 
             'Training needs the teacher\'s modality: x["teacher"] is missing. '
             'Pass x={"teacher": ..., "student": ...}, or "teacher_features" from '
             "`cache_teacher` in its place."
-        )
-    if not teacher.built:
-        raise ValueError(
-            f"The teacher {teacher.name!r} has no weights yet. Train it or load its "
-            "weights before distilling from it."
         )
     pairs.check_input("teacher", pair, teacher, student)
 

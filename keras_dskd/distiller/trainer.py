@@ -15,6 +15,10 @@ class GuardedTrainer(keras_private.ReplicaShapes):
     Errors that involve several devices or processes say what to do.
     """
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._fit_begins = False
+
     def make_train_function(self, force: bool = False) -> None:
         """Compiles the step; see `keras.Model.make_train_function`."""
         replicas.check_fit()
@@ -25,8 +29,13 @@ class GuardedTrainer(keras_private.ReplicaShapes):
 
     @functools.wraps(keras.Model.fit)
     def fit(self, *args: Any, **kwargs: Any) -> Any:
-        with trainer_state.explaining_division():
-            return super().fit(*args, **kwargs)
+        # Keras calls an unbuilt model on its first batch before it compiles the step.
+        self._fit_begins = True
+        try:
+            with trainer_state.explaining_division():
+                return super().fit(*args, **kwargs)
+        finally:
+            self._fit_begins = False
 
     @functools.wraps(keras.Model.evaluate)
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:

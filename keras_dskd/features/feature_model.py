@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_dskd.features.completing import complete
 from keras_dskd.features.layer_graph import has_graph
 from keras_dskd.features.outputs import check_one, symbolic_outputs
 from keras_dskd.features.taps import OUTPUT, Tap, capture
@@ -26,6 +27,8 @@ class FeatureModel(keras.Model):
             because the feature maps of a whole data set may not fit in memory.
         takes: Function that extracts the model's input from the `x` of a batch.
             Defaults to the identity.
+        role: What the model is, for errors. A model without weights is refused, unless
+            it is the "student".
     """
 
     def __init__(
@@ -34,23 +37,28 @@ class FeatureModel(keras.Model):
         names: Sequence[str],
         pooled: Iterable[str] = (),
         takes: Callable[[Nested], Nested] | None = None,
+        role: str = "model",
     ) -> None:
         super().__init__(autocast=False)
         self.model = model
         self.names = tuple(names)
         self.pooled = frozenset(pooled)
         self.takes = takes or (lambda x: x)
+        self.role = role
         # Finding a layer walks the whole model, and may need a built model: do it in
         # the first call.
         self._taps: tuple[Tap, ...] | None = None
 
     def call(self, inputs: Nested) -> dict[str, Nested]:
+        x = self.takes(inputs)
+        if self.role != "student":
+            complete(self.model, x, self.role)
         if self._taps is None:
             self._taps = tuple(
                 Tap(self.model, name) for name in self.names if name != OUTPUT
             )
         with capture(self._taps) as features:
-            output = self.model(self.takes(inputs), training=False)
+            output = self.model(x, training=False)
         if OUTPUT in self.names:
             features[OUTPUT] = output
         for name in self.pooled:

@@ -126,3 +126,11 @@ class ReplicaShapes(keras.Model):
                 iterator = None
                 break
         super()._maybe_symbolic_build(iterator, data_batch)
+
+
+def tracker(layer: keras.layers.Layer) -> Any:
+    """The object that records which variables and sublayers a layer holds.
+
+    Building a layer locks it, and Keras publishes no way back.
+    """
+    return layer._tracker

@@ -5,6 +5,7 @@ This is the only module that imports a backend.
 
 import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -24,6 +25,32 @@ def no_gradients() -> contextlib.AbstractContextManager[None]:
 
         return torch.no_grad()
     return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def outside_programs() -> Iterator[None]:
+    """A context in which tensors have values, even while a program is compiled.
+
+    Layers may keep tensors that they make in `build`. A tensor of the program would be
+    gone after it.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.init_scope():
+            yield
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        with jax.ensure_compile_time_eval():
+            yield
+    else:
+        import torch
+
+        # In shape inference, Keras makes tensors on the "meta" device.
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        with keras.device(device):
+            yield
 
 
 def is_traced(tensor: Any) -> bool:

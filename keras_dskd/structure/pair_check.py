@@ -13,7 +13,7 @@ from keras_dskd.data.arrays import evenly_spaced, row_count, sliceable
 from keras_dskd.features.feature_model import FeatureModel
 from keras_dskd.features.landmarks import head_input
 from keras_dskd.features.taps import OUTPUT
-from keras_dskd.internal.types import Nested
+from keras_dskd.internal.types import Nested, Role
 from keras_dskd.ops.labels import remove_class_axis
 
 
@@ -114,8 +114,8 @@ def check_pairs(
     distances = [
         _double_centered_distances(_standardized_rows(*read, batch_size, verbose))
         for read in (
-            (teacher, teacher_layer_name, x_teacher),
-            (student, student_layer_name, x_student),
+            ("teacher", teacher, teacher_layer_name, x_teacher),
+            ("student", student, student_layer_name, x_student),
         )
     ]
     classes = (
@@ -195,6 +195,7 @@ def _samples(pair: pairs.Pair, y: Nested) -> list[Any]:
 
 
 def _standardized_rows(
+    role: Role,
     model: keras.Model,
     layer_name: str | None,
     x: Nested,
@@ -207,7 +208,7 @@ def _standardized_rows(
         except ValueError:
             layer_name = OUTPUT
     features = FeatureModel(
-        model, [layer_name], pooled={layer_name} - {OUTPUT}
+        model, [layer_name], pooled={layer_name} - {OUTPUT}, role=role
     ).predict(x, batch_size=batch_size, verbose=verbose)[layer_name]
     rows = np.concatenate(
         [
