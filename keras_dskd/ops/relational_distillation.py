@@ -104,7 +104,7 @@ def _distinct_pairs(rows: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _relative_distances(rows: Tensor, pairs: Tensor) -> Tensor:
-    rows = divide_by_largest(rows)  # Relative distances do not depend on scale.
+    rows = _without_offset_and_scale(rows)
     differences = rows[:, None, :] - rows[None, :, :]  # (n, n, c)
     squares = ops.sum(ops.square(differences), axis=-1)
     # The gradient of a square root at 0 is infinite.
@@ -115,11 +115,17 @@ def _relative_distances(rows: Tensor, pairs: Tensor) -> Tensor:
 
 
 def _cosines(rows: Tensor) -> Tensor:
-    rows = divide_by_largest(rows)  # Angles do not depend on scale.
+    rows = _without_offset_and_scale(rows)
     differences = rows[None, :, :] - rows[:, None, :]  # (n, n, c): from j to i
     shape = ops.shape(differences)
     units = ops.reshape(normalize(ops.reshape(differences, (-1, rows.shape[1]))), shape)
     return ops.matmul(units, ops.transpose(units, (0, 2, 1)))  # (n, n, n)
+
+
+def _without_offset_and_scale(rows: Tensor) -> Tensor:
+    """Rows with the same relative distances and angles, whose squares fit float32."""
+    # Subtract one row first: dividing rows far from zero would round their differences.
+    return divide_by_largest(rows - ops.stop_gradient(rows[:1]))
 
 
 def _huber(difference: Tensor) -> Tensor:

@@ -53,3 +53,19 @@ def test_scale_shift_and_rotation_do_not_matter(formula):
 def test_two_rows_form_no_angle():
     with pytest.raises(ValueError, match=r"at least 3 rows.*\(2, 4\)"):
         ops.relational_angle(TEACHER[:2], STUDENT[:2])
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_features_far_from_zero_keep_their_precision(formula):
+    """Products of rows, or rows divided by the largest value, would lose digits."""
+    far = [(x + 1e4).astype("float32") for x in (TEACHER, STUDENT)]
+    exact = [x.astype("float64") for x in far]
+
+    actual, gradients = value_and_gradient(getattr(ops, formula), *far)
+
+    def of(student):
+        return getattr(reference, formula)(exact[0], student)
+
+    np.testing.assert_allclose(actual, of(exact[1]), rtol=1e-5)
+    expected = reference.finite_difference(of, exact[1], step=1e-4)
+    assert_gradient_close(gradients[1], expected)
