@@ -9,7 +9,7 @@ term_labels     the labels that a loss reads, of a model with several outputs
 loss_weights    numbers or schedules, as variables of the compiled step
 metrics         means over an epoch, and which of them are reported
 added_losses    the `add_loss` values of the student's layers, per replica
-student_rules   what the student decides: names of outputs, its exported form
+student_rules   what the student's class decides: its loss, metrics, output names
 trainable       the trained variables: all but the teacher's
 trainer         Keras's loops, which keep the weights when a loop fails
 caching         the teacher's features, computed once

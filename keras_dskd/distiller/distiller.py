@@ -22,7 +22,11 @@ from keras_dskd.distiller.loss_weights import (
 )
 from keras_dskd.distiller.metrics import LossMeans, reporting
 from keras_dskd.distiller.saving import ResumableModel
-from keras_dskd.distiller.student_rules import FollowsStudent
+from keras_dskd.distiller.student_rules import (
+    FollowsStudent,
+    overrides,
+    warn_of_own_steps,
+)
 from keras_dskd.distiller.summary import one_line, print_summary
 from keras_dskd.distiller.trainable import TrainsStudent
 from keras_dskd.distiller.trainer import GuardedTrainer
@@ -68,7 +72,9 @@ class Distiller(
     Formula: `total = w · student_loss + (1 - w) · Σ_i w_i · distillation_loss_i`
 
     `student_loss` is what the student's own `fit` would minimize: the compiled loss
-    with sample weights, plus the student's `add_loss` values and regularization losses.
+    with sample weights, plus the student's `add_loss` values and regularization losses;
+    or what the student's class computes in its own `compute_loss`. Such a student may
+    be compiled before, and `distiller.compile` then needs no `loss`.
     Each distillation loss reads float32 features from one forward pass of each model.
     The teacher runs in inference mode, detached, and never changes, whatever
     `trainable` says. Only training runs it: `evaluate` and `predict` run the student.
@@ -145,6 +151,7 @@ class Distiller(
         # Each model casts its own inputs.
         super().__init__(name=name, autocast=False, **kwargs)
         arguments.check_models(teacher, student)
+        warn_of_own_steps(student)
         losses = arguments.check_losses(distillation_losses)
         check_number("student_loss_weight", student_loss_weight, most=1)
         loss_weights = check_weights(distillation_loss_weights, len(losses))
@@ -265,14 +272,15 @@ class Distiller(
             )
         values: dict[str, Tensor] = {}
         if self._has_student_loss(y):
-            if self.loss is None and not self.losses:
+            has_own = overrides(self.student, "compute_loss")
+            if self.loss is None and not self.losses and not has_own:
                 raise ValueError(
                     "There is no loss for the student. Pass `loss` to `compile`, or "
                     "use student_loss_weight=0 to train on the teacher alone."
                 )
             prediction = y_pred.prediction if has_features else y_pred
-            values["student_loss"] = replicas.without_keras_share(
-                super().compute_loss(x, y, prediction, sample_weight, training)
+            values["student_loss"] = self.compute_student_loss(
+                x, y, prediction, sample_weight, training
             )
         penalties: list[Tensor] = []
         if distills:

@@ -70,8 +70,12 @@ class ResumableModel(keras.Model):
         self._build_optimizer()
 
     def _build_optimizer(self) -> None:
-        if self.compiled and self.built and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
+        # The user may have compiled teacher and student, too.
+        parts = [getattr(self, role, None) for role in ("student",)]
+        for model in (self, *parts):
+            if model is not None and model.compiled and model.built:
+                if model.optimizer is not None and not model.optimizer.built:
+                    model.optimizer.build(model.trainable_variables)
 
     @property
     def layers(self) -> Parts:

@@ -6,11 +6,14 @@ new version, check this file first: run `pytest tests/unit/features tests/fit` o
 backend.
 """
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
-from keras_dskd.internal.types import Tensor
+from keras_dskd.internal.types import Config, Tensor
 
 
 def origin(tensor: keras.KerasTensor) -> tuple[keras.Operation, int, int]:
@@ -80,6 +83,52 @@ def stateless_losses(model: keras.Model) -> list[Tensor] | None:
     the distiller overrides, reads them back.
     """
     return getattr(model, "_losses_override", None)
+
+
+def compiled_arguments(model: keras.Model) -> Config:
+    """The losses and metrics that a model's `compile` got, by argument; may be empty.
+
+    A subclass's `compile` may take other arguments, and `get_compile_config` serializes
+    them.
+    """
+    given = model._compile_config.config if model.compiled else {}
+    names = ("loss", "loss_weights", "metrics", "weighted_metrics")
+    return {name: given[name] for name in names if given.get(name) is not None}
+
+
+def metrics_of_compile(model: keras.Model) -> list[keras.metrics.Metric]:
+    """The metrics that `compile` made; `Model.metrics` mixes them with the others."""
+    made = [model._loss_tracker, model._compile_metrics]
+    return made + list(getattr(model._compile_loss, "metrics", ()))
+
+
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def compiled_as(model: keras.Model, other: keras.Model) -> Iterator[None]:
+    """A context in which a model has the loss and metrics compiled for another one.
+
+    Keras's `compute_loss` and `compute_metrics` read them from private attributes. The
+    replicas of `tf.distribute` are threads that may enter together: the last one to
+    leave restores the model's own.
+    """
+    names = ("_compile_loss", "_compile_metrics", "compiled")
+    lent = {name: getattr(other, name) for name in names}
+    if other._losses_override:
+        lent["_losses_override"] = list(other._losses_override)
+    # Bypass `Layer.__setattr__`, which would track the metrics.
+    attributes = vars(model)
+    with _lock:
+        own = {name: attributes[name] for name in lent}
+        users, own = attributes.get("_lent", (0, own))
+        attributes.update(lent, _lent=(users + 1, own))
+    try:
+        yield
+    finally:
+        with _lock:
+            users, own = attributes.pop("_lent")
+            attributes.update(own if users == 1 else {"_lent": (users - 1, own)})
 
 
 def own_losses(layer: keras.layers.Layer) -> list[Tensor]:
