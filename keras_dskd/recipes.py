@@ -9,14 +9,15 @@ import keras
 
 from keras_dskd.distiller.distiller import Distiller
 from keras_dskd.features.choosing import RecipeFeatures
-from keras_dskd.features.output_kind import output_activations
+from keras_dskd.features.heads import heads
+from keras_dskd.internal.tasks import Task, check_task
 from keras_dskd.internal.types import Feature, Weight
 from keras_dskd.losses import (
     ChannelAlignment,
     ChannelIndependence,
-    SoftTargets,
     SpatialUniformity,
 )
+from keras_dskd.losses.output_targets import output_loss
 
 # The weights in this file and in the docstrings' formulas are weights in the total.
 # `Distiller` also multiplies each distillation loss by 1 - student_loss_weight.
@@ -31,6 +32,7 @@ def dskd(
     intermediate_features: Feature | list[Feature] | None = None,
     target: Literal["self", "teacher"] = "self",
     steps: int | None = None,
+    task: Task | None = None,
 ) -> Distiller:
     """Dimensional-structure distillation: our reading of the paper.
 
@@ -67,12 +69,18 @@ def dskd(
         steps: Planned number of training steps (epochs times batches per epoch). The
             weights of `ChannelIndependence` and `SpatialUniformity` then rise linearly
             over the first 30 % of the steps. With `None`, they are constant.
+        task: What the models predict: `"multiclass"` (classes that exclude one another:
+            `SoftTargets`), `"binary"` (one sigmoid, or several independent labels:
+            `BinarySoftTargets`) or `"regression"` (`RegressionTargets`). With `None`,
+            softmaxes and sigmoids in the models decide, or else the loss that `compile`
+            gets. With several outputs, each has its own loss.
 
     Returns:
         A `keras_dskd.Distiller`. Compile it before training.
 
     Raises:
-        ValueError: If a named layer is not found, or no layer can be picked.
+        ValueError: If a named layer is not found, no layer can be picked, or the
+            models' outputs contradict each other or the task.
 
     Source:
         Si, Dong, Qiang et al., arXiv 2306.15977. We have no access to the equations of
@@ -87,7 +95,9 @@ def dskd(
         "student", deep
     ):
         projectors = features.projectors([deep])
+    outputs = _output_losses(teacher, student, task)
     weights = [
+        *(1.0 for _ in outputs),
         _ramp(0.3 if target == "self" else 2.0, steps),
         *(_ramp(0.1 / len(spread), steps) for _ in spread),
     ]
@@ -95,11 +105,11 @@ def dskd(
         teacher,
         student,
         [
-            _soft_targets(teacher, student),
+            *outputs,
             ChannelIndependence(*deep, target=target),
             *(SpatialUniformity(student_layer) for _, student_layer in spread),
         ],
-        distillation_loss_weights=[1.0, *weights],
+        distillation_loss_weights=weights,
         student_loss_weight=_STUDENT_LOSS_WEIGHT,
         projectors=projectors,
     )
@@ -109,6 +119,7 @@ def recommended(
     teacher: keras.Model,
     student: keras.Model,
     intermediate_features: Feature | list[Feature] | None = None,
+    task: Task | None = None,
 ) -> Distiller:
     """Soft targets and channel alignment: the best combination that we have measured.
 
@@ -140,25 +151,32 @@ def recommended(
         intermediate_features: One feature or a list of features. Each is a layer name
             for both models, or a pair `(teacher's, student's)`. With `None`, the recipe
             picks the ends of two middle stages and prints their names.
+        task: What the models predict: `"multiclass"` (classes that exclude one another:
+            `SoftTargets`), `"binary"` (one sigmoid, or several independent labels:
+            `BinarySoftTargets`) or `"regression"` (`RegressionTargets`). With `None`,
+            softmaxes and sigmoids in the models decide, or else the loss that `compile`
+            gets. With several outputs, each has its own loss.
 
     Returns:
         A `keras_dskd.Distiller`. Compile it before training.
 
     Raises:
-        ValueError: If a named layer is not found, no layer can be picked, or the width
-            of a teacher's feature is unknown.
+        ValueError: If a named layer is not found, no layer can be picked, the width of
+            a teacher's feature is unknown, or the models' outputs contradict each other
+            or the task.
     """
     features = RecipeFeatures("recommended", teacher, student)
     aligned = features.intermediate(intermediate_features, 2, reads_teacher=True)
+    outputs = _output_losses(teacher, student, task)
     return Distiller(
         teacher,
         student,
         [
-            _soft_targets(teacher, student),
+            *outputs,
             *(ChannelAlignment(*feature) for feature in aligned),
         ],
         distillation_loss_weights=[
-            1.0,
+            *(1.0 for _ in outputs),
             *(_ALIGNMENT_WEIGHT / (1 - _STUDENT_LOSS_WEIGHT) for _ in aligned),
         ],
         student_loss_weight=_STUDENT_LOSS_WEIGHT,
@@ -175,9 +193,12 @@ def _ramp(weight: float, steps: int | None) -> Weight:
     )
 
 
-def _soft_targets(teacher: keras.Model, student: keras.Model) -> SoftTargets:
-    return SoftTargets(
-        temperature=4.0,
-        teacher_from_logits=output_activations(teacher) != {"softmax"},
-        student_from_logits=output_activations(student) != {"softmax"},
-    )
+def _output_losses(
+    teacher: keras.Model, student: keras.Model, task: Task | None
+) -> list[keras.distillation.DistillationLoss]:
+    """One loss for each pair of outputs."""
+    check_task(task)
+    return [
+        output_loss(teacher, student, task, layers)
+        for layers in heads(teacher, student)
+    ]

@@ -28,6 +28,7 @@ from keras_dskd.distiller.student_rules import (
     warn_of_own_steps,
 )
 from keras_dskd.distiller.summary import one_line, print_summary
+from keras_dskd.distiller.tasks import FitsTask
 from keras_dskd.distiller.trainable import TrainsStudent
 from keras_dskd.distiller.trainer import GuardedTrainer
 from keras_dskd.features.layer_graph import layer_ids
@@ -48,6 +49,7 @@ class Distiller(
     WeightsLosses,
     CachesTeacher,
     GuardedTrainer,
+    FitsTask,
     ResumableModel,
 ):
     """Trains a student on one modality with a teacher on another.

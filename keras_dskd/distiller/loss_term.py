@@ -44,17 +44,21 @@ class LossTerm:
         teacher: keras.Model,
         weight: Weight = 1.0,
     ) -> None:
+        self.weight = weight
+        self.layers = _layers_in(loss, teacher)
+        self.set_loss(loss, name)
+
+    def set_loss(self, loss: keras.distillation.DistillationLoss, name: str) -> None:
+        """Sets the loss and its name."""
         declared = vars(type(loss))
         self.loss = loss
         self.name = name
-        self.weight = weight
         self.teacher_name: str | None = None
         if "reads_teacher" not in declared or loss.reads_teacher:
             self.teacher_name = getattr(loss, "teacher_layer_name", None) or OUTPUT
         self.student_name: str = getattr(loss, "student_layer_name", None) or OUTPUT
         self.pools_teacher = "pools_teacher" in declared and bool(loss.pools_teacher)
         self.arguments = frozenset(inspect.signature(loss.compute_loss).parameters)
-        self.layers = _layers_in(loss, teacher)
 
     def layer_name(self, role: Role) -> str | None:
         """Name of the layer that the loss reads in one of the models."""
@@ -64,10 +68,18 @@ class LossTerm:
 def make_terms(
     losses: Sequence[keras.distillation.DistillationLoss], teacher: keras.Model
 ) -> tuple[LossTerm, ...]:
-    """A `LossTerm` per loss.
+    """A `LossTerm` per loss."""
+    return tuple(
+        LossTerm(loss, name, teacher)
+        for loss, name in zip(losses, term_names(losses), strict=True)
+    )
 
-    A term has the loss's `name`, or else the name of its class in snake case. If that
-    name is taken, a number is appended.
+
+def term_names(losses: Sequence[keras.distillation.DistillationLoss]) -> list[str]:
+    """The names of the losses' metrics.
+
+    It is the loss's `name`, or else the name of its class in snake case. If that name
+    is taken, a number is appended.
     """
     taken = list(TOTALS)
     for loss in losses:
@@ -75,10 +87,7 @@ def make_terms(
         numbered = (f"{name}_{number}" for number in itertools.count(1))
         candidates = itertools.chain([name], numbered)
         taken.append(next(name for name in candidates if name not in taken))
-    return tuple(
-        LossTerm(loss, name, teacher)
-        for loss, name in zip(losses, taken[len(TOTALS) :], strict=True)
-    )
+    return taken[len(TOTALS) :]
 
 
 def names_read(terms: Sequence[LossTerm], role: Role) -> list[str]:

@@ -34,6 +34,10 @@ class LossMeans(keras.metrics.Metric):
         self.totals = self.add_variable(shape, initializer="zeros", name="totals")
         self.counts = self.add_variable(shape, initializer="zeros", name="counts")
 
+    def rename_losses(self, names: Sequence[str]) -> None:
+        """Renames the last losses, those after the totals."""
+        self.names = (*self.names[: len(self.names) - len(names)], *names)
+
     def update_state(self, values: dict[str, Tensor], samples: Tensor) -> None:
         """Adds a batch.
 

@@ -1,10 +1,12 @@
 """The labels that a loss reads, if the student has several outputs."""
 
 import re
+from typing import Any
 
 import keras
 
 from keras_dskd.distiller.loss_term import LossTerm
+from keras_dskd.features.finding import find_layer
 from keras_dskd.features.taps import OUTPUT
 from keras_dskd.internal.keras_private import producer
 from keras_dskd.internal.types import Nested
@@ -64,6 +66,38 @@ def labels_for(term: LossTerm, labels: Nested, student: keras.Model) -> Nested:
         f"{loss} reads the labels of one output, and the batch has labels for "
         f"{len(by_output)}. Pass label_name=..., one of {known}. Received: {received}"
     )
+
+
+def value_of_output(term: LossTerm, values: Nested, student: keras.Model) -> Any:
+    """Of values by output, such as compiled losses, the one of the output that is read.
+
+    Args:
+        term: The loss.
+        values: One value, or a dict, list or tuple with one for each output.
+        student: The student.
+
+    Returns:
+        One value. `None` if the loss reads no output of the student, or all of several.
+    """
+    has_outputs = bool(getattr(student, "outputs", None))
+    if term.student_name == OUTPUT:
+        if not isinstance(values, (dict, list, tuple)):
+            return values
+        return (
+            next(iter(values.values() if isinstance(values, dict) else values))
+            if (len(values) == 1)
+            else None
+        )
+    if not has_outputs:
+        return None
+    read = find_layer(student, term.student_name)
+    if all(producer(output) is not read for output in student.outputs):
+        return None
+    if not isinstance(values, (dict, list, tuple)):
+        return values
+    name = re.split("[#:]", term.student_name)[0].rpartition("/")[2]
+    found = [value for names, value in _by_output(values, student) if name in names]
+    return found[0] if len(found) == 1 else None
 
 
 def _by_output(

@@ -11,6 +11,7 @@ completing.py      build a model that holds its weights but was never called
 feature_model.py   FeatureModel: a model that outputs another model's features
 choosing.py        the layers that recipes use: as named by the user, or picked
 landmarks.py       the layers to pick: ends of stages or blocks, the head's input
+heads.py           the outputs of two models, in pairs
 output_kind.py     what a graph says of its outputs: logits, softmax or sigmoid
 output_values.py   what a batch of outputs shows: can these be probabilities?
 identity.py        fingerprint: did the weights of a model change?

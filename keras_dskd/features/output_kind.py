@@ -130,8 +130,3 @@ def _keeps_kind(operation: keras.Operation, inputs: list[object]) -> bool:
     return isinstance(operation, keras.layers.Activation) and (
         getattr(operation.activation, "__name__", "") == "linear"
     )
-
-
-def output_activations(model: keras.Model, layer_name: str | None = None) -> set[str]:
-    """The known kinds among a model's outputs. See `output_kinds`."""
-    return {kind for kind in output_kinds(model, layer_name) if kind}

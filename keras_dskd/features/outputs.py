@@ -29,7 +29,10 @@ def symbolic_outputs(model: keras.Model, name: str | None) -> Nested:
         `KerasTensor`s in the structure of the outputs. `None` if they are unknown.
     """
     if not name:
-        return model.output if has_graph(model) else None
+        if not has_graph(model):
+            return None
+        is_chain = isinstance(model, keras.Sequential)
+        return model.outputs[0] if is_chain else model.output
     found = find(model, name)
     outputs = _output_of(found.layer)
     if found.output is None or outputs is None:

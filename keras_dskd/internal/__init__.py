@@ -6,6 +6,7 @@ keras_private  every private name of Keras that the package uses
 trainer_state  the variables that Keras's trainers hold, restored on failure
 files          files that replace older ones only when they are complete
 tables         tables of text
+tasks          what a model predicts, as told by the loss that it is trained with
 metric_names   the names of the losses that a distiller logs
 types          names of types in signatures
 version        the version

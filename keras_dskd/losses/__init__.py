@@ -13,8 +13,11 @@ compares their outputs with a formula from `keras_dskd.ops`. The losses run in
     AttentionTransfer, ChannelWiseDistillation         feature maps, by position
     SpatialUniformity                                  the student's features alone
 
+`output_targets` chooses the loss that fits a task.
+
 To add a loss: write its formula in `ops/`, subclass `LayerLoss` (`base.py`, which
-explains the interface) in a new file, and export it here.
+explains the interface), or `OutputLoss` (`output_loss.py`) if it compares predictions,
+in a new file, and export it here.
 """
 
 from keras_dskd.losses.attention_transfer import AttentionTransfer

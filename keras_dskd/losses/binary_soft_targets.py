@@ -6,15 +6,15 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.internal.types import Config, Nested, Tensor
-from keras_dskd.losses.base import LayerLoss
-from keras_dskd.losses.logits import as_binary_logits, check_gives_binary_logits
+from keras_dskd.losses.logits import as_binary_logits
+from keras_dskd.losses.output_loss import OutputLoss
 from keras_dskd.losses.output_structures import check_same_structure, sum_over_outputs
 from keras_dskd.ops.sharing import detached
 from keras_dskd.ops.soft_targets import check_divergence_temperature
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class BinarySoftTargets(LayerLoss):
+class BinarySoftTargets(OutputLoss):
     """KL divergence of the student's softened label probabilities from the teacher's.
 
     For a single sigmoid, and for several labels that do not exclude one another. For
@@ -51,6 +51,7 @@ class BinarySoftTargets(LayerLoss):
     """
 
     name = "binary_soft_targets"
+    task = "binary"
 
     def __init__(
         self,
@@ -65,12 +66,6 @@ class BinarySoftTargets(LayerLoss):
         self.temperature = temperature
         self.teacher_from_logits = teacher_from_logits
         self.student_from_logits = student_from_logits
-
-    def validate_model_compatibility(
-        self, teacher: keras.Model, student: keras.Model
-    ) -> None:
-        """Raise `ValueError` if a model's last layer does not fit."""
-        check_gives_binary_logits(self, teacher, student)
 
     def validate_outputs(
         self, teacher_outputs: Nested, student_outputs: Nested

@@ -7,8 +7,8 @@ import keras
 from keras_dskd import ops
 from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Config, Tensor
-from keras_dskd.losses.base import LayerLoss
-from keras_dskd.losses.logits import as_logits, check_gives_logits
+from keras_dskd.losses.logits import as_logits
+from keras_dskd.losses.output_loss import OutputLoss
 from keras_dskd.ops.checks import check_label_name, check_number
 from keras_dskd.ops.labels import check_ignore_class
 from keras_dskd.ops.sharing import detached
@@ -16,7 +16,7 @@ from keras_dskd.ops.soft_targets import check_divergence_temperature
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class DecoupledDistillation(LayerLoss):
+class DecoupledDistillation(OutputLoss):
     """Decoupled knowledge distillation (DKD).
 
     Formula: with `p` and `q` the softened distributions of teacher and student, `y`
@@ -54,6 +54,7 @@ class DecoupledDistillation(LayerLoss):
     """
 
     name = "decoupled_distillation"
+    task = "multiclass"
 
     def __init__(
         self,
@@ -80,12 +81,6 @@ class DecoupledDistillation(LayerLoss):
         self.student_from_logits = student_from_logits
         self.ignore_class = ignore_class
         self.label_name = label_name
-
-    def validate_model_compatibility(
-        self, teacher: keras.Model, student: keras.Model
-    ) -> None:
-        """Raise `ValueError` if a model's last layer does not return logits."""
-        check_gives_logits(self, teacher, student)
 
     def compute_loss(
         self,

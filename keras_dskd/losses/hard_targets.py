@@ -6,15 +6,15 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.internal.types import Config, Nested, Tensor
-from keras_dskd.losses.base import LayerLoss
-from keras_dskd.losses.logits import as_logits, check_gives_logits
+from keras_dskd.losses.logits import as_logits
+from keras_dskd.losses.output_loss import OutputLoss
 from keras_dskd.losses.output_structures import check_same_structure, sum_over_outputs
 from keras_dskd.ops.sharing import detached
 from keras_dskd.ops.soft_targets import check_class_axis
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class HardTargets(LayerLoss):
+class HardTargets(OutputLoss):
     """Cross-entropy of the student with the teacher's most likely class.
 
     Formula:
@@ -44,6 +44,7 @@ class HardTargets(LayerLoss):
     """
 
     name = "hard_targets"
+    task = "multiclass"
 
     def __init__(
         self,
@@ -56,12 +57,6 @@ class HardTargets(LayerLoss):
         super().__init__(teacher_layer_name, student_layer_name)
         self.student_from_logits = student_from_logits
         self.axis = axis
-
-    def validate_model_compatibility(
-        self, teacher: keras.Model, student: keras.Model
-    ) -> None:
-        """Raise `ValueError` if the student's last layer does not return logits."""
-        check_gives_logits(self, teacher, student)
 
     def validate_outputs(
         self, teacher_outputs: Nested, student_outputs: Nested

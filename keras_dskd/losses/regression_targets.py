@@ -6,7 +6,7 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.internal.types import Config, Nested, Tensor
-from keras_dskd.losses.base import LayerLoss
+from keras_dskd.losses.output_loss import OutputLoss
 from keras_dskd.losses.output_structures import (
     check_same_structure,
     like,
@@ -18,7 +18,7 @@ from keras_dskd.ops.sharing import detached
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class RegressionTargets(LayerLoss):
+class RegressionTargets(OutputLoss):
     """Mean squared difference of the models' outputs, or its teacher-bounded form.
 
     Formula, with `d` values in each output:
@@ -60,6 +60,7 @@ class RegressionTargets(LayerLoss):
     """
 
     name = "regression_targets"
+    task = "regression"
 
     def __init__(
         self,

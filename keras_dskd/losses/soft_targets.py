@@ -6,15 +6,15 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.internal.types import Config, Nested, Tensor
-from keras_dskd.losses.base import LayerLoss
-from keras_dskd.losses.logits import as_logits, check_gives_logits
+from keras_dskd.losses.logits import as_logits
+from keras_dskd.losses.output_loss import OutputLoss
 from keras_dskd.losses.output_structures import check_same_structure, sum_over_outputs
 from keras_dskd.ops.sharing import detached
 from keras_dskd.ops.soft_targets import check_class_axis, check_divergence_temperature
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
-class SoftTargets(LayerLoss):
+class SoftTargets(OutputLoss):
     """KL divergence of the student's softened class distribution from the teacher's.
 
     Formula:
@@ -51,6 +51,7 @@ class SoftTargets(LayerLoss):
     """
 
     name = "soft_targets"
+    task = "multiclass"
 
     def __init__(
         self,
@@ -68,12 +69,6 @@ class SoftTargets(LayerLoss):
         self.teacher_from_logits = teacher_from_logits
         self.student_from_logits = student_from_logits
         self.axis = axis
-
-    def validate_model_compatibility(
-        self, teacher: keras.Model, student: keras.Model
-    ) -> None:
-        """Raise `ValueError` if a model's last layer does not return logits."""
-        check_gives_logits(self, teacher, student)
 
     def validate_outputs(
         self, teacher_outputs: Nested, student_outputs: Nested

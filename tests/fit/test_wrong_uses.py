@@ -136,7 +136,9 @@ def test_a_softmax_teacher_with_soft_targets_raises_at_construction():
 
 def test_a_single_logit_with_soft_targets_raises():
     made = distiller(teacher=mlp(6, classes=1), student=mlp(4, classes=1))
-    made.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    with pytest.raises(ValueError, match="Use keras_dskd.losses.BinarySoftTargets"):
+        made.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    made.compile("sgd", "cosine_similarity")
     expected = "distributions over at least 2 classes.*use .*BinarySoftTargets"
     with pytest.raises(ValueError, match=expected):
         fit(made, y=(Y > 0).astype("float32")[:, None])

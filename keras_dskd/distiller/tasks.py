@@ -1,0 +1,65 @@
+"""Output losses that fit the loss that the student is compiled with."""
+
+from typing import Any
+
+import keras
+
+from keras_dskd.distiller.loss_term import LossTerm, term_names
+from keras_dskd.distiller.metrics import LossMeans
+from keras_dskd.distiller.term_labels import value_of_output
+from keras_dskd.internal.tasks import TASKS, loss_name, task_of
+
+
+class FitsTask(keras.Model):
+    """A model whose distillation losses fit the loss that it is compiled with.
+
+    A loss may have two methods for this. `validate_task(task, trained_by, student)`
+    raises `ValueError` if it is for another task. `for_task(task)` returns the loss to
+    use in its place.
+    """
+
+    student: keras.Model
+    distillation_losses: list[keras.distillation.DistillationLoss]
+    loss_terms: tuple[LossTerm, ...]
+    _means: LossMeans
+
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "adam",
+        loss: Any = None,
+        metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training; see `keras.Model.compile`.
+
+        Raises:
+            ValueError: If a distillation loss is for another task than `loss`, or if
+                `loss` does not tell a recipe the task.
+        """
+        chosen = [self._for_task(term, loss) for term in self.loss_terms]
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+        names = term_names(chosen)
+        for index, (term, choice) in enumerate(
+            zip(self.loss_terms, chosen, strict=True)
+        ):
+            if choice is not term.loss:
+                term.set_loss(choice, names[index])
+                self.distillation_losses[index] = choice
+        self._means.rename_losses([term.name for term in self.loss_terms])
+
+    def _for_task(
+        self, term: LossTerm, loss: Any
+    ) -> keras.distillation.DistillationLoss:
+        compiled = value_of_output(term, loss, self.student)
+        task = task_of(compiled)
+        if hasattr(term.loss, "for_task"):
+            if task is None:
+                raise ValueError(
+                    "The recipe cannot tell what the models predict: the loss "
+                    f"{loss_name(compiled)} may be for any task. Pass task=..., one of "
+                    f"{TASKS}, to the recipe."
+                )
+            return term.loss.for_task(task)
+        if task is not None and hasattr(term.loss, "validate_task"):
+            term.loss.validate_task(task, loss_name(compiled), self.student)
+        return term.loss
