@@ -24,8 +24,26 @@ class GuardedTrainer(keras_private.ReplicaShapes):
         replicas.check_fit()
         super().make_train_function(force)
         self.train_function: Callable[..., Any] = trainer_state.keeping_state(
-            self, self.train_function
+            self, self._with_built_optimizer(self.train_function)
         )
+
+    def _with_built_optimizer(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """A step that builds the optimizer before TensorFlow traces the step.
+
+        TensorFlow traces a step twice if the first trace creates variables. Keras builds
+        the optimizer in that trace; on the other backends, before it.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return step
+
+        @functools.wraps(step)
+        def built(*args: Any) -> Any:
+            # Callbacks may have changed `trainable` until now.
+            if not self.optimizer.built and keras_private.is_built(self):
+                self.optimizer.build(self.trainable_variables)
+            return step(*args)
+
+        return built
 
     @functools.wraps(keras.Model.fit)
     def fit(self, *args: Any, **kwargs: Any) -> Any:

@@ -50,6 +50,15 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return layer._flatten_layers(include_self=False, recursive=False)
 
 
+def is_built(layer: keras.layers.Layer) -> bool:
+    """Whether a layer and all layers inside it are built.
+
+    The public `built` of a subclassed model may be true while its layers have no
+    weights yet, and `Model.layers` holds only the layers one level down.
+    """
+    return all(each.built for each in layer._flatten_layers())
+
+
 def is_rematerialized(layer: keras.Operation) -> bool:
     """Whether a layer was made within a `keras.RematScope`.
 

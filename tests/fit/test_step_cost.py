@@ -51,6 +51,38 @@ def test_the_teacher_runs_before_the_students_activations_are_stored(monkeypatch
 
 
 @pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the others build it before"
+)
+def test_tensorflow_traces_a_step_once_as_the_optimizer_is_built_before():
+    traces = []
+
+    class Traced(keras_dskd.Distiller):
+        def compute_loss(self, *args, **kwargs):
+            traces.append(len(self.optimizer.variables))
+            return super().compute_loss(*args, **kwargs)
+
+    made = distiller(cnn(3, name="teacher"), cnn(1), cls=Traced)
+    made.compile("adam", crossentropy())
+    frozen = made.student.get_layer("conv0")
+    frozen.trainable = False
+
+    def unfreeze(logs=None):
+        frozen.trainable = True
+
+    made.fit(
+        {"teacher": images(8, 3), "student": images(8)},
+        labels(8),
+        batch_size=4,
+        verbose=0,
+        callbacks=[keras.callbacks.LambdaCallback(on_train_begin=unfreeze)],
+    )
+
+    # Iterations, learning rate, and two moments of each variable that trains now.
+    assert traces == [2 + 2 * len(made.trainable_variables)]
+    assert any(frozen.kernel is variable for variable in made.trainable_variables)
+
+
+@pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="the others keep what is needed alone"
 )
 def test_torch_saves_nothing_of_the_teacher_for_the_backward_pass():
