@@ -49,6 +49,8 @@ def pytest_sessionstart():
     # scanning them takes longer than most tests.
     keras.utils.set_random_seed(0)
     gc.freeze()
+    # Tracing makes so many objects that Python would scan them all the time.
+    gc.set_threshold(100_000, 20, 50)
 
 
 @pytest.fixture(autouse=True)
