@@ -30,8 +30,8 @@ class GuardedTrainer(keras_private.ReplicaShapes):
     def _with_built_optimizer(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """A step that builds the optimizer before TensorFlow traces the step.
 
-        TensorFlow traces a step twice if the first trace creates variables. Keras builds
-        the optimizer in that trace; on the other backends, before it.
+        TensorFlow traces a step twice if the first trace creates variables. Keras
+        builds the optimizer in that trace; on the other backends, before it.
         """
         if keras.backend.backend() != "tensorflow":
             return step

@@ -65,6 +65,7 @@ def test_quickstart_writes_a_model_a_table_and_figures(tmp_path):
     assert student.predict(np.zeros((2, 8, 8, 1)), verbose=0).shape == (2, 10)
 
 
+@pytest.mark.backend_neutral  # Trains as the quickstart does.
 def test_sphere_animation_is_a_gif_of_each_moment(run, tmp_path):
     image = pytest.importorskip("PIL.Image", reason="figures need Pillow")
     path = tmp_path / "sphere.gif"
