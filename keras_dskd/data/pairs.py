@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_dskd.internal.members import members_of
 from keras_dskd.internal.types import Nested, Role, Shape, Tensor
 from keras_dskd.ops.checks import is_same_shape
 
@@ -93,10 +94,10 @@ def teacher_mask(pair: Pair) -> Tensor | None:
     return mask
 
 
-def check_cached_rows(pair: Pair) -> None:
+def check_cached_rows(pair: Pair, features: dict[str, Nested]) -> None:
     """Raises `ValueError` if cached features have another number of samples."""
     samples = keras.tree.flatten(pair.student)[0].shape[0]
-    for name, feature in pair.teacher_features.items():
+    for name, feature in features.items():
         for array in keras.tree.flatten(feature):
             if not is_same_shape(array.shape[:1], (samples,)):
                 raise ValueError(
@@ -114,6 +115,9 @@ def holds_teacher(x: Nested, teacher: keras.Model) -> bool:
 
 def input_of(model: keras.Model) -> Nested:
     """A model's input as `KerasTensor`s in its structure; `None` if undeclared."""
+    if members_of(model):
+        declared = {key: input_of(it) for key, it in members_of(model).items()}
+        return None if None in declared.values() else declared
     inputs = getattr(model, "inputs", None)
     if not inputs:
         return None
@@ -133,6 +137,9 @@ def check_input(
     """
     x = getattr(pair, role)
     model, other = (teacher, student) if role == "teacher" else (student, teacher)
+    if members_of(model):
+        _check_members(model, x)
+        return
     if pair.teacher is pair.student:
         _check_takes_structure(model, x)
     if fits(model, x) is not False:
@@ -151,6 +158,18 @@ def check_input(
             '"teacher" and "student" swapped?'
         )
     raise ValueError(f"{_misfit(role, model, x)} {hint}")
+
+
+def _check_members(teachers: Any, x: Nested) -> None:
+    """Raises `ValueError` if the input of one of several teachers does not fit it."""
+    inputs = teachers.inputs_of_members(x)
+    for (key, member), own in zip(teachers.members.items(), inputs, strict=True):
+        if fits(member, own) is False:
+            raise ValueError(
+                f'{_misfit(f"teacher {key!r},", member, own)} Pass x["teacher"] as '
+                f"a dict with the keys {list(teachers.members)}, or as one input that "
+                "fits all of them."
+            )
 
 
 def check_fits(model: keras.Model, x: Nested) -> None:

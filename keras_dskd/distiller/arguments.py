@@ -6,6 +6,7 @@ import keras
 
 from keras_dskd.distiller.loss_term import LossTerm, names_read
 from keras_dskd.features.taps import OUTPUT
+from keras_dskd.internal.members import members_of
 
 
 def check_models(teacher: keras.Model, student: keras.Model) -> None:
@@ -16,6 +17,11 @@ def check_models(teacher: keras.Model, student: keras.Model) -> None:
                 f"`{role}` must be a keras.Model. Received: {model!r} of type "
                 f"{type(model).__name__}"
             )
+    if any(member is student for member in members_of(teacher).values()):
+        raise ValueError(
+            f"The student {student.name!r} is also one of the teachers. To distill a "
+            "model from itself, copy it: keras.models.clone_model, then set_weights."
+        )
     if hasattr(student, "distillation_losses"):
         raise ValueError(
             f"The student {student.name!r} is a distiller itself. Pass its student: "
@@ -26,6 +32,18 @@ def check_models(teacher: keras.Model, student: keras.Model) -> None:
             f"Teacher and student are the same object, {teacher.name!r}. To distill a "
             "model from itself, copy it: keras.models.clone_model, then set_weights."
         )
+
+
+def check_named_teachers(terms: Sequence[LossTerm], teacher: keras.Model) -> None:
+    """Raises `ValueError` if a loss does not say which of several teachers it reads."""
+    names = list(members_of(teacher))
+    for term in terms:
+        if names and term.teacher_name == OUTPUT:
+            raise ValueError(
+                f"{type(term.loss).__name__} reads the final output, and there are "
+                f"several teachers: {names}. Name one, or one of its layers: "
+                f'teacher_layer_name="{names[0]}" or "{names[0]}/layer".'
+            )
 
 
 def check_projectors(

@@ -10,12 +10,20 @@ from keras_dskd.features.feature_model import ShapesOnly
 from keras_dskd.internal.types import Nested, Tensor
 
 
-def build_auxiliary_layers(distiller: Any, pair: pairs.Pair) -> None:
+def build_auxiliary_layers(
+    distiller: Any,
+    teacher: Nested,
+    student: Nested,
+    teacher_features: Nested = None,
+) -> None:
     """Builds projectors and layers inside losses, from shapes alone.
 
     Args:
         distiller: A `Distiller`.
-        pair: A batch, or symbolic inputs.
+        teacher: The teacher's input: a batch, or symbolic. `None` with
+            `teacher_features`.
+        student: The student's input.
+        teacher_features: Cached features of the teacher, or `None`.
     """
     # Labels are not known here.
     terms = [
@@ -25,13 +33,17 @@ def build_auxiliary_layers(distiller: Any, pair: pairs.Pair) -> None:
     ]
 
     def values(x: Nested) -> list[Tensor]:
-        forward = distiller.run_models(pairs.Pair(x[0], x[1], None), training=False)
+        forward = distiller.run_models(pairs.Pair(*x), training=False)
         return loss_values(terms, forward.teacher, forward.student)
 
     shapes = keras.tree.map_structure(
-        lambda array: keras.KerasTensor(
-            array.shape, keras.backend.standardize_dtype(array.dtype)
+        lambda array: (
+            None
+            if array is None
+            else keras.KerasTensor(
+                array.shape, keras.backend.standardize_dtype(array.dtype)
+            )
         ),
-        [pair.teacher, pair.student],
+        [teacher, student, teacher_features],
     )
     ShapesOnly(values).compute_output_spec(shapes)

@@ -32,6 +32,7 @@ from keras_dskd.distiller.tasks import FitsTask
 from keras_dskd.distiller.trainable import TrainsStudent
 from keras_dskd.distiller.trainer import GuardedTrainer
 from keras_dskd.features.layer_graph import layer_ids
+from keras_dskd.features.teachers import StoredTeacher, Teacher, as_model
 from keras_dskd.internal import keras_private, replicas
 from keras_dskd.internal.metric_names import TOTALS
 from keras_dskd.internal.types import (
@@ -83,7 +84,9 @@ class Distiller(
 
     `fit` takes `x={"teacher": ..., "student": ...}`, each any structure that its model
     takes, from arrays, `tf.data`, `PyDataset`, torch `DataLoader` or generators.
-    `{"student": ..., "teacher_features": ...}` replays what `cache_teacher` returned.
+    `{"student": ..., "teacher_features": ...}` replays what `cache_teacher` returned,
+    or reads the outputs of any teacher: a dict that maps the names that the losses read
+    to arrays, or one array if the losses only read the final output.
     Any other `x` goes to both models.
 
     `"teacher_mask"` in `x`, an array `(n,)`, is false for samples that lack the strong
@@ -97,7 +100,11 @@ class Distiller(
     statistics) and the batch's `labels` if its `compute_loss` has such arguments.
 
     Args:
-        teacher: A trained `keras.Model` for the strong modality. Left unchanged.
+        teacher: A trained `keras.Model` for the strong modality. Left unchanged. Or a
+            dict of several, `{"optical": ..., "ensemble": ...}`: a loss then reads
+            `"optical"`, its output, or a layer, `"optical/block2"`, and `x["teacher"]`
+            is a dict with the same keys, or one input for all. Or `None`, if every
+            batch brings the teacher's stored outputs as `x["teacher_features"]`.
         student: The `keras.Model` to train, for the weak modality.
         distillation_losses: One or a list of `keras.distillation.DistillationLoss`,
             from `keras_dskd.losses`, from Keras, or your own. `teacher_layer_name` and
@@ -140,7 +147,7 @@ class Distiller(
 
     def __init__(
         self,
-        teacher: keras.Model,
+        teacher: Teacher,
         student: keras.Model,
         distillation_losses: keras.distillation.DistillationLoss
         | Sequence[keras.distillation.DistillationLoss],
@@ -152,19 +159,21 @@ class Distiller(
     ) -> None:
         # Each model casts its own inputs.
         super().__init__(name=name, autocast=False, **kwargs)
-        arguments.check_models(teacher, student)
+        teacher_model = as_model(teacher)
+        arguments.check_models(teacher_model, student)
         warn_of_own_steps(student)
         losses = arguments.check_losses(distillation_losses)
         check_number("student_loss_weight", student_loss_weight, most=1)
         loss_weights = check_weights(distillation_loss_weights, len(losses))
-        self.teacher = teacher
+        self.teacher = teacher_model
         self.student = student
         self.distillation_losses = losses
-        self.loss_terms = make_terms(losses, teacher)
+        self.loss_terms = make_terms(losses, teacher_model)
+        arguments.check_named_teachers(self.loss_terms, teacher_model)
         self.projectors = arguments.check_projectors(projectors, self.loss_terms)
         self._loss_layers = arguments.distinct_layers(self.loss_terms)
         auxiliary = set().union(*map(layer_ids, self._auxiliary_layers))
-        self._shares_with_teacher = not auxiliary.isdisjoint(layer_ids(teacher))
+        self._shares_with_teacher = not auxiliary.isdisjoint(layer_ids(teacher_model))
         self._term_weights = LossWeightState(
             student_loss_weight, self.loss_terms, loss_weights
         )
@@ -176,16 +185,16 @@ class Distiller(
             self._auxiliary_layers,
             self._student_losses,
         )
-        if teacher.built:
-            self._pass.find_taps("teacher", teacher)
+        if teacher_model.built and not isinstance(teacher_model, StoredTeacher):
+            self._pass.find_taps("teacher", teacher_model)
         if student.built:
             self._pass.find_taps("student", student)
         for loss in losses:
-            arguments.check_compatible(loss, teacher, student)
-        inputs = pairs.input_of(teacher), pairs.input_of(student)
+            arguments.check_compatible(loss, teacher_model, student)
+        inputs = pairs.input_of(teacher_model), pairs.input_of(student)
         if None not in inputs and not self._is_ready():
-            build_auxiliary_layers(self, pairs.Pair(*inputs, None))
-        self.built = self.teacher.built and self._is_ready()
+            build_auxiliary_layers(self, *inputs)
+        self.built = teacher_model.built and self._is_ready()
 
     def build(self, input_shape: Nested = None) -> None:
         """Does nothing: each model builds itself when it is called."""
@@ -219,13 +228,18 @@ class Distiller(
         pairs.check_input("student", pair, self.teacher, self.student)
         if self._distills(training):
             return self.run_models(pair, training, **kwargs)
-        if self._fit_begins and self._distills(training=True):
-            self._pass.complete_teacher(self.teacher, pair)
+        is_before_training = self._fit_begins and self._distills(training=True)
         self._fit_begins = False
+        if is_before_training:
+            self._pass.complete_teacher(self.teacher, pair)
         prediction = self._pass.predict(self.student, pair.student, training, **kwargs)
-        if not self._is_ready() and pairs.holds_teacher(inputs, self.teacher):
+        if not self._is_ready() and (
+            is_before_training or pairs.holds_teacher(inputs, self.teacher)
+        ):
             # Layers inside losses get their shapes before the first step.
-            build_auxiliary_layers(self, pair)
+            build_auxiliary_layers(
+                self, pair.teacher, pair.student, pair.teacher_features
+            )
         return prediction
 
     @property

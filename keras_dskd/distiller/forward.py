@@ -11,6 +11,7 @@ from keras_dskd.distiller.added_losses import StudentLosses, per_replica_losses
 from keras_dskd.distiller.loss_term import LossTerm, names_read
 from keras_dskd.features.completing import complete
 from keras_dskd.features.taps import OUTPUT, Tap, capture
+from keras_dskd.features.teachers import StoredTeacher
 from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Nested, Role, Tensor
 from keras_dskd.ops.samples import keep_rows
@@ -157,6 +158,8 @@ class ForwardPass:
 
 def check_teacher(teacher: keras.Model, student: keras.Model, pair: pairs.Pair) -> None:
     """Raises `ValueError` unless the teacher can run on the batch."""
+    if isinstance(teacher, StoredTeacher):
+        teacher(None)  # Says what to pass.
     if pair.teacher is None:
         raise ValueError(
             'Training needs the teacher\'s modality: x["teacher"] is missing. '
@@ -169,16 +172,22 @@ def check_teacher(teacher: keras.Model, student: keras.Model, pair: pairs.Pair) 
 def _check_cached(pair: pairs.Pair, names: Sequence[str]) -> dict[str, Nested]:
     """The batch's cached features, or a `ValueError` if they do not fit."""
     features = pair.teacher_features
+    if hasattr(features, "shape") and list(names) == [OUTPUT]:
+        pairs.check_cached_rows(pair, {OUTPUT: features})
+        return {OUTPUT: features}
     if not isinstance(features, dict):
         raise ValueError(
-            'x["teacher_features"] must be the dict of name -> array that '
-            f"`cache_teacher` returned. Received: {type(features).__name__}"
+            'x["teacher_features"] must be a dict of name -> array, as `cache_teacher` '
+            f"returns it, with the names that the losses read: {list(names)}. One "
+            "array is enough if the losses only read the teacher's final output. "
+            f"Received: {type(features).__name__}"
         )
     missing = [name for name in names if name not in features]
     if missing:
         raise ValueError(
             f"The cached teacher features lack {missing}. They hold "
-            f"{sorted(features)}. Make them with this distiller's `cache_teacher`."
+            f"{sorted(features)}. Make them with this distiller's `cache_teacher`, or "
+            "name stored outputs as the losses do: teacher_layer_name=..."
         )
-    pairs.check_cached_rows(pair)
+    pairs.check_cached_rows(pair, features)
     return features

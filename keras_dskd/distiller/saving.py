@@ -16,6 +16,7 @@ from keras_dskd.distiller.absent_teacher import (
 )
 from keras_dskd.distiller.config import from_config, to_config
 from keras_dskd.distiller.saved_parts import Parts, SeedStates
+from keras_dskd.features.teachers import StoredTeacher, as_model
 from keras_dskd.internal import files
 from keras_dskd.internal.types import Config, FilePath
 
@@ -182,13 +183,17 @@ class ResumableModel(keras.Model):
 
     @classmethod
     def load(
-        cls, filepath: FilePath, teacher: keras.Model | None = None, **kwargs: Any
+        cls,
+        filepath: FilePath,
+        teacher: keras.Model | dict[str, keras.Model] | None = None,
+        **kwargs: Any,
     ) -> "Self":
         """Loads a distiller that `save` wrote.
 
         Args:
             filepath: Path of the `.keras` file.
-            teacher: The teacher, if the file was saved without it.
+            teacher: The teacher, or the dict of teachers, if the file was saved
+                without it.
             **kwargs: Arguments of `keras.models.load_model`.
 
         Returns:
@@ -199,7 +204,7 @@ class ResumableModel(keras.Model):
                 different model; if the file includes a teacher and `teacher` is given;
                 or if the file does not hold a distiller.
         """
-        with loading_with(teacher):
+        with loading_with(None if teacher is None else as_model(teacher)):
             distiller = keras.models.load_model(filepath, **kwargs)
         if not isinstance(distiller, ResumableModel):
             raise ValueError(
@@ -212,7 +217,8 @@ class ResumableModel(keras.Model):
 
     @contextlib.contextmanager
     def _teacher_left_out(self, include_teacher: bool | None) -> Iterator[None]:
-        if self.saves_teacher if include_teacher is None else include_teacher:
+        is_included = self.saves_teacher if include_teacher is None else include_teacher
+        if is_included or isinstance(self.teacher, StoredTeacher):
             yield
             return
         self._build_optimizer()

@@ -10,6 +10,7 @@ import rich.markup
 from keras import ops
 
 from keras_dskd.internal import trainer_state
+from keras_dskd.internal.members import members_of
 from keras_dskd.internal.tables import table
 
 
@@ -86,7 +87,10 @@ def print_summary(
 
 def _parts(distiller: Any) -> Iterator[Sequence[str]]:
     """Rows of the first table."""
-    parts = [("teacher", distiller.teacher), ("student", distiller.student)]
+    teachers = members_of(distiller.teacher)
+    parts = [(f"teacher {key}", member) for key, member in teachers.items()]
+    parts = parts or [("teacher", distiller.teacher)]
+    parts.append(("student", distiller.student))
     for name, projector in distiller.projectors.items():
         parts.append((f"projector of {name}", projector))
     for term in distiller.loss_terms:

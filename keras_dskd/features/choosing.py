@@ -19,6 +19,13 @@ class RecipeFeatures:
     """
 
     def __init__(self, recipe: str, teacher: keras.Model, student: keras.Model) -> None:
+        if not isinstance(teacher, keras.Model):
+            names = f" of {list(teacher)}" if isinstance(teacher, dict) else ""
+            raise ValueError(
+                f"`{recipe}` takes one teacher, a keras.Model, because it picks the "
+                f"teacher's layers. Received: {type(teacher).__name__}{names}. Build a "
+                "`Distiller`, whose losses name what they read."
+            )
         self.recipe = recipe
         self.models = {"teacher": teacher, "student": student}
 

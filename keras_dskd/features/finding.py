@@ -26,6 +26,7 @@ import keras
 
 from keras_dskd.features import pyramid
 from keras_dskd.features.layer_graph import Names, layer_paths, operation_paths
+from keras_dskd.internal.members import members_of
 
 
 class Found(NamedTuple):
@@ -61,6 +62,10 @@ def find(model: keras.Model, name: str) -> Found:
         ValueError: If the name matches no layer, or more than one, or its call is not a
             number.
     """
+    member, slash, rest = name.partition("/")
+    if slash and member in members_of(model):
+        found = find(members_of(model)[member], rest)
+        return found._replace(path=f"{member}/{found.path}")
     layer = _find_by_path(model, name)
     if layer is not None:  # The layer's own name may hold "#" and ":".
         return Found(layer, None, None, name)

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import keras
 
 from keras_dskd.internal.keras_private import call_inputs, origin, sublayers
+from keras_dskd.internal.members import members_of
 from keras_dskd.internal.types import Shape
 from keras_dskd.ops.rows import channel_axis
 
@@ -29,8 +30,10 @@ def layer_paths(model: keras.layers.Layer) -> list[tuple[Names, keras.layers.Lay
         children = (
             parent.layers if isinstance(parent, keras.Model) else sublayers(parent)
         )
+        # Several teachers go by the names that their user gave them.
+        given = {id(layer): key for key, layer in members_of(parent).items()}
         for layer in children:
-            path = (*prefix, layer.name)
+            path = (*prefix, given.get(id(layer), layer.name))
             paths.append((path, layer))
             if id(layer) not in ancestors:
                 walk(layer, path, {*ancestors, id(layer)})

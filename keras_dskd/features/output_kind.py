@@ -11,6 +11,7 @@ import keras
 from keras_dskd.features.finding import find_layer
 from keras_dskd.features.layer_graph import has_graph
 from keras_dskd.features.outputs import symbolic_outputs
+from keras_dskd.features.teachers import StoredTeacher
 from keras_dskd.internal.keras_private import call_inputs, origin
 
 #: `"softmax"` and `"sigmoid"` are probabilities, `"linear"` the result of a linear map.
@@ -75,6 +76,8 @@ def output_kinds(model: keras.Model, layer_name: str | None = None) -> list[Outp
         A list with one kind per output, flattened. `None` stands for an output whose
         kind the graph does not show, as in a subclassed model.
     """
+    if isinstance(model, StoredTeacher):
+        return [None]
     if not layer_name:
         return _kinds_of_model(model)
     outputs = symbolic_outputs(model, layer_name)

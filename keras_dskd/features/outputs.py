@@ -7,6 +7,7 @@ import keras
 
 from keras_dskd.features.finding import find
 from keras_dskd.features.layer_graph import has_graph
+from keras_dskd.features.teachers import StoredTeacher
 from keras_dskd.internal.types import Nested
 
 #: The name of the attention scores of a layer that can return them.
@@ -28,6 +29,8 @@ def symbolic_outputs(model: keras.Model, name: str | None) -> Nested:
     Returns:
         `KerasTensor`s in the structure of the outputs. `None` if they are unknown.
     """
+    if isinstance(model, StoredTeacher):
+        return None
     if not name:
         if not has_graph(model):
             return None

@@ -7,6 +7,7 @@ trainer_state  the variables that Keras's trainers hold, restored on failure
 files          files that replace older ones only when they are complete
 tables         tables of text
 tasks          what a model predicts, as told by the loss that it is trained with
+members        the models of a model that runs several teachers
 metric_names   the names of the losses that a distiller logs
 types          names of types in signatures
 version        the version

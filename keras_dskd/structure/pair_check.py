@@ -13,6 +13,7 @@ from keras_dskd.data.arrays import evenly_spaced, row_count, sliceable
 from keras_dskd.features.feature_model import FeatureModel
 from keras_dskd.features.landmarks import head_input
 from keras_dskd.features.taps import OUTPUT
+from keras_dskd.features.teachers import Teacher, as_model
 from keras_dskd.internal.types import Nested, Role
 from keras_dskd.ops.labels import remove_class_axis
 
@@ -38,7 +39,7 @@ class PairCheck:
 
 
 def check_pairs(
-    teacher: keras.Model,
+    teacher: Teacher,
     student: keras.Model,
     x: Nested,
     y: Nested = None,
@@ -68,7 +69,8 @@ def check_pairs(
     layers still distinguish the samples.
 
     Args:
-        teacher: The teacher, a built `keras.Model`.
+        teacher: The teacher, a built `keras.Model`, or a dict of several. Their outputs
+            are then compared together, or the layer that `teacher_layer_name` names.
         student: The student, a built `keras.Model`.
         x: `{"teacher": ..., "student": ...}`, arrays as `fit` takes them. Samples that
             `"teacher_mask"` masks out are ignored.
@@ -105,6 +107,7 @@ def check_pairs(
             "`level` must be between 0 and 1, and `permutations` at least "
             f"1 / level - 1. Received: level={level}, permutations={permutations}"
         )
+    teacher = as_model(teacher)
     x_teacher, x_student, *labels = evenly_spaced(
         _samples(pairs.split(x), y), max_samples
     )

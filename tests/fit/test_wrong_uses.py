@@ -377,8 +377,8 @@ def test_a_layer_with_several_outputs_raises():
 
 
 def test_cached_features_that_are_not_a_dict_raise():
-    x = {"student": X["student"], "teacher_features": rows(8, 3)}
-    with pytest.raises(ValueError, match="must be the dict of name -> array"):
+    x = {"student": X["student"], "teacher_features": [rows(8, 3)]}
+    with pytest.raises(ValueError, match="must be a dict of name -> array"):
         fit(compiled(), x)
 
 
