@@ -3,6 +3,7 @@
 ```
 pairs         splits one batch by modality, and checks that inputs fit their models
 arrays        reads rows of arrays of any library
+first_rows    the first rows of training data, read without using them up
 epochs        what data sets share: epochs, seeds, and wrapping another data set
 dataset       ArrayDataset: arrays, in memory or on disk, shuffled by rows
 mapped        memory-mapped arrays, sent to worker processes by their location

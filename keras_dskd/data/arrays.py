@@ -35,6 +35,11 @@ def check_dense(array: Any) -> None:
             )
 
 
+def is_sparse(array: Any) -> bool:
+    """Whether it is a sparse matrix or a ragged tensor."""
+    return any(hasattr(array, method) for method in _DENSE_BY)
+
+
 def row_count(array: Any) -> int | None:
     """The number of rows, or `None` if this is not an array of rows."""
     shape: tuple[Any, ...] = getattr(array, "shape", ())

@@ -7,6 +7,7 @@ loss_term       one distillation loss: its name, its weight, its layers
 loss_values     the values of the losses in one step
 term_labels     the labels that a loss reads, of a model with several outputs
 tasks           losses that fit the loss of `compile`
+first_predictions  a look at a few predictions before training
 loss_weights    numbers or schedules, as variables of the compiled step
 metrics         means over an epoch, and which of them are reported
 added_losses    the `add_loss` values of the student's layers, per replica

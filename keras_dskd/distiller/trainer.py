@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_dskd.distiller.first_predictions import check_first_predictions
 from keras_dskd.internal import keras_private, replicas, trainer_state
 
 
@@ -46,12 +47,13 @@ class GuardedTrainer(keras_private.ReplicaShapes):
         return built
 
     @functools.wraps(keras.Model.fit)
-    def fit(self, *args: Any, **kwargs: Any) -> Any:
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        x = check_first_predictions(self, x)
         # Keras calls an unbuilt model on its first batch before it compiles the step.
         self._fit_begins = True
         try:
             with trainer_state.explaining_division():
-                return super().fit(*args, **kwargs)
+                return super().fit(x, *args, **kwargs)
         finally:
             self._fit_begins = False
 
