@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_dskd.internal.types import Tensor
-from keras_dskd.ops.grids import channels_last
+from keras_dskd.ops.grids import channels_last, check_same_samples
 from keras_dskd.ops.samples import weighted_mean
 from keras_dskd.ops.soft_targets import (
     check_divergence_temperature,
@@ -39,7 +39,7 @@ def channel_wise_distillation(
         Scalar, float32, at least 0.
 
     Raises:
-        ValueError: If the numbers of channels or the positions differ, there is a
+        ValueError: If the samples, channels or positions differ in number, there is a
             single position, or `temperature` is out of range.
 
     Source:
@@ -49,6 +49,7 @@ def channel_wise_distillation(
     check_divergence_temperature(temperature)
     teacher = channels_last(teacher_map, "teacher_map")
     student = channels_last(student_map, "student_map")
+    check_same_samples(teacher, student)
     _check_same_map(tuple(teacher.shape), tuple(student.shape))
     divergence = relative_entropy(
         *(

@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_dskd.internal.types import Tensor
-from keras_dskd.ops.checks import as_floats
+from keras_dskd.ops.checks import as_floats, is_same_shape
 from keras_dskd.ops.rows import channel_axis
 
 
@@ -30,6 +30,16 @@ def channels_last(feature: Tensor, name: str = "feature") -> Tensor:
     return ops.moveaxis(feature, channel_axis(len(shape)), -1)
 
 
+def check_same_samples(teacher_map: Tensor, student_map: Tensor) -> None:
+    """Raise `ValueError` if the numbers of samples differ."""
+    shapes = tuple(teacher_map.shape), tuple(student_map.shape)
+    if not is_same_shape(shapes[0][:1], shapes[1][:1]):
+        raise ValueError(
+            "Teacher and student features must come from the same samples. Received: "
+            f"feature maps of shapes {shapes[0]} and {shapes[1]} (channels last)"
+        )
+
+
 def on_one_grid(teacher_map: Tensor, student_map: Tensor) -> tuple[Tensor, Tensor]:
     """Give both feature maps the same positions, by averaging blocks of the finer one.
 
@@ -43,8 +53,10 @@ def on_one_grid(teacher_map: Tensor, student_map: Tensor) -> tuple[Tensor, Tenso
         Both feature maps.
 
     Raises:
-        ValueError: If along an axis neither length is a multiple of the other.
+        ValueError: If along an axis neither length is a multiple of the other, or the
+            numbers of samples differ.
     """
+    check_same_samples(teacher_map, student_map)
     grids = tuple(teacher_map.shape)[1:-1], tuple(student_map.shape)[1:-1]
     if grids[0] == grids[1]:
         return teacher_map, student_map

@@ -52,3 +52,8 @@ def test_maps_of_zeros_and_large_features_are_finite():
 def test_grids_that_do_not_fit_raise(shape, message):
     with pytest.raises(ValueError, match=message):
         ops.attention_transfer(TEACHER, np.ones(shape))
+
+
+def test_other_samples_raise():
+    with pytest.raises(ValueError, match="must come from the same samples"):
+        ops.attention_transfer(TEACHER, STUDENT[:1])

@@ -76,6 +76,7 @@ def test_saturated_maps_have_the_reference_value_and_a_finite_gradient():
         ((2, 4, 4, 3), (2, 4, 4, 2), r"3 teacher channels.*projectors=.*Dense\(3\)"),
         ((2, 4, 4, 3), (2, 2, 2, 3), r"\(4, 4\) positions.*\(2, 2\).*Resizing"),
         ((2, 4, 4, 3), (2, 16, 3), r"\(4, 4\) positions.*\(16,\)"),
+        ((1, 4, 4, 3), (2, 4, 4, 3), "same samples"),
         ((2, 1, 1, 3), (2, 1, 1, 3), "at least two positions"),
         ((2, 3), (2, 3), "Expected a feature map"),
     ],
