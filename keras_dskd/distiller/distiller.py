@@ -157,11 +157,13 @@ class Distiller(
         name: str = "distiller",
         **kwargs: Any,
     ) -> None:
-        # Each model casts its own inputs.
-        super().__init__(name=name, autocast=False, **kwargs)
         teacher_model = as_model(teacher)
         arguments.check_models(teacher_model, student)
         warn_of_own_steps(student)
+        # `compile` scales the loss if the policy is "mixed_float16". Each model casts
+        # its own inputs.
+        kwargs.setdefault("dtype", student.dtype_policy)
+        super().__init__(name=name, autocast=False, **kwargs)
         losses = arguments.check_losses(distillation_losses)
         check_number("student_loss_weight", student_loss_weight, most=1)
         loss_weights = check_weights(distillation_loss_weights, len(losses))
@@ -350,10 +352,15 @@ class Distiller(
             )
             values["distillation_loss"] = distillation_loss
             total = (1.0 - self._term_weights.student) * distillation_loss
-            for penalty in penalties:
-                total = total + penalty
+            parts = list(penalties)
             if self.student_loss_weight > 0:
-                total = total + self._term_weights.student * values["student_loss"]
+                student_loss = values["student_loss"]
+                weight = ops.cast(self._term_weights.student, student_loss.dtype)
+                parts.append(weight * student_loss)
+            for part in parts:
+                # TensorFlow does not add floats of different types.
+                dtype = keras.backend.result_type(total.dtype, part.dtype)
+                total = ops.cast(total, dtype) + ops.cast(part, dtype)
         if total is None:
             return ops.zeros(())
         values["total_loss"] = total

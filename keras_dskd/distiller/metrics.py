@@ -45,8 +45,10 @@ class LossMeans(keras.metrics.Metric):
             values: Dict of name -> scalar. It may lack names.
             samples: Number of samples in the batch.
         """
-        samples, none = ops.cast(samples, "float32"), ops.zeros(())
-        totals = [samples * values.get(name, none) for name in self.names]
+        samples, none = ops.cast(samples, "float32"), ops.zeros((), "float32")
+        totals = [
+            samples * ops.cast(values.get(name, none), "float32") for name in self.names
+        ]
         counts = [samples if name in values else none for name in self.names]
         self.totals.assign(self.totals + ops.stack(totals))
         self.counts.assign(self.counts + ops.stack(counts))

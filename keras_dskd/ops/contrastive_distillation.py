@@ -69,9 +69,8 @@ def contrastive_distillation(
         )
     if mask is not None:
         is_negative = ops.logical_and(is_negative, ops.cast(mask, "bool")[None, :])
-    negatives = ops.logsumexp(
-        ops.where(is_negative, logits, MASKED_LOGIT), axis=1
-    )  # (n,)
+    masked = ops.full_like(logits, MASKED_LOGIT)  # A number takes Keras's `floatx`.
+    negatives = ops.logsumexp(ops.where(is_negative, logits, masked), axis=1)  # (n,)
     # -log(exp(own) / (exp(own) + exp(negatives))), without rounding small values to 0.
     cross_entropy = ops.softplus(negatives - own)
     return weighted_mean(keep_rows(cross_entropy, mask), sample_weight)

@@ -70,12 +70,13 @@ def decoupled_distillation(
     binary, others = [], []
     for logits in (teacher_logits, student_logits):
         logs = ops.log_softmax(logits / temperature, axis=-1)
+        masked = ops.full_like(logs, MASKED_LOGIT)  # A number takes Keras's `floatx`.
         target = ops.sum(ops.where(is_target, logs, 0.0), axis=-1)
-        rest = ops.logsumexp(ops.where(is_target, MASKED_LOGIT, logs), axis=-1)
+        rest = ops.logsumexp(ops.where(is_target, masked, logs), axis=-1)
         binary.append(ops.stack([target, rest], axis=-1))  # (n, ..., 2)
         # Dividing by the other classes' total probability normalizes over them.
         others.append(
-            ops.where(is_target, MASKED_LOGIT, logs - ops.expand_dims(rest, -1))
+            ops.where(is_target, masked, logs - ops.expand_dims(rest, -1))
         )  # (n, ..., classes)
     divergence = target_weight * relative_entropy(
         *binary
