@@ -5,6 +5,7 @@ distiller       the class: call, compute_loss, compute_metrics
 forward         one training pass of both models, and their features
 loss_term       one distillation loss: its name, its weight, its layers
 loss_values     the values of the losses in one step
+weighting       the weights and masks of samples and steps, for one loss
 term_labels     the labels that a loss reads, of a model with several outputs
 tasks           losses that fit the loss of `compile`
 first_predictions  a look at a few predictions before training

@@ -34,7 +34,13 @@ def build_auxiliary_layers(
 
     def values(x: Nested) -> list[Tensor]:
         forward = distiller.run_models(pairs.Pair(*x), training=False)
-        return loss_values(terms, forward.teacher, forward.student)
+        return loss_values(
+            terms,
+            forward.teacher,
+            forward.student,
+            teacher_step_masks=forward.teacher_step_masks,
+            student_step_masks=forward.student_step_masks,
+        )
 
     shapes = keras.tree.map_structure(
         lambda array: (

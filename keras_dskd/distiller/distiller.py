@@ -14,7 +14,7 @@ from keras_dskd.distiller.building import build_auxiliary_layers
 from keras_dskd.distiller.caching import CachesTeacher
 from keras_dskd.distiller.forward import Forward, ForwardPass
 from keras_dskd.distiller.loss_term import make_terms
-from keras_dskd.distiller.loss_values import loss_values, term_weights
+from keras_dskd.distiller.loss_values import loss_values
 from keras_dskd.distiller.loss_weights import (
     LossWeightState,
     WeightsLosses,
@@ -306,10 +306,12 @@ class Distiller(
                 self.loss_terms,
                 y_pred.teacher,
                 y_pred.student,
-                sample_weight=term_weights(sample_weight, y_pred.teacher_mask),
+                sample_weight=sample_weight,
                 teacher_mask=y_pred.teacher_mask,
                 labels=y,
                 student=self.student,
+                teacher_step_masks=y_pred.teacher_step_masks,
+                student_step_masks=y_pred.student_step_masks,
             )
             names = [term.name for term in self.loss_terms]
             values.update(zip(names, distilled, strict=True))

@@ -1,5 +1,8 @@
 """The training forward pass: one run of each model, and its features."""
 
+import inspect
+import re
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +13,7 @@ from keras_dskd.data import pairs
 from keras_dskd.distiller.added_losses import StudentLosses, per_replica_losses
 from keras_dskd.distiller.loss_term import LossTerm, names_read
 from keras_dskd.features.completing import complete
+from keras_dskd.features.step_masks import LayerCall, StepMasks, mask_key
 from keras_dskd.features.taps import OUTPUT, Tap, capture
 from keras_dskd.features.teachers import StoredTeacher
 from keras_dskd.internal import replicas
@@ -27,6 +31,10 @@ class Forward(NamedTuple):
         student: Dict of layer name -> the student's feature, after its projector.
         teacher_mask: Bool tensor `(n,)`, false for samples without a teacher; `None` if
             all samples have one.
+        teacher_step_masks: Dict of layer name -> Keras mask of the teacher's feature, a
+            bool tensor `(n, steps)`, true for real steps. Without features that have
+            none.
+        student_step_masks: The same for the student.
         penalties: Scalars to add to the total: the `add_loss` values and
             regularization losses of projectors and of layers inside losses.
     """
@@ -35,6 +43,8 @@ class Forward(NamedTuple):
     teacher: dict[str, Nested]
     student: dict[str, Nested]
     teacher_mask: Tensor | None
+    teacher_step_masks: dict[str, Nested]
+    student_step_masks: dict[str, Nested]
     penalties: list[Tensor]
 
 
@@ -86,16 +96,21 @@ class ForwardPass:
         mask = pairs.teacher_mask(pair)
         # Run the teacher first: its temporaries are freed before the student's
         # activations, which live until the backward pass, are allocated.
-        teacher_features = self._read_teacher(teacher, student, pair)
+        teacher_features, teacher_step_masks = self._read_teacher(
+            teacher, student, pair
+        )
         if mask is not None:
             teacher_features = keras.tree.map_structure(
                 lambda feature: keep_rows(feature, mask), teacher_features
             )
-        student_features = self._read_student(student, pair.student, training, **kwargs)
+        student_masks = StepMasks()
+        student_features = self._read_student(
+            student, pair.student, training, student_masks, **kwargs
+        )
         with per_replica_losses(*self.auxiliary_layers) as added:
             for name, projector in self.projectors.items():
-                student_features[name] = projector(
-                    student_features[name], training=training
+                student_features[name] = _project(
+                    projector, student_features[name], student_masks, training
                 )
         losses = [loss for layer in self.auxiliary_layers for loss in layer.losses]
         return Forward(
@@ -103,6 +118,8 @@ class ForwardPass:
             teacher=teacher_features,
             student=student_features,
             teacher_mask=mask,
+            teacher_step_masks=teacher_step_masks,
+            student_step_masks=student_masks.of(student_features),
             penalties=[ops.sum(loss) for loss in (*added, *losses)],
         )
 
@@ -125,26 +142,34 @@ class ForwardPass:
 
     def _read_teacher(
         self, teacher: keras.Model, student: keras.Model, pair: pairs.Pair
-    ) -> dict[str, Nested]:
+    ) -> tuple[dict[str, Nested], dict[str, Nested]]:
+        """The teacher's features, detached, and their step masks."""
         if not self._teacher_names:
-            return {}
+            return {}, {}
         if pair.teacher_features is not None:
-            features = _check_cached(pair, self._teacher_names)
+            features, masks = _check_cached(pair, self._teacher_names)
         else:
             check_teacher(teacher, student, pair)
             self.complete_teacher(teacher, pair)
             taps = self.find_taps("teacher", teacher)
-            with replicas.no_gradients(), capture(taps) as features:
+            step_masks = StepMasks()
+            with replicas.no_gradients(), capture(taps, step_masks) as features:
                 features[OUTPUT] = teacher(pair.teacher, training=False)
-        return keras.tree.map_structure(ops.stop_gradient, features)
+            masks = step_masks.of(features)
+        return keras.tree.map_structure(ops.stop_gradient, features), masks
 
     def _read_student(
-        self, student: keras.Model, x: Nested, training: bool | None, **kwargs: Any
+        self,
+        student: keras.Model,
+        x: Nested,
+        training: bool | None,
+        masks: StepMasks,
+        **kwargs: Any,
     ) -> dict[str, Nested]:
         if not student.built:
             # Layers that a model creates in `build` cannot be tapped before it.
             student(x, training=False, **kwargs)
-        with capture(self.find_taps("student", student)) as features:
+        with capture(self.find_taps("student", student), masks) as features:
             features[OUTPUT] = self.predict(student, x, training, **kwargs)
         return features
 
@@ -154,6 +179,30 @@ class ForwardPass:
         """The student's output alone."""
         with per_replica_losses(student) as self.student_losses.added:
             return student(x, training=training, **kwargs)
+
+
+def _project(
+    projector: keras.layers.Layer,
+    feature: Nested,
+    masks: StepMasks,
+    training: bool | None,
+) -> Nested:
+    """The projector's output. It gets the feature's mask, and its own mask is noted."""
+    (mask,) = masks.get([feature])
+    if mask is None:
+        return projector(feature, training=training)
+    given: dict[str, Any] = {"training": training}
+    if "mask" in inspect.signature(projector.call).parameters:
+        given["mask"] = mask
+    call = LayerCall([feature], {"mask": mask})
+    with warnings.catch_warnings():
+        if isinstance(projector, keras.Model):
+            # Keras warns that a model destroys masks, although its layers get them.
+            name = re.escape(projector.name)
+            warnings.filterwarnings("ignore", f"Layer '{name}' .* an input with a mask")
+        output = projector(feature, **given)
+    masks.add_call(projector, call, output)
+    return output
 
 
 def check_teacher(teacher: keras.Model, student: keras.Model, pair: pairs.Pair) -> None:
@@ -169,12 +218,18 @@ def check_teacher(teacher: keras.Model, student: keras.Model, pair: pairs.Pair) 
     pairs.check_input("teacher", pair, teacher, student)
 
 
-def _check_cached(pair: pairs.Pair, names: Sequence[str]) -> dict[str, Nested]:
-    """The batch's cached features, or a `ValueError` if they do not fit."""
+def _check_cached(
+    pair: pairs.Pair, names: Sequence[str]
+) -> tuple[dict[str, Nested], dict[str, Nested]]:
+    """The batch's cached features and their step masks.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
     features = pair.teacher_features
     if hasattr(features, "shape") and list(names) == [OUTPUT]:
         pairs.check_cached_rows(pair, {OUTPUT: features})
-        return {OUTPUT: features}
+        return {OUTPUT: features}, {}
     if not isinstance(features, dict):
         raise ValueError(
             'x["teacher_features"] must be a dict of name -> array, as `cache_teacher` '
@@ -190,4 +245,6 @@ def _check_cached(pair: pairs.Pair, names: Sequence[str]) -> dict[str, Nested]:
             "name stored outputs as the losses do: teacher_layer_name=..."
         )
     pairs.check_cached_rows(pair, features)
-    return features
+    return {name: features[name] for name in names}, {
+        name: features[mask_key(name)] for name in names if mask_key(name) in features
+    }

@@ -1,6 +1,5 @@
 """The values of the distillation losses in one step."""
 
-import warnings
 from collections.abc import Sequence
 
 import keras
@@ -8,46 +7,50 @@ from keras import ops
 
 from keras_dskd.distiller.loss_term import LossTerm
 from keras_dskd.distiller.term_labels import labels_for
-from keras_dskd.internal import replicas
+from keras_dskd.distiller.weighting import (
+    LOSSES_OF_KERAS,
+    Weighting,
+    is_mean_over_samples,
+    sample_weights,
+)
 from keras_dskd.internal.types import Nested, Tensor
 from keras_dskd.ops.checks import is_same_shape
-from keras_dskd.ops.samples import count_rows, weighted_mean
 from keras_dskd.ops.sharing import sharing
-
-#: Keras's losses: each is a mean over samples, and takes no sample weights.
-_OF_KERAS = (
-    keras.distillation.FeatureDistillation,
-    keras.distillation.LogitsDistillation,
-)
 
 
 def loss_values(
     terms: Sequence[LossTerm],
     teacher_features: dict[str, Nested],
     student_features: dict[str, Nested],
-    sample_weight: Tensor | None = None,
+    sample_weight: Nested = None,
     teacher_mask: Tensor | None = None,
     labels: Nested = None,
     student: keras.Model | None = None,
+    teacher_step_masks: dict[str, Nested] | None = None,
+    student_step_masks: dict[str, Nested] | None = None,
 ) -> list[Tensor]:
     """The losses' values, float32 scalars.
 
-    A loss gets `sample_weight`, `teacher_mask` and `labels` if they are not `None` and
-    its `compute_loss` has an argument of that name.
+    A loss gets `sample_weight`, `teacher_mask`, `labels`, `teacher_step_mask` and
+    `student_step_mask` if they are not `None` and its `compute_loss` has an argument of
+    that name. See `LayerLoss`.
 
     Args:
         terms: The losses. A loss that ignores the teacher gets `None` as its feature.
         teacher_features: Dict of layer name -> feature of the teacher.
         student_features: The same for the student.
-        sample_weight: What `term_weights` returns.
+        sample_weight: As `compute_loss` of a Keras model gets it, or `None`.
         teacher_mask: Bool tensor `(n,)`, or `None`.
         labels: The batch's `y`, or `None`.
         student: The student, whose outputs tell a loss which labels are its own.
+        teacher_step_masks: Dict of layer name -> step mask of the teacher's feature.
+        student_step_masks: The same for the student.
 
     Raises:
         ValueError: If a loss does not fit its features, is not a scalar, or cannot
             leave out the samples without a teacher.
     """
+    weight = sample_weights(sample_weight)
     # Squares of half-precision features overflow.
     teacher_features, student_features = keras.tree.map_structure(
         _float32, (teacher_features, student_features)
@@ -58,72 +61,37 @@ def loss_values(
                 term,
                 teacher_features.get(term.teacher_name or ""),
                 student_features[term.student_name],
-                {"sample_weight": sample_weight, "teacher_mask": teacher_mask},
+                Weighting(
+                    weight,
+                    teacher_mask,
+                    (teacher_step_masks or {}).get(term.teacher_name or ""),
+                    (student_step_masks or {}).get(term.student_name),
+                ),
                 labels if student is None else labels_for(term, labels, student),
             )
             for term in terms
         ]
 
 
-def term_weights(sample_weight: Nested, teacher_mask: Tensor | None) -> Tensor | None:
-    """Per-sample weights for losses that are means over samples: `Σ w_i v_i / n`.
-
-    Samples without a teacher get 0. The weights of the other samples are scaled up, so
-    that the result is the mean over the other samples.
-
-    Args:
-        sample_weight: As `compute_loss` of a Keras model gets it, or `None`.
-        teacher_mask: Bool tensor `(n,)`, or `None`.
-
-    Returns:
-        Tensor `(n,)` or of higher rank, float32, or `None`.
-    """
-    leaves = {
-        id(leaf): leaf for leaf in keras.tree.flatten(sample_weight) if leaf is not None
-    }
-    weight = None
-    if len(leaves) > 1:
-        warnings.warn(
-            f"`sample_weight` holds {len(leaves)} arrays, one per output. They weight "
-            "only the student's loss. The distillation losses weight all samples "
-            "equally.",
-            stacklevel=2,
-        )
-    elif leaves:
-        weight = ops.cast(next(iter(leaves.values())), "float32")
-        if len(weight.shape) == 2 and weight.shape[1] == 1:
-            weight = ops.squeeze(weight, axis=1)
-    if teacher_mask is None:
-        return weight
-    mask = ops.cast(teacher_mask, "float32")
-    step_replicas = replicas.current()
-    taught = ops.maximum(count_rows(mask, mask, step_replicas), 1.0)
-    share = mask * (count_rows(mask, replicas=step_replicas) / taught)
-    if weight is None:
-        return share
-    return ops.reshape(share, (-1,) + (1,) * (len(weight.shape) - 1)) * weight
-
-
 def _value(
     term: LossTerm,
     teacher: Nested,
     student: Nested,
-    given: dict[str, Tensor | None],
+    weighting: Weighting,
     labels: Nested,
 ) -> Tensor:
     teacher = _as_lists(teacher, student)
     _check_same_structure(term.loss, teacher, student)
     term.loss.validate_outputs(teacher, student)
-    if isinstance(term.loss, _OF_KERAS):
+    if isinstance(term.loss, LOSSES_OF_KERAS):
         keras.tree.map_structure(_check_same_shape, teacher, student)
-    weighting = {name: value for name, value in given.items() if value is not None}
-    if weighting and _is_mean_over_samples(term.loss):
-        result = _weighted_mean(term.loss, teacher, student, given["sample_weight"])
+    if is_mean_over_samples(term.loss) and any(each is not None for each in weighting):
+        result = weighting.mean_of(term.loss, teacher, student)
     else:
-        _check_takes_weighting(term, weighting)
-        extras = {**weighting, "labels": labels} if labels is not None else weighting
-        extras = {name: extras[name] for name in extras if name in term.arguments}
-        result = term.loss.compute_loss(teacher, student, **extras)
+        arguments = weighting.arguments(term)
+        if labels is not None and "labels" in term.arguments:
+            arguments["labels"] = labels
+        result = term.loss.compute_loss(teacher, student, **arguments)
     result = ops.cast(ops.convert_to_tensor(result), "float32")
     if len(result.shape):
         raise ValueError(
@@ -153,56 +121,6 @@ def _as_lists(cached: Nested, structure: Nested) -> Nested:
     return list(items) if isinstance(structure, list) else type(cached)(items)
 
 
-def _is_mean_over_samples(loss: keras.distillation.DistillationLoss) -> bool:
-    """Whether it is a loss of Keras whose functions are known to work per sample."""
-    return type(loss).compute_loss in [cls.compute_loss for cls in _OF_KERAS] and all(
-        function is None
-        or isinstance(function, keras.losses.Loss)
-        or getattr(keras.losses, getattr(function, "__name__", ""), None) is function
-        for function in keras.tree.flatten(loss.loss)
-    )
-
-
-def _weighted_mean(
-    loss: keras.distillation.DistillationLoss,
-    teacher: Nested,
-    student: Nested,
-    sample_weight: Tensor | None,
-) -> Tensor:
-    """A loss of Keras, computed per sample and weighted."""
-    for function in keras.tree.flatten(loss.loss):
-        if getattr(function, "reduction", None) == "sum":
-            raise ValueError(
-                f"{type(loss).__name__} must be a mean over samples to be weighted. "
-                'Received: a loss with reduction="sum". Use '
-                'reduction="sum_over_batch_size".'
-            )
-
-    def of_one(pair: list[Nested]) -> Tensor:
-        return loss.compute_loss(*keras.tree.map_structure(lambda x: x[None], pair))
-
-    per_sample = ops.vectorized_map(of_one, [teacher, student])  # (n,)
-    return weighted_mean(per_sample, sample_weight)
-
-
-def _check_takes_weighting(term: LossTerm, weighting: dict[str, Tensor]) -> None:
-    """Raises or warns if a loss cannot weight or leave out samples."""
-    if not weighting or {"teacher_mask", "sample_weight"} & term.arguments:
-        return
-    name = type(term.loss).__name__
-    how = (
-        "Add an argument `sample_weight` to its `compute_loss`: a tensor (n,); return "
-        "the mean over samples of weight times value. If the loss is not a mean over "
-        "samples, add `teacher_mask` instead: a bool tensor (n,)."
-    )
-    if "teacher_mask" in weighting:
-        raise ValueError(
-            f'{name} cannot leave out the samples that x["teacher_mask"] marks as '
-            f"without a teacher. {how}"
-        )
-    warnings.warn(f"`sample_weight` does not reach {name}. {how}", stacklevel=2)
-
-
 def _check_same_structure(
     loss: keras.distillation.DistillationLoss, teacher: Nested, student: Nested
 ) -> None:
@@ -212,7 +130,7 @@ def _check_same_structure(
     ):
         return
     read = {"teacher": teacher, "student": student}
-    if isinstance(loss, _OF_KERAS):
+    if isinstance(loss, LOSSES_OF_KERAS):
         read["loss"] = loss.loss
     for what, other in read.items():
         try:

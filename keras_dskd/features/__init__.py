@@ -8,6 +8,7 @@ layer_graph.py     a model's layers by path, and in the order of its graph
 pyramid.py         feature-pyramid levels such as "P3", and the stages of a network
 taps.py            Tap, capture: read a layer's output in the forward pass
 teachers.py        several teachers as one model, and stored outputs in its place
+step_masks.py      the Keras masks of captured outputs
 completing.py      build a model that holds its weights but was never called
 feature_model.py   FeatureModel: a model that outputs another model's features
 choosing.py        the layers that recipes use: as named by the user, or picked

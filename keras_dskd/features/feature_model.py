@@ -9,16 +9,21 @@ from keras import ops
 from keras_dskd.features.completing import complete
 from keras_dskd.features.layer_graph import has_graph
 from keras_dskd.features.outputs import check_one, symbolic_outputs
+from keras_dskd.features.step_masks import StepMasks, mask_key
 from keras_dskd.features.taps import OUTPUT, Tap, capture
 from keras_dskd.internal import trainer_state
 from keras_dskd.internal.types import Nested, Shape
 from keras_dskd.ops.rows import as_rows
+from keras_dskd.ops.step_masks import has_step
 
 
 class FeatureModel(keras.Model):
     """A model that outputs the features of another model, for `predict` over data.
 
-    Its output is a dict that maps each name to a feature.
+    Its output is a dict that maps each name to a feature. A feature with a Keras mask
+    is pooled over its real steps, and the mask is in the dict, too, by `mask_key`: a
+    bool tensor `(n, steps)`, or for a pooled feature `(n,)`, true for samples with a
+    real step.
 
     Args:
         model: A `keras.Model`. It runs in inference mode.
@@ -57,14 +62,18 @@ class FeatureModel(keras.Model):
             self._taps = tuple(
                 Tap(self.model, name) for name in self.names if name != OUTPUT
             )
-        with capture(self._taps) as features:
+        step_masks = StepMasks()
+        with capture(self._taps, step_masks) as features:
             output = self.model(x, training=False)
         if OUTPUT in self.names:
             features[OUTPUT] = output
+        masks = step_masks.of(features)
         for name in self.pooled:
             check_one(features[name], name, f'model "{self.model.name}"')
-            features[name] = as_rows(features[name])
-        return features
+            features[name] = as_rows(features[name], step_mask=masks.get(name))
+            if name in masks:
+                masks[name] = has_step(masks[name])
+        return {**features, **{mask_key(name): mask for name, mask in masks.items()}}
 
     def predict(self, *args: Any, **kwargs: Any) -> dict[str, Nested]:
         """Compute the features of all data. See `keras.Model.predict`."""

@@ -21,6 +21,7 @@ from keras_dskd.features.outputs import (
     symbolic_outputs,
 )
 from keras_dskd.features.readable import check_in_scope, check_readable, check_steps
+from keras_dskd.features.step_masks import LayerCall, StepMasks
 from keras_dskd.internal.types import Nested
 
 #: The key of a model's final output among its features.
@@ -124,7 +125,9 @@ class _Call(NamedTuple):
 
 
 @contextlib.contextmanager
-def capture(taps: Sequence[Tap]) -> Iterator[dict[str, Nested]]:
+def capture(
+    taps: Sequence[Tap], masks: StepMasks | None = None
+) -> Iterator[dict[str, Nested]]:
     """Capture layers' outputs during one forward pass of their model.
 
     ```python
@@ -135,6 +138,7 @@ def capture(taps: Sequence[Tap]) -> Iterator[dict[str, Nested]]:
 
     Args:
         taps: `Tap`s of one model.
+        masks: Receives the Keras masks of the captured outputs.
 
     Yields:
         A dict. When the context ends without an error, it is filled with the output of
@@ -144,13 +148,14 @@ def capture(taps: Sequence[Tap]) -> Iterator[dict[str, Nested]]:
         ValueError: If a layer was not called, was called more than once and its tap
             does not give the number of a call, or has no such output.
     """
+    masks = StepMasks() if masks is None else masks
     features: dict[str, Nested] = {}
     listeners: dict[int, _Listener] = {}
     with contextlib.ExitStack() as stack:
 
         def listen(layer: keras.layers.Layer, reads_scores: bool = False) -> None:
             if id(layer) not in listeners:
-                listeners[id(layer)] = _Listener(threading.get_ident())
+                listeners[id(layer)] = _Listener(threading.get_ident(), masks)
                 stack.enter_context(_recording(layer, listeners[id(layer)]))
             listeners[id(layer)].reads_scores |= reads_scores
 
@@ -168,13 +173,18 @@ def capture(taps: Sequence[Tap]) -> Iterator[dict[str, Nested]]:
             steps = len(calls[id(tap.steps_layer.layer)])
             check_steps(tap.steps_layer, outputs, steps, tap.name)
         features[tap.name] = tap.pick(calls[id(tap.layer)], steps)
+        if steps is not None:
+            (mask,) = masks.get(keras.tree.flatten(outputs)[:1])
+            stacked = keras.tree.flatten(features[tap.name])
+            masks.add(stacked, [mask] * len(stacked))
 
 
 class _Listener:
     """Collects a layer's calls in one thread."""
 
-    def __init__(self, thread: int) -> None:
+    def __init__(self, thread: int, masks: StepMasks) -> None:
         self.thread = thread
+        self.masks = masks
         self.reads_scores = False
         self.calls: list[_Call] = []
 
@@ -182,7 +192,8 @@ class _Listener:
 class _Recorder:
     """Replaces a layer's `call` while at least one `capture` listens to it."""
 
-    def __init__(self, call: Callable[..., Nested]) -> None:
+    def __init__(self, layer: keras.layers.Layer, call: Callable[..., Nested]) -> None:
+        self.layer = layer
         self.call = call
         self.listeners: list[_Listener] = []
 
@@ -190,12 +201,16 @@ class _Recorder:
         # `MirroredStrategy` runs each replica of a model in its own thread.
         thread = threading.get_ident()
         listeners = [each for each in self.listeners if each.thread == thread]
+        if not listeners:
+            return self.call(*args, **kwargs)
+        given = LayerCall(args, kwargs)
         if any(listener.reads_scores for listener in listeners):
             heard = self._with_scores(*args, **kwargs)
         else:
             heard = _Call(self.call(*args, **kwargs))
         for listener in listeners:
             listener.calls.append(heard)
+            listener.masks.add_call(self.layer, given, heard.outputs)
         return heard.outputs
 
     def _with_scores(self, *args: Any, **kwargs: Any) -> _Call:
@@ -219,7 +234,7 @@ def _recording(layer: keras.layers.Layer, listener: _Listener) -> Iterator[None]
     method = "quantized_call" if is_quantized else "call"
     with _lock:
         call = getattr(layer, method)
-        recorder = call if isinstance(call, _Recorder) else _Recorder(call)
+        recorder = call if isinstance(call, _Recorder) else _Recorder(layer, call)
         recorder.listeners.append(listener)
         attributes[method] = recorder
     try:

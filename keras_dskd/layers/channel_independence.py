@@ -8,6 +8,7 @@ from keras_dskd import ops
 from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Config, Shape, Tensor
 from keras_dskd.ops.checks import check_epsilon, check_number
+from keras_dskd.ops.step_masks import row_mask
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd_layers")
@@ -32,7 +33,8 @@ class ChannelIndependence(keras.layers.Layer):
             than two samples.
 
     Input shape:
-        `(n, c)` or `(n, ..., c)`.
+        `(n, c)` or `(n, ..., c)`. Steps that a Keras mask `(n, steps)` leaves out do
+        not count.
 
     Output shape:
         Same as the input, which is returned unchanged.
@@ -61,10 +63,18 @@ class ChannelIndependence(keras.layers.Layer):
     def build(self, input_shape: Shape) -> None:
         self.built = True
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+    def call(
+        self,
+        inputs: Tensor,
+        training: bool | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         if training:
             energy = ops.off_diagonal_energy(
-                ops.rows(inputs), self.epsilon, replicas.current()
+                ops.rows(inputs, step_mask=mask),
+                self.epsilon,
+                replicas.current(),
+                row_mask(inputs, mask),
             )
             self.add_loss(self.weight * energy)
         return inputs

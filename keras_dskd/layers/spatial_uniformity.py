@@ -8,6 +8,7 @@ from keras_dskd import ops
 from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Config, RowsKind, Shape, Tensor
 from keras_dskd.ops.checks import check_number, check_rows_kind, check_temperature
+from keras_dskd.ops.step_masks import row_mask
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd_layers")
@@ -34,7 +35,8 @@ class SpatialUniformity(keras.layers.Layer):
             than two rows.
 
     Input shape:
-        `(n, c)` or `(n, ..., c)`.
+        `(n, c)` or `(n, ..., c)`. Steps that a Keras mask `(n, steps)` leaves out do
+        not count.
 
     Output shape:
         Same as the input, which is returned unchanged.
@@ -68,11 +70,18 @@ class SpatialUniformity(keras.layers.Layer):
     def build(self, input_shape: Shape) -> None:
         self.built = True
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+    def call(
+        self,
+        inputs: Tensor,
+        training: bool | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         if training:
-            rows = ops.rows(inputs, self.rows)
             uniformity = ops.spatial_uniformity(
-                rows, self.temperature, replicas.current()
+                ops.rows(inputs, self.rows, step_mask=mask),
+                self.temperature,
+                replicas.current(),
+                row_mask(inputs, mask, self.rows),
             )
             self.add_loss(self.weight * uniformity)
         return inputs

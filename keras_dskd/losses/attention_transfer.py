@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_dskd import ops
+from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Tensor
 from keras_dskd.losses.base import LayerLoss
 from keras_dskd.ops.sharing import detached
@@ -41,6 +42,8 @@ class AttentionTransfer(LayerLoss):
         teacher_outputs: Tensor,
         student_outputs: Tensor,
         sample_weight: Tensor | None = None,
+        teacher_step_mask: Tensor | None = None,
+        student_step_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Compute the loss.
@@ -49,6 +52,9 @@ class AttentionTransfer(LayerLoss):
             teacher_outputs: Tensor `(n, ..., c_teacher)`.
             student_outputs: Tensor `(n, ..., c_student)`.
             sample_weight: Tensor `(n,)`.
+            teacher_step_mask: Bool tensor `(n, steps)`, true for the teacher's real
+                steps; `None` if all are real.
+            student_step_mask: The same for the student.
             **kwargs: Ignored.
 
         Returns:
@@ -59,5 +65,10 @@ class AttentionTransfer(LayerLoss):
                 the other.
         """
         return ops.attention_transfer(
-            detached(teacher_outputs), student_outputs, sample_weight
+            detached(teacher_outputs),
+            student_outputs,
+            sample_weight,
+            teacher_step_mask,
+            student_step_mask,
+            replicas.current(),
         )

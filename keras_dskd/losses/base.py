@@ -25,6 +25,12 @@ class LayerLoss(keras.distillation.DistillationLoss):
       weights are scaled up, so that the result is the mean over the other samples.
     - `teacher_mask`: bool tensor `(n,)`, false for samples without a teacher, for any
       other loss: leave these samples out.
+    - `teacher_step_mask` and `student_step_mask`: bool tensors `(n, steps)`, true for
+      real steps, if Keras's layers attached a mask to that side's feature: leave the
+      other steps out. (For a feature `(n, c)`, the mask is `(n,)`. For several outputs,
+      it has their structure.) A loss that names one of them gets `sample_weight` as
+      `fit` got it, and step masks that are false for samples without a teacher. Without
+      these arguments, padded steps count, and a warning says so.
 
     Class attributes tell the Distiller how to treat the loss:
 

@@ -78,6 +78,8 @@ class BinarySoftTargets(OutputLoss):
         teacher_outputs: Nested,
         student_outputs: Nested,
         sample_weight: Tensor | None = None,
+        teacher_step_mask: Nested | None = None,
+        student_step_mask: Nested | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Compute the loss.
@@ -87,6 +89,10 @@ class BinarySoftTargets(OutputLoss):
                 dict of such tensors.
             student_outputs: The same structure and shapes. `(n,)` and `(n, 1)` match.
             sample_weight: Tensor `(n,)`, or weights along the first axes.
+            teacher_step_mask: Bool tensor `(n, steps)`, true for the teacher's real
+                steps, or the same structure of them; `None` if all are real. The loss
+                is the mean over steps that are real on both sides.
+            student_step_mask: The same for the student.
             **kwargs: Ignored.
 
         Returns:
@@ -96,15 +102,20 @@ class BinarySoftTargets(OutputLoss):
             ValueError: If structures or shapes differ.
         """
 
-        def term(teacher: Tensor, student: Tensor) -> Tensor:
+        def term(teacher: Tensor, student: Tensor, weight: Tensor | None) -> Tensor:
             return ops.binary_soft_targets(
                 as_binary_logits(detached(teacher), self.teacher_from_logits),
                 as_binary_logits(student, self.student_from_logits),
                 self.temperature,
-                sample_weight,
+                weight,
             )
 
-        return sum_over_outputs(term, teacher_outputs, student_outputs)
+        return sum_over_outputs(
+            term,
+            (teacher_outputs, student_outputs),
+            sample_weight,
+            (teacher_step_mask, student_step_mask),
+        )
 
     def get_config(self) -> Config:
         return {

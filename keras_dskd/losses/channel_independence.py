@@ -8,8 +8,10 @@ from keras_dskd import ops
 from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Config, Tensor
 from keras_dskd.losses.base import LayerLoss
+from keras_dskd.losses.paired_rows import paired_rows
 from keras_dskd.ops.checks import check_epsilon, check_number
-from keras_dskd.ops.sharing import detached, sharing
+from keras_dskd.ops.sharing import sharing
+from keras_dskd.ops.step_masks import row_mask
 
 TARGETS = ("teacher", "self")
 
@@ -81,6 +83,8 @@ class ChannelIndependence(LayerLoss):
         teacher_outputs: Tensor,
         student_outputs: Tensor,
         teacher_mask: Tensor | None = None,
+        teacher_step_mask: Tensor | None = None,
+        student_step_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Compute the loss.
@@ -92,6 +96,9 @@ class ChannelIndependence(LayerLoss):
             teacher_mask: Bool tensor `(n,)`, false for samples without a teacher.
                 The statistics leave these out. The loss is 0 if fewer than two samples
                 remain. Ignored with `target="self"`, which needs no teacher.
+            teacher_step_mask: Bool tensor `(n, steps)`, true for the teacher's real
+                steps; `None` if all are real.
+            student_step_mask: The same for the student.
             **kwargs: Ignored.
 
         Returns:
@@ -101,12 +108,23 @@ class ChannelIndependence(LayerLoss):
             ValueError: If there are fewer than two samples or the numbers of channels
                 differ.
         """
-        student_rows = ops.rows(student_outputs)
         current = replicas.current()
         if self.target == "self":
-            return ops.off_diagonal_energy(student_rows, self.epsilon, current)
-        teacher_rows = ops.rows(detached(teacher_outputs))
-        given = (teacher_rows, student_rows, self.epsilon, teacher_mask, current)
+            return ops.off_diagonal_energy(
+                ops.rows(student_outputs, step_mask=student_step_mask),
+                self.epsilon,
+                current,
+                row_mask(student_outputs, student_step_mask),
+            )
+        teacher_rows, student_rows, mask = paired_rows(
+            teacher_outputs,
+            student_outputs,
+            "pooled",
+            teacher_mask,
+            teacher_step_mask,
+            student_step_mask,
+        )
+        given = (teacher_rows, student_rows, self.epsilon, mask, current)
         with sharing():
             alignment = ops.channel_alignment(*given)
             decorrelation = ops.cross_off_diagonal_energy(*given)

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_dskd import ops
+from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Config, Tensor
 from keras_dskd.losses.base import LayerLoss
 from keras_dskd.ops.sharing import detached
@@ -58,6 +59,8 @@ class ChannelWiseDistillation(LayerLoss):
         teacher_outputs: Tensor,
         student_outputs: Tensor,
         sample_weight: Tensor | None = None,
+        teacher_step_mask: Tensor | None = None,
+        student_step_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Compute the loss.
@@ -66,6 +69,10 @@ class ChannelWiseDistillation(LayerLoss):
             teacher_outputs: Tensor `(n, ..., c)`, in Keras's image data format.
             student_outputs: Tensor of the same shape.
             sample_weight: Tensor `(n,)`. Weights of positions are averaged.
+            teacher_step_mask: Bool tensor `(n, steps)`, true for the teacher's real
+                steps; `None` if all are real. The distributions are over steps that are
+                real on both sides.
+            student_step_mask: The same for the student.
             **kwargs: Ignored.
 
         Returns:
@@ -75,7 +82,13 @@ class ChannelWiseDistillation(LayerLoss):
             ValueError: If the numbers of channels or the positions differ.
         """
         return ops.channel_wise_distillation(
-            detached(teacher_outputs), student_outputs, self.temperature, sample_weight
+            detached(teacher_outputs),
+            student_outputs,
+            self.temperature,
+            sample_weight,
+            teacher_step_mask,
+            student_step_mask,
+            replicas.current(),
         )
 
     def get_config(self) -> Config:

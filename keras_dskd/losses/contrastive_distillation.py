@@ -5,10 +5,12 @@ from typing import Any
 import keras
 
 from keras_dskd import ops
+from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Config, Tensor
 from keras_dskd.losses.base import LayerLoss
 from keras_dskd.losses.paired_rows import gather_global_batch, paired_rows
 from keras_dskd.ops.checks import check_label_name, check_temperature
+from keras_dskd.ops.step_masks import step_weight
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -64,6 +66,8 @@ class ContrastiveDistillation(LayerLoss):
         labels: Tensor | None = None,
         sample_weight: Tensor | None = None,
         teacher_mask: Tensor | None = None,
+        teacher_step_mask: Tensor | None = None,
+        student_step_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Compute the loss.
@@ -76,6 +80,9 @@ class ContrastiveDistillation(LayerLoss):
             sample_weight: Tensor `(n,)`, weights of the student's samples.
             teacher_mask: Bool tensor `(n,)`, false for samples without a teacher.
                 They are left out, as anchors and as negatives.
+            teacher_step_mask: Bool tensor `(n, steps)`, true for the teacher's real
+                steps; `None` if all are real.
+            student_step_mask: The same for the student.
             **kwargs: Ignored.
 
         Returns:
@@ -86,8 +93,15 @@ class ContrastiveDistillation(LayerLoss):
                 differ.
         """
         teacher, student, mask = paired_rows(
-            teacher_outputs, student_outputs, teacher_mask=teacher_mask
+            teacher_outputs,
+            student_outputs,
+            "pooled",
+            teacher_mask,
+            teacher_step_mask,
+            student_step_mask,
         )
+        if teacher_step_mask is not None or student_step_mask is not None:
+            sample_weight = step_weight(sample_weight, mask, replicas.current())
         teacher, student, labels, sample_weight, mask = gather_global_batch(
             teacher, student, labels, sample_weight, mask
         )

@@ -13,6 +13,7 @@ from keras_dskd.ops.checks import check_label_name, check_number
 from keras_dskd.ops.labels import check_ignore_class
 from keras_dskd.ops.sharing import detached
 from keras_dskd.ops.soft_targets import check_divergence_temperature
+from keras_dskd.ops.step_masks import masked_outputs
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -88,6 +89,8 @@ class DecoupledDistillation(OutputLoss):
         student_outputs: Tensor,
         labels: Tensor | None = None,
         sample_weight: Tensor | None = None,
+        teacher_step_mask: Tensor | None = None,
+        student_step_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Compute the loss.
@@ -97,6 +100,10 @@ class DecoupledDistillation(OutputLoss):
             student_outputs: Tensor of the same shape.
             labels: Class indices `(n, ...)`, or one-hot labels `(n, ..., classes)`.
             sample_weight: Tensor `(n,)`, or weights along the axes of class indices.
+            teacher_step_mask: Bool tensor `(n, steps)`, true for the teacher's real
+                steps; `None` if all are real. The loss is the mean over steps that are
+                real on both sides.
+            student_step_mask: The same for the student.
             **kwargs: Ignored.
 
         Returns:
@@ -105,9 +112,17 @@ class DecoupledDistillation(OutputLoss):
         Raises:
             ValueError: If labels are missing, or shapes differ.
         """
+        teacher, student, sample_weight = masked_outputs(
+            detached(teacher_outputs),
+            student_outputs,
+            sample_weight,
+            teacher_step_mask,
+            student_step_mask,
+            replicas.current(),
+        )
         return ops.decoupled_distillation(
-            as_logits(detached(teacher_outputs), self.teacher_from_logits),
-            as_logits(student_outputs, self.student_from_logits),
+            as_logits(teacher, self.teacher_from_logits),
+            as_logits(student, self.student_from_logits),
             labels,
             self.temperature,
             self.target_weight,

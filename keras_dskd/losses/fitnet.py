@@ -8,7 +8,7 @@ from keras_dskd import ops
 from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Config, RowsKind, Tensor
 from keras_dskd.losses.base import LayerLoss
-from keras_dskd.losses.paired_rows import paired_rows
+from keras_dskd.losses.paired_rows import paired_rows, value_mask
 from keras_dskd.ops.checks import check_epsilon, check_rows_kind
 
 
@@ -62,6 +62,8 @@ class FitNet(LayerLoss):
         teacher_outputs: Tensor,
         student_outputs: Tensor,
         teacher_mask: Tensor | None = None,
+        teacher_step_mask: Tensor | None = None,
+        student_step_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Compute the loss.
@@ -72,6 +74,9 @@ class FitNet(LayerLoss):
             teacher_mask: Bool tensor `(n,)`, false for samples without a teacher.
                 The statistics leave these out. The loss is 0 if fewer than two samples
                 remain.
+            teacher_step_mask: Bool tensor `(n, steps)`, true for the teacher's real
+                steps; `None` if all are real.
+            student_step_mask: The same for the student.
             **kwargs: Ignored.
 
         Returns:
@@ -82,8 +87,19 @@ class FitNet(LayerLoss):
                 not match.
         """
         teacher, student, mask = paired_rows(
-            teacher_outputs, student_outputs, self.rows, teacher_mask
+            teacher_outputs,
+            student_outputs,
+            self.rows,
+            teacher_mask,
+            teacher_step_mask,
+            student_step_mask,
         )
+        if self.rows == "flattened":
+            mask = value_mask(
+                (teacher_outputs, student_outputs),
+                mask,
+                (teacher_step_mask, student_step_mask),
+            )
         return ops.standardized_distance(
             teacher, student, self.epsilon, mask, replicas.current()
         )

@@ -69,6 +69,8 @@ class HardTargets(OutputLoss):
         teacher_outputs: Nested,
         student_outputs: Nested,
         sample_weight: Tensor | None = None,
+        teacher_step_mask: Nested | None = None,
+        student_step_mask: Nested | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Compute the loss.
@@ -79,6 +81,10 @@ class HardTargets(OutputLoss):
             student_outputs: The same structure and shapes.
             sample_weight: Tensor `(n,)`, or weights along the first axes without the
                 classes.
+            teacher_step_mask: Bool tensor `(n, steps)`, true for the teacher's real
+                steps, or the same structure of them; `None` if all are real. The loss
+                is the mean over steps that are real on both sides.
+            student_step_mask: The same for the student.
             **kwargs: Ignored.
 
         Returns:
@@ -88,15 +94,21 @@ class HardTargets(OutputLoss):
             ValueError: If structures or shapes differ.
         """
 
-        def term(teacher: Tensor, student: Tensor) -> Tensor:
+        def term(teacher: Tensor, student: Tensor, weight: Tensor | None) -> Tensor:
             return ops.hard_targets(
                 detached(teacher),
                 as_logits(student, self.student_from_logits),
-                sample_weight,
+                weight,
                 self.axis,
             )
 
-        return sum_over_outputs(term, teacher_outputs, student_outputs)
+        return sum_over_outputs(
+            term,
+            (teacher_outputs, student_outputs),
+            sample_weight,
+            (teacher_step_mask, student_step_mask),
+            self.axis,
+        )
 
     def get_config(self) -> Config:
         return {

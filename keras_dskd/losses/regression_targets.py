@@ -95,6 +95,8 @@ class RegressionTargets(OutputLoss):
         student_outputs: Nested,
         labels: Nested = None,
         sample_weight: Tensor | None = None,
+        teacher_step_mask: Nested | None = None,
+        student_step_mask: Nested | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Compute the loss.
@@ -105,6 +107,10 @@ class RegressionTargets(OutputLoss):
             student_outputs: The same structure and shapes. `(n,)` and `(n, 1)` match.
             labels: The same structure and shapes. Only `bounded=True` reads them.
             sample_weight: Tensor `(n,)`, or weights along the first axes.
+            teacher_step_mask: Bool tensor `(n, steps)`, true for the teacher's real
+                steps, or the same structure of them; `None` if all are real. The loss
+                is the mean over steps that are real on both sides.
+            student_step_mask: The same for the student.
             **kwargs: Ignored.
 
         Returns:
@@ -114,21 +120,27 @@ class RegressionTargets(OutputLoss):
             ValueError: If labels are missing, or structures or shapes differ.
         """
 
-        def plain(teacher: Tensor, student: Tensor) -> Tensor:
-            return ops.regression_targets(detached(teacher), student, sample_weight)
-
-        def bounded(teacher: Tensor, student: Tensor, label: Tensor) -> Tensor:
+        def term(
+            teacher: Tensor, student: Tensor, weight: Tensor | None, *label: Tensor
+        ) -> Tensor:
+            if not self.bounded:
+                return ops.regression_targets(detached(teacher), student, weight)
             return ops.bounded_regression(
-                detached(teacher), student, label, self.margin, sample_weight
+                detached(teacher), student, label[0], self.margin, weight
             )
 
-        if not self.bounded:
-            return sum_over_outputs(plain, teacher_outputs, student_outputs)
-        if labels is None or not keras.tree.is_nested(student_outputs):
-            check_one_array(labels)
-            return bounded(teacher_outputs, student_outputs, labels)
+        structures = [teacher_outputs, student_outputs]
+        if self.bounded:
+            if labels is None or not keras.tree.is_nested(student_outputs):
+                check_one_array(labels)
+                structures.append(labels)
+            else:
+                structures.append(like(student_outputs, labels))
         return sum_over_outputs(
-            bounded, teacher_outputs, student_outputs, like(student_outputs, labels)
+            term,
+            structures,
+            sample_weight,
+            (teacher_step_mask, student_step_mask),
         )
 
     def get_config(self) -> Config:

@@ -62,6 +62,8 @@ class RelationalDistillation(LayerLoss):
         teacher_outputs: Tensor,
         student_outputs: Tensor,
         teacher_mask: Tensor | None = None,
+        teacher_step_mask: Tensor | None = None,
+        student_step_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Compute the loss.
@@ -71,6 +73,9 @@ class RelationalDistillation(LayerLoss):
             student_outputs: Tensor `(n, c_student)` or `(n, ..., c_student)`.
             teacher_mask: Bool tensor `(n,)`, false for samples without a teacher.
                 Pairs and triplets with these are left out.
+            teacher_step_mask: Bool tensor `(n, steps)`, true for the teacher's real
+                steps; `None` if all are real.
+            student_step_mask: The same for the student.
             **kwargs: Ignored.
 
         Returns:
@@ -81,7 +86,14 @@ class RelationalDistillation(LayerLoss):
                 0).
         """
         teacher, student, mask = gather_global_batch(
-            *paired_rows(teacher_outputs, student_outputs, teacher_mask=teacher_mask)
+            *paired_rows(
+                teacher_outputs,
+                student_outputs,
+                "pooled",
+                teacher_mask,
+                teacher_step_mask,
+                student_step_mask,
+            )
         )
         loss = 0.0
         if self.distance_weight:

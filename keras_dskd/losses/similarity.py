@@ -5,11 +5,16 @@ from typing import Any
 import keras
 
 from keras_dskd import ops
+from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Config, RowsKind, Tensor
 from keras_dskd.losses.base import LayerLoss
-from keras_dskd.losses.paired_rows import gather_global_batch, paired_rows
+from keras_dskd.losses.paired_rows import (
+    gather_global_batch,
+    paired_rows,
+    value_mask,
+)
 from keras_dskd.ops.checks import check_rows_kind
-from keras_dskd.ops.samples import count_rows
+from keras_dskd.ops.samples import count_rows, mean_of_rows
 
 
 class _SampleSimilarity(LayerLoss):
@@ -33,6 +38,20 @@ class _SampleSimilarity(LayerLoss):
 
     def get_config(self) -> Config:
         return {**super().get_config(), "rows": self.rows}
+
+
+def _fill(
+    rows: Tensor, feature: Tensor, mask: Tensor | None, step_mask: Tensor | None
+) -> Tensor:
+    """Replace padding in flattened rows by its channel's mean over real steps.
+
+    Centering then makes it 0.
+    """
+    kept = value_mask([feature], mask, [step_mask])
+    if kept is None or len(kept.shape) == 1:
+        return rows
+    means = mean_of_rows(rows, kept, replicas.current())
+    return keras.ops.where(kept, rows, means)
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -78,6 +97,8 @@ class SimilarityPreserving(_SampleSimilarity):
         teacher_outputs: Tensor,
         student_outputs: Tensor,
         teacher_mask: Tensor | None = None,
+        teacher_step_mask: Tensor | None = None,
+        student_step_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Compute the loss.
@@ -87,6 +108,9 @@ class SimilarityPreserving(_SampleSimilarity):
             student_outputs: Tensor `(n, c_student)` or `(n, ..., c_student)`.
             teacher_mask: Bool tensor `(n,)`, false for samples without a teacher, which
                 are left out. The loss is 0 if fewer than two samples remain.
+            teacher_step_mask: Bool tensor `(n, steps)`, true for the teacher's real
+                steps; `None` if all are real.
+            student_step_mask: The same for the student.
             **kwargs: Ignored.
 
         Returns:
@@ -95,7 +119,14 @@ class SimilarityPreserving(_SampleSimilarity):
         Raises:
             ValueError: If there are fewer than two samples.
         """
-        rows = paired_rows(teacher_outputs, student_outputs, self.rows, teacher_mask)
+        rows = paired_rows(
+            teacher_outputs,
+            student_outputs,
+            self.rows,
+            teacher_mask,
+            teacher_step_mask,
+            student_step_mask,
+        )
         return ops.similarity_preserving(*gather_global_batch(*rows))
 
 
@@ -132,6 +163,8 @@ class CenteredKernelAlignment(_SampleSimilarity):
         teacher_outputs: Tensor,
         student_outputs: Tensor,
         teacher_mask: Tensor | None = None,
+        teacher_step_mask: Tensor | None = None,
+        student_step_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Compute the loss.
@@ -141,6 +174,9 @@ class CenteredKernelAlignment(_SampleSimilarity):
             student_outputs: Tensor `(n, c_student)` or `(n, ..., c_student)`.
             teacher_mask: Bool tensor `(n,)`, false for samples without a teacher, which
                 are left out. The loss is 0 if fewer than two samples remain.
+            teacher_step_mask: Bool tensor `(n, steps)`, true for the teacher's real
+                steps; `None` if all are real.
+            student_step_mask: The same for the student.
             **kwargs: Ignored.
 
         Returns:
@@ -149,9 +185,18 @@ class CenteredKernelAlignment(_SampleSimilarity):
         Raises:
             ValueError: If there are fewer than two samples.
         """
-        teacher, student, mask = gather_global_batch(
-            *paired_rows(teacher_outputs, student_outputs, self.rows, teacher_mask)
+        teacher, student, mask = paired_rows(
+            teacher_outputs,
+            student_outputs,
+            self.rows,
+            teacher_mask,
+            teacher_step_mask,
+            student_step_mask,
         )
+        if self.rows == "flattened":
+            teacher = _fill(teacher, teacher_outputs, mask, teacher_step_mask)
+            student = _fill(student, student_outputs, mask, student_step_mask)
+        teacher, student, mask = gather_global_batch(teacher, student, mask)
         loss = 1.0 - ops.centered_kernel_alignment(teacher, student, mask)
         if mask is None:
             return loss

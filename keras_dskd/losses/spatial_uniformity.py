@@ -9,6 +9,7 @@ from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Config, RowsKind, Tensor
 from keras_dskd.losses.base import LayerLoss
 from keras_dskd.ops.checks import check_rows_kind, check_temperature
+from keras_dskd.ops.step_masks import row_mask
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -60,6 +61,7 @@ class SpatialUniformity(LayerLoss):
         teacher_outputs: Tensor | None,
         student_outputs: Tensor,
         teacher_mask: Tensor | None = None,
+        student_step_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Compute the loss.
@@ -68,6 +70,8 @@ class SpatialUniformity(LayerLoss):
             teacher_outputs: Ignored.
             student_outputs: Tensor `(n, c)` or `(n, ..., c)`.
             teacher_mask: Ignored: all samples count, with or without a teacher.
+            student_step_mask: Bool tensor `(n, steps)`, true for real steps;
+                `None` if all are real.
             **kwargs: Ignored.
 
         Returns:
@@ -77,9 +81,10 @@ class SpatialUniformity(LayerLoss):
             ValueError: If there are fewer than two rows.
         """
         return ops.spatial_uniformity(
-            ops.rows(student_outputs, self.rows),
+            ops.rows(student_outputs, self.rows, step_mask=student_step_mask),
             self.temperature,
             replicas.current(),
+            row_mask(student_outputs, student_step_mask, self.rows),
         )
 
     def get_config(self) -> Config:

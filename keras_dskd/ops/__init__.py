@@ -4,6 +4,7 @@ All compute in float32. One file per formula, plus what they share:
 
     rows.py      features -> rows `(n, c)`; standardize, normalize
     samples.py   masked and weighted means, sums across replicas
+    step_masks.py  which steps of a sequence are real, and their weights
     grids.py     two feature maps on one grid of positions
     labels.py    labels -> class indices
     paired_outputs.py   two outputs, or an output and labels, in one shape

@@ -5,7 +5,12 @@ from keras import ops
 from keras_dskd.internal.types import Replicas, Tensor
 from keras_dskd.ops.checks import as_floats, as_paired_rows, check_rows
 from keras_dskd.ops.rows import standardize
-from keras_dskd.ops.samples import all_reduce_sum, count_rows, mean_of_rows
+from keras_dskd.ops.samples import (
+    all_reduce_sum,
+    count_rows,
+    mean_of_rows,
+    mean_over_channels,
+)
 from keras_dskd.ops.sharing import shared
 
 
@@ -82,7 +87,10 @@ def cross_correlation(
 
 
 def off_diagonal_energy(
-    rows: Tensor, epsilon: float = 1e-5, replicas: Replicas | None = None
+    rows: Tensor,
+    epsilon: float = 1e-5,
+    replicas: Replicas | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Mean squared correlation between different channels.
 
@@ -96,6 +104,8 @@ def off_diagonal_energy(
         rows: Tensor `(n, c)`, at least two rows.
         epsilon: Positive number, added to each variance.
         replicas: See `standardize`.
+        mask: Bool tensor `(n,)`, true for the rows to include. With fewer than two, the
+            result is 0.
 
     Returns:
         Scalar, float32, in [0, 1]; 0 for a single channel.
@@ -109,9 +119,9 @@ def off_diagonal_energy(
     """
     rows = as_floats(rows)
     check_rows(rows, replicas=replicas)
-    z = standardize(rows, epsilon, replicas=replicas)
+    z = standardize(rows, epsilon, mask, replicas)
     channels = z.shape[1]
-    energy = _off_diagonal_sum(z, z, replicas=replicas)
+    energy = _off_diagonal_sum(z, z, mask, replicas)
     return energy / max(channels * (channels - 1), 1)
 
 
@@ -136,8 +146,9 @@ def channel_alignment(
         teacher_rows: Tensor `(n, c)`, at least two rows.
         student_rows: Tensor `(n, c)` of the same samples, in the same order.
         epsilon: Positive number, added to each variance.
-        mask: Bool tensor `(n,)`, true for the rows to include. With fewer than two, the
-            result is 0.
+        mask: Bool tensor `(n,)`, true for the rows to include, or `(n, c)`, true for
+            the values to include. With fewer than two, the result is 0; channels with
+            fewer than two are left out.
         replicas: See `standardize`.
 
     Returns:
@@ -159,8 +170,9 @@ def channel_alignment(
     diagonal = mean_of_rows(products, mask, replicas)  # (1, c)
     if mask is None:
         return ops.mean(ops.square(1.0 - diagonal))
-    count = count_rows(products, mask, replicas)
-    return ops.where(count >= 2, ops.mean(ops.square(1.0 - diagonal)), 0.0)
+    return mean_over_channels(
+        ops.square(1.0 - diagonal), count_rows(products, mask, replicas)
+    )
 
 
 def cross_off_diagonal_energy(

@@ -3,13 +3,15 @@
 import keras
 from keras import ops
 
-from keras_dskd.internal.types import Tensor
-from keras_dskd.ops.grids import channels_last, check_same_samples
+from keras_dskd.internal.types import Replicas, Tensor
+from keras_dskd.ops.grids import channels_last, check_same_samples, on_one_grid
 from keras_dskd.ops.samples import weighted_mean
 from keras_dskd.ops.soft_targets import (
+    MASKED_LOGIT,
     check_divergence_temperature,
     relative_entropy,
 )
+from keras_dskd.ops.step_masks import has_step, step_weight
 
 
 def channel_wise_distillation(
@@ -17,6 +19,9 @@ def channel_wise_distillation(
     student_map: Tensor,
     temperature: float = 4.0,
     sample_weight: Tensor | None = None,
+    teacher_step_mask: Tensor | None = None,
+    student_step_mask: Tensor | None = None,
+    replicas: Replicas | None = None,
 ) -> Tensor:
     """KL divergence of each channel's distribution over positions.
 
@@ -34,6 +39,11 @@ def channel_wise_distillation(
         student_map: Tensor of the same shape.
         temperature: `T`, between 1e-6 and 1000. A higher value counts more positions.
         sample_weight: Tensor `(n,)`. See `weighted_mean`.
+        teacher_step_mask: Bool tensor `(n, steps)`, true for real steps, or `None`.
+        student_step_mask: The same for the student. The distributions are over the
+            positions that are real on both sides. A sample without any is left out of
+            the mean.
+        replicas: Collective operations, if other replicas hold further samples.
 
     Returns:
         Scalar, float32, at least 0.
@@ -51,13 +61,19 @@ def channel_wise_distillation(
     student = channels_last(student_map, "student_map")
     check_same_samples(teacher, student)
     _check_same_map(tuple(teacher.shape), tuple(student.shape))
-    divergence = relative_entropy(
-        *(
-            ops.log_softmax(_positions_last(feature) / temperature, axis=-1)
-            for feature in (teacher, student)
-        )
-    )  # (n, c)
-    return temperature**2 * weighted_mean(ops.mean(divergence, axis=1), sample_weight)
+    _, _, kept = on_one_grid(
+        teacher, student, teacher_step_mask, student_step_mask
+    )  # (n, ...)
+
+    def log_shares(feature: Tensor) -> Tensor:
+        logits = feature / temperature
+        if kept is not None:
+            logits = ops.where(kept[..., None], logits, MASKED_LOGIT)
+        return ops.log_softmax(_positions_last(logits), axis=-1)
+
+    divergence = relative_entropy(log_shares(teacher), log_shares(student))  # (n, c)
+    weight = step_weight(sample_weight, has_step(kept), replicas)
+    return temperature**2 * weighted_mean(ops.mean(divergence, axis=1), weight)
 
 
 def _positions_last(feature: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from keras import ops
 from keras_dskd.internal.types import Replicas, Tensor
 from keras_dskd.ops.checks import as_paired_rows
 from keras_dskd.ops.rows import standardize
-from keras_dskd.ops.samples import count_rows, mean_of_rows
+from keras_dskd.ops.samples import count_rows, mean_of_rows, mean_over_channels
 
 
 def standardized_distance(
@@ -32,8 +32,9 @@ def standardized_distance(
         teacher_rows: Tensor `(n, c)`, at least two rows.
         student_rows: Tensor `(n, c)` of the same samples, in the same order.
         epsilon: Positive number, added to each variance.
-        mask: Bool tensor `(n,)`, true for the rows to include. With fewer than two, the
-            result is 0.
+        mask: Bool tensor `(n,)`, true for the rows to include, or `(n, c)`, true for
+            the values to include. With fewer than two, the result is 0; channels with
+            fewer than two are left out.
         replicas: See `standardize`.
 
     Returns:
@@ -55,5 +56,5 @@ def standardized_distance(
     )  # (n, c)
     if mask is None and replicas is None:
         return ops.mean(squares)
-    mean = ops.mean(mean_of_rows(squares, mask, replicas))
-    return ops.where(count_rows(squares, mask, replicas) >= 2, mean, 0.0)
+    means = mean_of_rows(squares, mask, replicas)  # (1, c)
+    return mean_over_channels(means, count_rows(squares, mask, replicas))

@@ -5,6 +5,7 @@ from keras import ops
 from keras_dskd.internal.types import Tensor
 from keras_dskd.ops.checks import as_floats, is_same_shape
 from keras_dskd.ops.rows import channel_axis
+from keras_dskd.ops.step_masks import all_of, fitting_mask, over_positions
 
 
 def channels_last(feature: Tensor, name: str = "feature") -> Tensor:
@@ -40,7 +41,12 @@ def check_same_samples(teacher_map: Tensor, student_map: Tensor) -> None:
         )
 
 
-def on_one_grid(teacher_map: Tensor, student_map: Tensor) -> tuple[Tensor, Tensor]:
+def on_one_grid(
+    teacher_map: Tensor,
+    student_map: Tensor,
+    teacher_step_mask: Tensor | None = None,
+    student_step_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Give both feature maps the same positions, by averaging blocks of the finer one.
 
     Each axis is averaged separately: either map can be the finer one.
@@ -48,18 +54,26 @@ def on_one_grid(teacher_map: Tensor, student_map: Tensor) -> tuple[Tensor, Tenso
     Args:
         teacher_map: Tensor `(n, ..., c_teacher)`, channels last.
         student_map: Tensor `(n, ..., c_student)` of the same rank.
+        teacher_step_mask: Bool tensor `(n, steps)`, or `None`. Blocks are averaged over
+            the real steps.
+        student_step_mask: The same for the student.
 
     Returns:
-        Both feature maps.
+        Both feature maps, and a bool tensor `(n, ...)`, true for the positions that
+        have a real step on both sides; `None` without masks.
 
     Raises:
-        ValueError: If along an axis neither length is a multiple of the other, or the
-            numbers of samples differ.
+        ValueError: If along an axis neither length is a multiple of the other, the
+            numbers of samples differ, or a mask does not fit its feature map.
     """
     check_same_samples(teacher_map, student_map)
+    masks = [
+        _as_map(teacher_map, teacher_step_mask),
+        _as_map(student_map, student_step_mask),
+    ]
     grids = tuple(teacher_map.shape)[1:-1], tuple(student_map.shape)[1:-1]
     if grids[0] == grids[1]:
-        return teacher_map, student_map
+        return teacher_map, student_map, _kept(masks)
     if len(grids[0]) != len(grids[1]) or any(
         None in lengths or max(lengths) % min(lengths)
         for lengths in zip(*grids, strict=True)
@@ -70,17 +84,35 @@ def on_one_grid(teacher_map: Tensor, student_map: Tensor) -> tuple[Tensor, Tenso
             f"{grids[0]} positions from the teacher and {grids[1]} from the student"
         )
     coarse = tuple(map(min, *grids))
-    return _block_means(teacher_map, coarse), _block_means(student_map, coarse)
+    maps = [
+        _masked_block_means(feature, mask, coarse)
+        for feature, mask in zip((teacher_map, student_map), masks, strict=True)
+    ]
+    shares = [None if mask is None else _block_means(mask, coarse) for mask in masks]
+    return maps[0], maps[1], _kept(shares)
 
 
-def position_mask(mask: Tensor | None, feature: Tensor) -> Tensor | None:
-    """Repeat a mask of samples `(n,)` for each position of a channels-last feature."""
+def _as_map(feature: Tensor, step_mask: Tensor | None) -> Tensor | None:
+    """The mask as a feature map with one channel: `(n, ..., 1)`, 1 for real steps."""
+    mask = fitting_mask(feature, step_mask)
     if mask is None:
         return None
-    positions = ops.ones_like(feature[..., 0], dtype="bool")  # (n, ...)
-    mask = ops.cast(mask, "bool")
-    mask = ops.reshape(mask, (-1,) + (1,) * (len(positions.shape) - 1))
-    return ops.reshape(ops.logical_and(positions, mask), (-1,))
+    return ops.cast(over_positions(mask, feature), "float32")[..., None]
+
+
+def _kept(shares: list[Tensor | None]) -> Tensor | None:
+    """Where each share of real steps, `(n, ..., 1)`, is above 0."""
+    return all_of(*(None if share is None else share[..., 0] > 0 for share in shares))
+
+
+def _masked_block_means(
+    feature: Tensor, mask: Tensor | None, coarse: tuple[int, ...]
+) -> Tensor:
+    if mask is None:
+        return _block_means(feature, coarse)
+    means = _block_means(ops.where(mask > 0, feature, 0.0), coarse)
+    share = _block_means(mask, coarse)
+    return means / ops.where(share > 0, share, 1.0)
 
 
 def _block_means(feature: Tensor, coarse: tuple[int, ...]) -> Tensor:

@@ -12,11 +12,15 @@ from keras_dskd.ops.checks import (
 )
 from keras_dskd.ops.samples import keep_rows, mean_of_rows
 from keras_dskd.ops.sharing import shared
+from keras_dskd.ops.step_masks import fitting_mask, over_positions
 
 
 @shared
 def as_rows(
-    feature: Tensor, rows: RowsKind = "pooled", data_format: str | None = None
+    feature: Tensor,
+    rows: RowsKind = "pooled",
+    data_format: str | None = None,
+    step_mask: Tensor | None = None,
 ) -> Tensor:
     """Convert a feature to float32 rows. The public name is `keras_dskd.ops.rows`.
 
@@ -32,12 +36,16 @@ def as_rows(
         data_format: `"channels_last"` or `"channels_first"`, for feature maps of
             rank 4 and 5. Defaults to `keras.config.image_data_format()`. Rank 3 is
             always `(n, length, c)`.
+        step_mask: Bool tensor `(n, steps)`, true for real steps, as Keras's layers pass
+            it on. `"pooled"` averages over the real steps: a sample without any becomes
+            0. With `"flattened"` and `"positions"` the other steps become 0.
 
     Returns:
         Tensor of rank 2, float32.
 
     Raises:
-        ValueError: If `rows` is unknown or the feature has no channel axis.
+        ValueError: If `rows` is unknown, the feature has no channel axis, or the mask
+            does not fit it.
     """
     check_rows_kind(rows)
     if isinstance(feature, (list, tuple, dict)):
@@ -60,11 +68,19 @@ def as_rows(
             "Expected a feature with at least one position and one channel. Received: "
             f"feature.shape={tuple(feature.shape)}"
         )
+    if rank > 2:
+        feature = ops.moveaxis(feature, channel_axis(rank, data_format), -1)
+    step_mask = fitting_mask(feature, step_mask)
+    feature = keep_rows(feature, step_mask)
     if rank == 2:
         return feature
-    feature = ops.moveaxis(feature, channel_axis(rank, data_format), -1)
     if rows == "pooled":
-        return ops.mean(feature, axis=tuple(range(1, rank - 1)))  # (n, c)
+        positions = tuple(range(1, rank - 1))
+        if step_mask is None:
+            return ops.mean(feature, axis=positions)  # (n, c)
+        counted = ops.cast(over_positions(step_mask, feature), "float32")
+        counted = ops.expand_dims(ops.sum(counted, axis=positions), -1)  # (n, 1)
+        return ops.sum(feature, axis=positions) / ops.maximum(counted, 1.0)
     if rows == "flattened":
         size: int | None = 1
         for length in feature.shape[1:]:
@@ -111,8 +127,8 @@ def standardize(
         rows: Tensor `(n, c)`.
         epsilon: Positive number, added to the variance, in squared units of the
             feature.
-        mask: Bool tensor `(n,)`, true for the rows to include. The others become 0,
-            whatever their values.
+        mask: Bool tensor `(n,)`, true for the rows to include, or `(n, c)`, true for
+            the values to include. The others become 0, whatever their values.
         replicas: Collective operations, if `rows` are one replica's part of the batch.
             Mean and variance are then those of the whole batch.
 
@@ -154,6 +170,9 @@ def center(
         # The replicas share no row. The rounded mean is close enough: the second
         # subtraction removes the rest.
         one = mean_of_rows(rows, mask, replicas)
+    elif mask is not None and len(mask.shape) == 2:
+        first = ops.argmax(ops.cast(mask, "int32"), axis=0)[None]  # (1, c)
+        one = ops.take_along_axis(rows, first, axis=0)
     elif mask is not None:
         one = ops.take(rows, ops.argmax(ops.cast(mask, "int32")), axis=0)[None]
     else:

@@ -11,34 +11,41 @@ def keep_rows(values: Tensor, mask: Tensor | None) -> Tensor:
 
     Args:
         values: Tensor `(n, ...)`.
-        mask: Bool tensor `(n,)`, true for the rows to keep. `None` keeps all.
+        mask: Bool tensor `(n,)`, true for the rows to keep, or `(n, ...)` with further
+            first axes of `values`. `None` keeps all.
 
     Returns:
         Tensor of the same shape as `values`.
 
     Raises:
-        ValueError: If the numbers of rows differ.
+        ValueError: If the numbers of rows, or further axes, differ.
     """
     if mask is None:
         return values
     values, mask = ops.convert_to_tensor(values), ops.convert_to_tensor(mask)
-    if not values.shape or not is_same_shape(values.shape[:1], mask.shape[:1]):
+    axes = len(mask.shape)
+    if not values.shape or not is_same_shape(values.shape[:axes], mask.shape):
         raise ValueError(
             "With a mask of samples, a feature must have one row per sample. Received: "
             f"feature.shape={tuple(values.shape)} and a mask of {mask.shape[0]} samples"
+            + (f", mask.shape={tuple(mask.shape)}" if axes > 1 else "")
         )
-    mask = ops.reshape(mask, (-1,) + (1,) * (len(values.shape) - 1))
+    for _ in range(len(values.shape) - axes):
+        mask = ops.expand_dims(mask, -1)
     return ops.where(ops.cast(mask, "bool"), values, ops.zeros_like(values))
 
 
 def count_rows(
     rows: Tensor, mask: Tensor | None = None, replicas: Replicas | None = None
 ) -> Tensor:
-    """Number of rows that the mask keeps, on all replicas: a float32 scalar."""
+    """Number of rows that the mask keeps, on all replicas: a float32 scalar.
+
+    With a mask `(n, c)` of single values, it is the number in each channel, `(c,)`.
+    """
     if mask is None:
         count = ops.cast(ops.shape(rows)[0], "float32")
     else:
-        count = ops.sum(ops.cast(mask, "float32"))
+        count = ops.sum(ops.cast(mask, "float32"), axis=0)
     return all_reduce_sum(replicas, count)
 
 
@@ -49,11 +56,26 @@ def mean_of_rows(
     if mask is None and replicas is None:
         return ops.mean(rows, axis=0, keepdims=True)
     total = ops.sum(keep_rows(rows, mask), axis=0, keepdims=True)  # (1, c)
-    count = ops.reshape(count_rows(rows, mask), (1, 1))
+    count = ops.reshape(count_rows(rows, mask), (1, -1))  # (1, 1) or (1, c)
     if replicas is not None:  # One message for both: latency dominates.
         both = replicas.sum(ops.concatenate([total, count], axis=1))
-        total, count = both[:, :-1], both[:, -1:]
+        total, count = both[:, : rows.shape[1]], both[:, rows.shape[1] :]
     return total / ops.maximum(count, 1.0)
+
+
+def mean_over_channels(values: Tensor, count: Tensor) -> Tensor:
+    """Mean of the channels' values `(1, c)`, over channels with at least two rows.
+
+    Args:
+        values: Tensor `(1, c)`.
+        count: Number of rows, a scalar, or of each channel's rows, `(c,)`.
+
+    Returns:
+        Scalar; 0 if no channel has two rows.
+    """
+    is_counted = ops.ones_like(values) * ops.cast(count >= 2, "float32")
+    total = ops.sum(ops.where(is_counted > 0, values, 0.0))
+    return total / ops.maximum(ops.sum(is_counted), 1.0)
 
 
 def all_reduce_sum(replicas: Replicas | None, tensor: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from keras import ops
 from keras_dskd.internal.types import Replicas, Tensor
 from keras_dskd.ops.checks import as_floats, check_rows, check_temperature
 from keras_dskd.ops.rows import normalize
-from keras_dskd.ops.samples import all_reduce_sum
+from keras_dskd.ops.samples import all_reduce_sum, keep_rows
 
 # Block size: at most this many pairs of rows (they fit the processor's cache), but at
 # least this many rows (the matrix product stays efficient).
@@ -19,9 +19,15 @@ MIN_ROWS_PER_BLOCK = 128
 #: exponent is subtracted first (as in logsumexp).
 _MAX_PLAIN_TEMPERATURE = 15.0
 
+#: The exponent of pairs to leave out: its exponential is 0.
+_EXCLUDED = -1e9
+
 
 def spatial_uniformity(
-    rows: Tensor, temperature: float = 2.0, replicas: Replicas | None = None
+    rows: Tensor,
+    temperature: float = 2.0,
+    replicas: Replicas | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Logarithm of the mean Gaussian potential between rows on the unit sphere.
 
@@ -44,6 +50,8 @@ def spatial_uniformity(
             value focuses on closer neighbors.
         replicas: Collective operations, if `rows` are one replica's part of the batch.
             Each replica pairs its own rows with the rows of all replicas.
+        mask: Bool tensor `(n,)`, true for the rows to include. With fewer than two, the
+            result is 0.
 
     Returns:
         Scalar, float32, in [-4 t, 0].
@@ -63,7 +71,7 @@ def spatial_uniformity(
 
     @ops.custom_gradient
     def log_mean_potential(unit: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
-        value, gradient = _value_and_gradient(unit, temperature, replicas)
+        value, gradient = _value_and_gradient(unit, temperature, replicas, mask)
 
         def backward(*args: Tensor, upstream: Tensor | None = None) -> Tensor:
             source = unit
@@ -76,7 +84,7 @@ def spatial_uniformity(
 
         return value, backward
 
-    return log_mean_potential(normalize(rows))
+    return log_mean_potential(normalize(keep_rows(rows, mask)))
 
 
 @ops.custom_gradient
@@ -95,7 +103,10 @@ def _not_differentiable(
 
 
 def _value_and_gradient(
-    unit: Tensor, temperature: float, replicas: Replicas | None = None
+    unit: Tensor,
+    temperature: float,
+    replicas: Replicas | None = None,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Value and gradient with respect to `unit`, `(n, c)`, in one pass.
 
@@ -104,6 +115,7 @@ def _value_and_gradient(
     that contain row i, so a replica needs the sums of its own rows and the global `S`.
     """
     own, global_offset, count = unit, 0, _length(unit)
+    own_mask = None if mask is None else ops.cast(mask, "float32")[:, None]
     if replicas is not None:
         unit, global_offset = replicas.gather(own), replicas.global_offset(own)
     n = _length(unit)
@@ -113,8 +125,12 @@ def _value_and_gradient(
     left = ops.concatenate(
         [2.0 * temperature * unit, ones, -temperature * squares], axis=1
     )
+    of_others, included = -temperature * squares, ones
+    if own_mask is not None:
+        included = own_mask if replicas is None else replicas.gather(own_mask)
+        of_others = ops.where(included > 0, of_others, _EXCLUDED)
     right = ops.transpose(
-        ops.concatenate([unit, -temperature * squares, ones], axis=1)
+        ops.concatenate([unit, of_others, ones], axis=1)
     )  # (c + 2, n)
     summed = ops.concatenate([unit, ones], axis=1)
     all_indices = ops.arange(n, dtype="int32")[None, :]
@@ -128,8 +144,8 @@ def _value_and_gradient(
         if replicas is not None:  # An empty last replica has the offset n.
             index = ops.minimum(index + global_offset, n - 1)
         exponents = ops.matmul(ops.take(left, index, axis=0), right)  # (block, n)
-        # Exclude the pair of a row with itself: exp(-1e9) is 0.
-        exponents = ops.where(index[:, None] == all_indices, -1e9, exponents)
+        # Exclude the pair of a row with itself.
+        exponents = ops.where(index[:, None] == all_indices, _EXCLUDED, exponents)
         largest = ops.max(exponents, axis=1, keepdims=True) if is_steep else 0.0
         sums = ops.matmul(ops.exp(exponents - largest), summed)  # (block, c + 1)
         return ops.concatenate([sums, largest], axis=1) if is_steep else sums
@@ -144,8 +160,11 @@ def _value_and_gradient(
         shift = ops.max(largest if replicas is None else replicas.gather(largest))
         scale = ops.exp(largest - shift)
         attraction, potential = scale * attraction, scale * potential
-    total = all_reduce_sum(replicas, ops.sum(potential))
     n = ops.cast(n, "float32")
+    if own_mask is not None:
+        attraction, potential = own_mask * attraction, own_mask * potential
+        n = ops.sum(included)
+    total = all_reduce_sum(replicas, ops.sum(potential))
     pairs = n * (n - 1.0)
     # A batch of unknown size can turn out to have a single row, and so no pair.
     has_pairs = pairs > 0

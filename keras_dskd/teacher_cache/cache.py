@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from keras_dskd.data import arrays
 from keras_dskd.features.feature_model import FeatureModel
 from keras_dskd.features.identity import dtype_policies, fingerprint
+from keras_dskd.features.step_masks import mask_key
 from keras_dskd.internal.types import Config, FilePath, Nested, Shard
 from keras_dskd.teacher_cache import feature_files, shards
 from keras_dskd.teacher_cache import manifest as manifests
@@ -95,7 +96,10 @@ def _open(path: str, manifest: Config, verify: bool) -> dict[str, Nested]:
 
     files = feature_files.open_files(path, manifest)
     features = keras.tree.map_structure(mapped, files)
-    return {name: features[name] for name in manifest["layers"]}
+    names = manifest["layers"]
+    return {
+        key: features[key] for key in (*names, *map(mask_key, names)) if key in features
+    }
 
 
 def _is_finished(manifest: Config) -> bool:
@@ -240,7 +244,7 @@ def _set_entries(manifest: Config, features: dict[str, Nested]) -> None:
     def layout(entries: Nested) -> Nested:
         return manifests.rebuild({"dict": entries}, lambda e: {**e, "checksums": None})
 
-    entries = {name: new_entries(name) for name in manifest["layers"]}
+    entries = {name: new_entries(name) for name in features}
     cached = manifest.setdefault("features", entries)
     if layout(cached) != layout(entries):
         raise ValueError(

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_dskd.features.step_masks import mask_key
 from keras_dskd.internal.types import Nested
 
 _PART = 2**20
@@ -35,18 +36,24 @@ class StorageDtype:
     def cast(
         self, features: dict[str, Nested], names: Iterable[str]
     ) -> dict[str, Nested]:
-        """Casts the features of these names.
+        """Casts the features of these names. Their step masks stay as they are.
 
         Raises:
             ValueError: If finite values exceed the range of the dtype.
         """
         self.rounding = dict(self.rounding)
-        return {
+        cast = {
             name: keras.tree.map_structure(
                 lambda array, name=name: self._cast(array, name), features[name]
             )
             for name in names
         }
+        masks = {
+            key: keras.tree.map_structure(np.asarray, features[key])
+            for key in map(mask_key, cast)
+            if key in features
+        }
+        return {**cast, **masks}
 
     def relative_error(self, name: str) -> float:
         """Root mean square of a feature's error, relative to that of the feature."""

@@ -8,7 +8,7 @@ from keras import ops
 from small_models import crossentropy, labels, mlp, numbers, rows, standing_still
 
 import keras_dskd
-from keras_dskd.distiller import loss_values
+from keras_dskd.distiller import weighting
 
 FeatureDistillation = keras.distillation.FeatureDistillation
 LogitsDistillation = keras.distillation.LogitsDistillation
@@ -284,7 +284,7 @@ def test_weights_may_be_one_dimensional_or_a_column(columns):
     weight = np.reshape(WEIGHT, (N, *columns))
     mean = ops.convert_to_numpy(
         keras_dskd.ops.weighted_mean(
-            values.astype("float32"), loss_values.term_weights(weight, None)
+            values.astype("float32"), weighting.sample_weights(weight)
         )
     )
     assert mean == pytest.approx((WEIGHT * values).mean(), **CLOSE)
@@ -305,9 +305,9 @@ def test_weights_of_time_steps_apply_per_step_or_by_their_mean():
 def test_weights_per_output_warn_that_losses_ignore_them():
     outputs = {"a": WEIGHT, "b": WEIGHT + 1.0}
     with pytest.warns(UserWarning, match="holds 2 arrays, one per output"):
-        assert loss_values.term_weights(outputs, None) is None
+        assert weighting.sample_weights(outputs) is None
     same = {"a": WEIGHT, "b": WEIGHT}
-    assert loss_values.term_weights(same, None) is not None
+    assert weighting.sample_weights(same) is not None
 
 
 # Losses defined by users

@@ -254,3 +254,28 @@ def test_argument_out_of_range_raises_and_is_named(layer_class):
                 ValueError, match=f"must be .*Received: {name}='?{wrong}"
             ):
                 layer_class(**{"weight": WEIGHT, name: wrong})
+
+
+@pytest.mark.parametrize("kind", ["pooled", "positions"])
+@pytest.mark.parametrize("name", ["channel independence", "spatial uniformity"])
+def test_masked_steps_do_not_count(name, kind):
+    case = CASES[name]
+    if kind == "positions" and case.layer_class is layers.ChannelIndependence:
+        pytest.skip("This layer always pools.")
+    x = reference.samples(6, 5, 4)
+    mask = np.arange(5) < np.array([[5], [3], [0], [4], [2], [1]])
+    if kind == "positions":
+        layer = case.layer_class(WEIGHT, rows="positions")
+        expected = WEIGHT * reference.spatial_uniformity(x[mask])
+    else:
+        layer = case.layer()
+        pooled = [row[real].mean(axis=0) for row, real in zip(x, mask) if any(real)]  # noqa: B905
+        expected = case.expected(np.stack(pooled))
+    x[~mask] = 50.0
+    layer(
+        keras.ops.convert_to_tensor(x, "float32"),
+        training=True,
+        mask=keras.ops.convert_to_tensor(mask),
+    )
+    (penalty,) = layer.losses
+    np.testing.assert_allclose(float(penalty), expected, **TOLERANCE)

@@ -44,6 +44,10 @@ class Case:
         shapes: A sample's shape, for each rank that the loss takes.
         any_width: Whether the models' widths may differ.
         one_sample: Whether a single sample has a value.
+        ragged: What the reference reads if steps are padded: each side's `"pooled"`
+            real steps, the `"positions"` that are real on both sides, the features with
+            `"zeros"` for padding, or `"each"` sample without padding, for the mean over
+            samples. `None` if the loss does not read sequences.
         scale: Standard deviation of the features.
         labels: Labels handed to the loss.
     """
@@ -53,6 +57,7 @@ class Case:
     shapes: tuple = (VECTOR, SEQUENCE, MAP)
     any_width: bool = False
     one_sample: bool = False
+    ragged: str | None = None
     scale: float = 1.0
     labels: np.ndarray | None = None
 
@@ -60,6 +65,10 @@ class Case:
         reads = inspect.signature(self.loss.compute_loss).parameters
         self.takes_mask = "teacher_mask" in reads
         self.takes_weight = "sample_weight" in reads
+        if getattr(self.loss, "axis", -1) != -1:
+            self.ragged = None  # Keras's masks are of steps before the channels.
+        elif self.ragged is None and SEQUENCE in self.shapes:
+            self.ragged = "pooled"
         self.reads_teacher = getattr(self.loss, "reads_teacher", True)
         self.sample_labels = LABELS if self.labels is None else self.labels
 
@@ -109,6 +118,7 @@ CASES = {
         lambda t, s: reference.soft_targets(t, s, 3.0),
         shapes=(VECTOR, SEQUENCE),
         one_sample=True,
+        ragged="positions",
         scale=3.0,
     ),
     "soft targets, classes first": Case(
@@ -124,9 +134,15 @@ CASES = {
         losses.BinarySoftTargets(3.0),
         lambda t, s: reference.binary_soft_targets(t, s, 3.0),
         one_sample=True,
+        ragged="positions",
         scale=3.0,
     ),
-    "hard targets": Case(losses.HardTargets(), reference.hard_targets, one_sample=True),
+    "hard targets": Case(
+        losses.HardTargets(),
+        reference.hard_targets,
+        one_sample=True,
+        ragged="positions",
+    ),
     "hard targets, classes first": Case(
         losses.HardTargets(axis=1),
         lambda t, s: reference.hard_targets(*(np.moveaxis(x, 1, -1) for x in (t, s))),
@@ -134,7 +150,10 @@ CASES = {
         one_sample=True,
     ),
     "regression targets": Case(
-        losses.RegressionTargets(), reference.regression_targets, one_sample=True
+        losses.RegressionTargets(),
+        reference.regression_targets,
+        one_sample=True,
+        ragged="positions",
     ),
     "regression targets, bounded": Case(
         losses.RegressionTargets(bounded=True),
@@ -155,12 +174,14 @@ CASES = {
         lambda t, s: reference.channel_wise_distillation(t, s, 2.0),
         shapes=(SEQUENCE, MAP),
         one_sample=True,
+        ragged="each",
     ),
     "decoupled distillation": Case(
         losses.DecoupledDistillation(2.0, 0.5, 3.0),
         lambda t, s, y: reference.decoupled_distillation(t, s, y, 2.0, 0.5, 3.0),
         shapes=(VECTOR,),
         one_sample=True,
+        ragged="positions",
         labels=LABELS,
     ),
     "decoupled distillation, defaults": Case(
@@ -209,6 +230,7 @@ CASES = {
         losses.ChannelAlignment(rows="positions"),
         of_rows(reference.channel_alignment, kind="positions"),
         one_sample=True,
+        ragged="positions",
     ),
     "spatial uniformity": Case(
         losses.SpatialUniformity(temperature=1.5),
@@ -220,6 +242,7 @@ CASES = {
         of_student(reference.spatial_uniformity, kind="flattened"),
         shapes=(MAP,),
         any_width=True,
+        ragged="zeros",
     ),
     "spatial uniformity, positions": Case(
         losses.SpatialUniformity(rows="positions"),
@@ -227,6 +250,7 @@ CASES = {
         shapes=(MAP,),
         any_width=True,
         one_sample=True,
+        ragged="positions",
     ),
     "fitnet": Case(
         losses.FitNet(epsilon=0.1), of_rows(reference.standardized_distance, 0.1)
@@ -235,6 +259,7 @@ CASES = {
         losses.FitNet(rows="positions"),
         of_rows(reference.standardized_distance, kind="positions"),
         one_sample=True,
+        ragged="positions",
     ),
     "attention transfer": Case(
         losses.AttentionTransfer(),
@@ -242,6 +267,7 @@ CASES = {
         shapes=(SEQUENCE, MAP),
         any_width=True,
         one_sample=True,
+        ragged="each",
     ),
     "relational distillation": Case(
         losses.RelationalDistillation(), relations(25.0, 50.0), any_width=True
@@ -256,6 +282,7 @@ CASES = {
         losses.SimilarityPreserving(),
         of_rows(reference.similarity_preserving, kind="flattened"),
         any_width=True,
+        ragged="zeros",
     ),
     "similarity preserving, pooled": Case(
         losses.SimilarityPreserving(rows="pooled"),
@@ -431,6 +458,82 @@ def test_weighted_loss_is_the_mean_of_weighted_samples(case):
     ]
     actual = value(lambda t, s: case.compute(t, s, sample_weight=weight), *features)
     np.testing.assert_allclose(actual, np.mean(weight * each), **TOLERANCE)
+
+
+# Padded steps
+
+
+#: Real steps of each sample: the third has none in the teacher.
+STEPS = 5
+TEACHER_STEPS = np.arange(STEPS) < np.array([[5], [3], [0], [4], [2]])
+STUDENT_STEPS = np.arange(STEPS) < np.array([[3], [3], [5], [5], [1]])
+STEP_LABELS = (LABELS[:, None] + np.arange(STEPS)) % 4
+
+
+def without_padding(case, teacher, student):
+    """The reference on real steps alone; see `Case.ragged`."""
+    masks = [TEACHER_STEPS, STUDENT_STEPS]
+    if not case.reads_teacher:
+        masks[0] = masks[1]
+    joint = masks[0] & masks[1]
+    features = [
+        np.where(mask[..., None], x, 0.0)
+        for x, mask in zip((teacher, student), masks, strict=True)
+    ]
+    if case.ragged == "positions":
+        return case.expected(*(x[joint] for x in features), STEP_LABELS[joint])
+    has_steps = masks[0].any(axis=1) & masks[1].any(axis=1)
+    if case.ragged == "each":
+        return np.mean(
+            [
+                case.expected(*(x[i : i + 1, joint[i]] for x in features))
+                for i in np.flatnonzero(has_steps)
+            ]
+        )
+    if case.ragged == "pooled":
+        features = [
+            x.sum(axis=1) / np.maximum(mask.sum(axis=1, keepdims=True), 1)
+            for x, mask in zip(features, masks, strict=True)
+        ]
+    return case.expected(*(x[has_steps] for x in features), LABELS[has_steps])
+
+
+def on_steps(case, teacher_steps=TEACHER_STEPS, student_steps=STUDENT_STEPS):
+    """The case's features of sequences, and its loss with masks of their steps."""
+    masks = {"student_step_mask": keras.ops.convert_to_tensor(student_steps)}
+    if case.reads_teacher:
+        masks["teacher_step_mask"] = keras.ops.convert_to_tensor(teacher_steps)
+    labels = STEP_LABELS if case.ragged == "positions" else LABELS
+
+    def compute(teacher, student):
+        return case.compute(teacher, student, labels, **masks)
+
+    return case.features((STEPS, 4)), compute
+
+
+@cases(lambda case: case.ragged)
+def test_padded_steps_do_not_count(case):
+    (teacher, student), compute = on_steps(case)
+    expected = without_padding(case, teacher, student)
+    if case.reads_teacher:
+        teacher[~TEACHER_STEPS] = np.nan
+    student[~STUDENT_STEPS] = np.nan
+
+    actual, gradients = value_and_gradient(compute, teacher, student, compiled=True)
+
+    np.testing.assert_allclose(actual, expected, **TOLERANCE)
+    assert np.isfinite(gradients[1]).all()
+    assert np.abs(gradients[1]).max() > 1e-4
+    np.testing.assert_array_equal(gradients[1][~STUDENT_STEPS], 0.0)
+
+
+@cases(lambda case: case.ragged and case in ONE_CASE_EACH.values())
+def test_without_any_real_step_the_loss_is_zero(case):
+    none = np.zeros((SAMPLES, STEPS), bool)
+    features, compute = on_steps(case, none, none)
+    actual, gradients = value_and_gradient(compute, *features)
+    np.testing.assert_allclose(actual, 0.0, atol=1e-20)
+    np.testing.assert_allclose(gradients[1], 0.0, atol=1e-20)
 
 
 @every_case
