@@ -13,7 +13,16 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_dskd.features.layer_graph import layer_paths
 from keras_dskd.internal.types import Nested, Tensor
+
+
+def makes_masks(model: keras.Model) -> bool:
+    """Whether a layer inside the model makes masks of steps."""
+    return any(
+        isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False)
+        for _, layer in layer_paths(model)
+    )
 
 
 def mask_key(name: str) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from keras_dskd.data import arrays
 from keras_dskd.features.feature_model import FeatureModel
 from keras_dskd.features.identity import dtype_policies, fingerprint
-from keras_dskd.features.step_masks import mask_key
+from keras_dskd.features.step_masks import makes_masks, mask_key
 from keras_dskd.internal.types import Config, FilePath, Nested, Shard
 from keras_dskd.teacher_cache import feature_files, shards
 from keras_dskd.teacher_cache import manifest as manifests
@@ -153,11 +153,18 @@ class _Run:
             "layers": sorted(self.model.names),
             "pooled": sorted(self.model.pooled),
             "dtype": self.storage.dtype,
+            "step_masks": True,
             "data": identity(inputs),
             "finished_rows": 0,
             "rounding": {},
         }
         manifest = manifests.read_matching(path, expected)
+        if manifest and "step_masks" not in manifest and makes_masks(self.model.model):
+            raise ValueError(
+                f'The teacher cache in "{path}" was made by a version that counted '
+                "padded steps, and the teacher masks them. Pass another `path`, or "
+                "delete the folder to create the cache again."
+            )
         # A finished cache may be on a read-only disk: do not lock it.
         if manifest is None or not _is_finished(manifest):
             with manifests.locked(path):

@@ -10,6 +10,7 @@ import keras_dskd
 from keras_dskd import losses
 from keras_dskd.data import pairs
 from keras_dskd.distiller.loss_values import loss_values
+from keras_dskd.teacher_cache import manifest
 
 N, STEPS, TOKENS, CLASSES = 6, 4, 9, 3
 # Sums of some hundred products of order 1 in float32.
@@ -94,6 +95,17 @@ def test_a_cache_gives_the_losses_of_the_live_teacher(distiller, tmp_path):
         np.testing.assert_array_equal(features["states (mask)"], RAGGED != 0)
         cached = {"student": RAGGED, "teacher_features": features}
         assert fit(distiller, cached) == pytest.approx(expected, **CLOSE)
+
+
+def test_a_cache_of_an_older_version_is_refused_if_the_teacher_masks(tmp_path):
+    alignment = losses.ChannelAlignment("tokens", "tokens")
+    distiller = keras_dskd.Distiller(embedding(4), embedding(4), alignment)
+    distiller.cache_teacher(RAGGED, tmp_path, verbose=0)
+    older = manifest.read_manifest(tmp_path)
+    del older["step_masks"]
+    manifest.write_manifest(tmp_path, older)
+    with pytest.raises(ValueError, match="counted padded steps"):
+        distiller.cache_teacher(RAGGED, tmp_path, verbose=0)
 
 
 def embedding(width):

@@ -527,6 +527,47 @@ def test_padded_steps_do_not_count(case):
     np.testing.assert_array_equal(gradients[1][~STUDENT_STEPS], 0.0)
 
 
+@pytest.mark.parametrize(
+    "loss, formula",
+    [
+        (losses.FitNet(rows="flattened"), reference.standardized_distance),
+        (losses.ChannelAlignment(rows="flattened"), reference.channel_alignment),
+    ],
+    ids=["fitnet", "channel alignment"],
+)
+def test_flattened_steps_count_in_their_own_samples(loss, formula):
+    steps = np.arange(3) < np.array([[3], [3], [2], [2], [3]])
+    teacher, student = (reference.samples(SAMPLES, 3, 4, seed=i) for i in (0, 1))
+    # The first two steps have all samples, the third has three; all have 4 channels.
+    each = [formula(teacher[steps[:, t], t], student[steps[:, t], t]) for t in range(3)]
+    student[~steps] = np.nan
+    mask = keras.ops.convert_to_tensor(steps)
+    actual = value(
+        lambda t, s: loss.compute_loss(t, s, student_step_mask=mask), teacher, student
+    )
+    np.testing.assert_allclose(actual, np.mean(each), **TOLERANCE)
+
+
+def test_flattened_cka_ignores_padding_after_centering():
+    steps = np.arange(3) < np.array([[3], [3], [2], [1], [3]])
+    teacher, student = (reference.samples(SAMPLES, 3, 4, seed=i) for i in (0, 1))
+    means = np.nanmean(np.where(steps[..., None], student, np.nan), axis=0)
+    centered = np.where(steps[..., None], student - means, 0.0)
+    kernels = [
+        x.reshape(SAMPLES, -1) @ x.reshape(SAMPLES, -1).T
+        for x in (teacher - teacher.mean(axis=0), centered)
+    ]
+    alike = np.sum(kernels[0] * kernels[1])
+    expected = 1 - alike / np.prod([np.linalg.norm(kernel) for kernel in kernels])
+    student[~steps] = np.nan
+    mask = keras.ops.convert_to_tensor(steps)
+    loss = losses.CenteredKernelAlignment(rows="flattened")
+    actual = value(
+        lambda t, s: loss.compute_loss(t, s, student_step_mask=mask), teacher, student
+    )
+    np.testing.assert_allclose(actual, expected, **TOLERANCE)
+
+
 @cases(lambda case: case.ragged and case in ONE_CASE_EACH.values())
 def test_without_any_real_step_the_loss_is_zero(case):
     none = np.zeros((SAMPLES, STEPS), bool)
