@@ -13,6 +13,7 @@ loss_weights    numbers or schedules, as variables of the compiled step
 metrics         means over an epoch, and which of them are reported
 added_losses    the `add_loss` values of the student's layers, per replica
 student_rules   what the student's class decides: its loss, metrics, output names
+evaluating      which losses `evaluate` computes
 trainable       the trained variables: all but the teacher's
 trainer         Keras's loops, which keep the weights when a loop fails
 caching         the teacher's features, computed once

@@ -21,6 +21,7 @@ def to_config(distiller: Any) -> Config:
             name: serialize(projector)
             for name, projector in distiller.projectors.items()
         },
+        "evaluates_teacher": distiller.evaluates_teacher,
     }
 
 

@@ -12,6 +12,11 @@ from keras_dskd.distiller import arguments
 from keras_dskd.distiller.added_losses import StudentLosses
 from keras_dskd.distiller.building import build_auxiliary_layers
 from keras_dskd.distiller.caching import CachesTeacher
+from keras_dskd.distiller.evaluating import (
+    EvaluatesTeacher,
+    is_evaluating,
+    runs_teacher,
+)
 from keras_dskd.distiller.forward import Forward, ForwardPass
 from keras_dskd.distiller.loss_term import make_terms
 from keras_dskd.distiller.loss_values import loss_values
@@ -49,6 +54,7 @@ class Distiller(
     FollowsStudent,
     WeightsLosses,
     CachesTeacher,
+    EvaluatesTeacher,
     GuardedTrainer,
     FitsTask,
     ResumableModel,
@@ -80,7 +86,8 @@ class Distiller(
     be compiled before, and `distiller.compile` then needs no `loss`.
     Each distillation loss reads float32 features from one forward pass of each model.
     The teacher runs in inference mode, detached, and never changes, whatever
-    `trainable` says. Only training runs it: `evaluate` and `predict` run the student.
+    `trainable` says. `evaluate` and `predict` run the student
+    alone, unless `evaluates_teacher` says otherwise.
 
     `fit` takes `x={"teacher": ..., "student": ...}`, each any structure that its model
     takes, from arrays, `tf.data`, `PyDataset`, torch `DataLoader` or generators.
@@ -134,12 +141,15 @@ class Distiller(
         student: The student, a plain Keras model: `distiller.student.save(...)`.
         teacher: The teacher.
         loss_terms: One object per distillation loss: its name, weight and layers.
+        evaluates_teacher: Whether `evaluate` on pairs computes the distillation losses,
+            too. `False` by default. It always does if there is no loss for labels.
         saves_teacher: Whether saved files include the teacher, `True` by default. Set
             it to `False` for checkpoints of callbacks without the teacher; see `save`.
 
     Metrics: `loss` and `total_loss` (the total), `student_loss`, `distillation_loss`
     (`Σ w_i · loss_i`), each compiled metric, and each distillation loss by its name,
-    unweighted.
+    unweighted. Where `evaluate` runs the student alone, `loss` and `total_loss` are the
+    student's loss.
     """
 
     # Saved files address variables by attribute names: `_loss_layers`, `_means`,
@@ -228,7 +238,7 @@ class Distiller(
         """
         pair = pairs.split(inputs)
         pairs.check_input("student", pair, self.teacher, self.student)
-        if self._distills(training):
+        if self._distills(training) or (not training and runs_teacher()):
             return self.run_models(pair, training, **kwargs)
         is_before_training = self._fit_begins and self._distills(training=True)
         self._fit_begins = False
@@ -280,9 +290,8 @@ class Distiller(
         """
         if y_pred is None:
             y_pred = self(x, training=training)
-        distills = self._distills(training)
-        has_features = isinstance(y_pred, Forward)
-        if distills and not has_features:
+        distills = isinstance(y_pred, Forward)
+        if self._distills(training) and not distills:
             raise ValueError(
                 "Training compares features of the pass that made the prediction. Pass "
                 "y_pred=distiller(x, training=True), or leave it out. Received: "
@@ -296,7 +305,7 @@ class Distiller(
                     "There is no loss for the student. Pass `loss` to `compile`, or "
                     "use student_loss_weight=0 to train on the teacher alone."
                 )
-            prediction = y_pred.prediction if has_features else y_pred
+            prediction = y_pred.prediction if distills else y_pred
             values["student_loss"] = self.compute_student_loss(
                 x, y, prediction, sample_weight, training
             )
@@ -325,6 +334,8 @@ class Distiller(
         total = self._total(values, penalties, distills)
         if training:
             self._term_weights.advance()
+        elif not distills:
+            values.pop("student_loss", None)  # It is the total.
         self._means.update_state(values, samples)
         return replicas.gradient_share(total)
 
@@ -355,7 +366,7 @@ class Distiller(
             values["distillation_loss"] = distillation_loss
             total = (1.0 - self._term_weights.student) * distillation_loss
             parts = list(penalties)
-            if self.student_loss_weight > 0:
+            if "student_loss" in values and self.student_loss_weight > 0:
                 student_loss = values["student_loss"]
                 weight = ops.cast(self._term_weights.student, student_loss.dtype)
                 parts.append(weight * student_loss)
@@ -376,11 +387,14 @@ class Distiller(
         sample_weight: Nested = None,
     ) -> dict[str, Any]:
         """The metrics of a step; see `keras.Model.compute_metrics`."""
-        names = {"student_loss"} if self._has_student_loss(y) else set()
+        names = {"student_loss", "total_loss"} if self._has_student_loss(y) else set()
         if isinstance(y_pred, Forward):
-            names |= {"distillation_loss", *(term.name for term in self.loss_terms)}
+            names |= {"distillation_loss", "total_loss"}
+            names |= {term.name for term in self.loss_terms}
             y_pred = y_pred.prediction
-        with reporting(names | {"total_loss"} if names else names):
+        elif is_evaluating():
+            names.discard("student_loss")
+        with reporting(names):
             return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def get_metrics_result(self) -> dict[str, Any]:

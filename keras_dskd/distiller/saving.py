@@ -261,7 +261,10 @@ class ResumableModel(keras.Model):
     @classmethod
     def from_config(cls, config: Config) -> "Self":
         teacher, is_absent = teacher_from_config(config["teacher"])
-        distiller = cls(**from_config({**config, "teacher": teacher}))
+        config = from_config({**config, "teacher": teacher})
+        evaluates_teacher = config.pop("evaluates_teacher", False)
+        distiller = cls(**config)
+        distiller.evaluates_teacher = evaluates_teacher
         distiller._awaits_teacher = is_absent
         distiller.saves_teacher = not is_absent
         return distiller

@@ -66,13 +66,3 @@ class GuardedTrainer(keras_private.ReplicaShapes):
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         with trainer_state.keeping_values(self):
             return super().predict(*args, **kwargs)
-
-    def test_step(self, *args: Any) -> Any:
-        """One step of `evaluate`, which needs labels."""
-        *_, data = args  # The JAX trainer passes its state first.
-        _, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        if self.loss is not None and y is None:
-            raise ValueError(
-                "Labels are missing: y=None. Pass `y`: `evaluate` needs labels."
-            )
-        return super().test_step(*args)

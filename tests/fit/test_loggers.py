@@ -49,9 +49,7 @@ def test_tensorboard_shows_each_loss(update_freq, tmp_path):
             assert len(of_batches) == 4
             # The running mean of an epoch; after its last batch, the mean of the epoch.
             np.testing.assert_allclose(of_batches[1::2], history[name])
-    np.testing.assert_allclose(
-        values("validation", "epoch_student_loss"), history["val_student_loss"]
-    )
+    np.testing.assert_allclose(values("validation", "epoch_loss"), history["val_loss"])
 
 
 def test_csv_logger_has_a_column_for_each_loss(tmp_path):

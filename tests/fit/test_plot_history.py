@@ -55,7 +55,7 @@ def test_losses_terms_metrics_and_structure_have_panels(tmp_path):
         "effective rank",
     }
     assert list(curves(shown["loss"])) == ["loss", "distillation_loss"]
-    assert list(curves(shown["student_loss"])) == ["student_loss", "val_student_loss"]
+    assert list(curves(shown["student_loss"])) == ["student_loss", "val_loss"]
     assert list(curves(shown["soft_targets"])) == ["soft_targets"]
     assert sorted(curves(shown["effective rank"])) == ["features", "map"]
     drawn = curves(shown["accuracy"])

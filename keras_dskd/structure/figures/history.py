@@ -133,11 +133,12 @@ def _curves(history: Any, validation_freq: int) -> dict[str, tuple[Any, Any]]:
 
 def _panels(logs: Mapping[str, tuple[Any, Any]]) -> dict[str, list[Curve]]:
     """Maps titles to curves: losses first, the structure of layers last."""
-    # A distiller logs its total under two names, and in validation the total equals
-    # the student's loss.
+    # A distiller logs its total under two names. In validation of the student alone,
+    # the loss is the student's.
     doubles = {TOTAL_LOSS, f"val_{TOTAL_LOSS}"} if STUDENT_LOSS in logs else set()
-    if f"val_{STUDENT_LOSS}" in logs:
-        doubles.add(f"val_{LOSS}")
+    validates_total = STUDENT_LOSS not in logs or f"val_{DISTILLATION_LOSS}" in logs
+    if f"val_{STUDENT_LOSS}" in logs and not validates_total:
+        doubles.add(f"val_{LOSS}")  # In logs of earlier versions.
     losses: dict[str, list[Curve]] = {}
     others: dict[str, list[Curve]] = {}
     structure: dict[str, list[Curve]] = {}
@@ -149,7 +150,9 @@ def _panels(logs: Mapping[str, tuple[Any, Any]]) -> dict[str, list[Curve]]:
             continue
         if base in LOSSES:
             style = int(base == DISTILLATION_LOSS)
-            curves = losses.setdefault(LOSSES[base], [])
+            is_students = name == f"val_{LOSS}" and not validates_total
+            panel = STUDENT_LOSS if is_students else LOSSES[base]
+            curves = losses.setdefault(panel, [])
         elif layer and measure in STRUCTURE:
             curves = structure.setdefault(STRUCTURE[measure], [])
             style, name = len(curves), layer
