@@ -58,9 +58,20 @@ def holds_teacher(filepath: object) -> bool:
     return True
 
 
+#: Layers that load code, which Keras refuses in safe mode.
+_LOAD_CODE = ("TFSMLayer", "TorchModuleWrapper")
+
+
 def check_no_lambda(config: Config) -> None:
     """Raises `ValueError` if a config cannot be loaded in Keras's safe mode."""
-    found = list(_lambdas(config, ()))
+    foreign = list(_paths_of(config, _LOAD_CODE, ()))
+    if foreign:
+        raise ValueError(
+            f"A file with a layer of {' or '.join(_LOAD_CODE)} cannot be loaded safely "
+            f"(`safe_mode=True`). Found in: {foreign}. If it is in the teacher, "
+            "include_teacher=False leaves it out. `save_weights` saves no code."
+        )
+    found = list(_paths_of(config, ("__lambda__",), ()))
     if found:
         raise ValueError(
             "A file with a lambda cannot be loaded safely (`safe_mode=True`). Found "
@@ -70,9 +81,12 @@ def check_no_lambda(config: Config) -> None:
         )
 
 
-def _lambdas(config: Any, path: tuple[str, ...]) -> Iterator[str]:
+def _paths_of(
+    config: Any, classes: tuple[str, ...], path: tuple[str, ...]
+) -> Iterator[str]:
+    """Where a config holds objects of these classes."""
     if isinstance(config, dict):
-        if config.get("class_name") == "__lambda__":
+        if config.get("class_name") in classes:
             yield "/".join(path)
             return
         inner = config.get("config")
@@ -80,7 +94,7 @@ def _lambdas(config: Any, path: tuple[str, ...]) -> Iterator[str]:
         for key, value in config.items():
             step = name if key == "config" and name else key
             step = () if step in ("config", "layers") else (str(step),)
-            yield from _lambdas(value, (*path, *step))
+            yield from _paths_of(value, classes, (*path, *step))
     elif isinstance(config, (list, tuple)):
         for value in config:
-            yield from _lambdas(value, path)
+            yield from _paths_of(value, classes, path)
