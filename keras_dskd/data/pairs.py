@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_dskd.internal.feature_names import OUTPUT
 from keras_dskd.internal.members import members_of
 from keras_dskd.internal.types import Nested, Role, Shape, Tensor
 from keras_dskd.ops.checks import is_same_shape
@@ -32,7 +33,8 @@ def split(x: Nested) -> Pair:
     Args:
         x: `{"teacher": ..., "student": ...}`, where each value is any structure that
             its model accepts. `"teacher_features"` may replace `"teacher"`, and
-            `"teacher_mask"` may be added. Anything else goes to both models unchanged.
+            `"teacher_mask"` may be added. One array of features is the final output.
+            Anything else goes to both models unchanged.
 
     Returns:
         A `Pair`.
@@ -52,7 +54,10 @@ def split(x: Nested) -> Pair:
             'A paired input needs the key "student". Received keys: '
             f"{sorted(x)}. The student's modality is the one used at run time."
         )
-    return Pair(*(x.get(key) for key in KEYS))
+    pair = Pair(*(x.get(key) for key in KEYS))
+    if hasattr(pair.teacher_features, "shape"):
+        return pair._replace(teacher_features={OUTPUT: pair.teacher_features})
+    return pair
 
 
 def teacher_input(x: Nested) -> Nested:
@@ -94,10 +99,10 @@ def teacher_mask(pair: Pair) -> Tensor | None:
     return mask
 
 
-def check_cached_rows(pair: Pair, features: dict[str, Nested]) -> None:
+def check_cached_rows(pair: Pair) -> None:
     """Raises `ValueError` if cached features have another number of samples."""
     samples = keras.tree.flatten(pair.student)[0].shape[0]
-    for name, feature in features.items():
+    for name, feature in pair.teacher_features.items():
         for array in keras.tree.flatten(feature):
             if not is_same_shape(array.shape[:1], (samples,)):
                 raise ValueError(

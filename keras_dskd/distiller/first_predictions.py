@@ -71,7 +71,10 @@ def _predictions(
 ) -> dict[str, Nested]:
     model, x = getattr(distiller, role), getattr(pair, role)
     if role == "teacher" and pair.teacher_features is not None:
-        values = {n: v for n, v in pair.teacher_features.items() if n in names}
+        cached = pair.teacher_features
+        if not isinstance(cached, dict):
+            return {}  # The step says what is wrong.
+        values = {n: v for n, v in cached.items() if n in names}
     elif x is None or (role == "teacher" and not model.built):
         return {}  # The step says what is missing.
     else:

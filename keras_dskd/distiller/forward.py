@@ -227,14 +227,11 @@ def _check_cached(
         ValueError: If they do not fit.
     """
     features = pair.teacher_features
-    if hasattr(features, "shape") and list(names) == [OUTPUT]:
-        pairs.check_cached_rows(pair, {OUTPUT: features})
-        return {OUTPUT: features}, {}
     if not isinstance(features, dict):
         raise ValueError(
             'x["teacher_features"] must be a dict of name -> array, as `cache_teacher` '
             f"returns it, with the names that the losses read: {list(names)}. One "
-            "array is enough if the losses only read the teacher's final output. "
+            "array stands for the teacher's final output. "
             f"Received: {type(features).__name__}"
         )
     missing = [name for name in names if name not in features]
@@ -244,7 +241,7 @@ def _check_cached(
             f"{sorted(features)}. Make them with this distiller's `cache_teacher`, or "
             "name stored outputs as the losses do: teacher_layer_name=..."
         )
-    pairs.check_cached_rows(pair, features)
+    pairs.check_cached_rows(pair)
     return {name: features[name] for name in names}, {
         name: features[mask_key(name)] for name in names if mask_key(name) in features
     }

@@ -22,10 +22,11 @@ from keras_dskd.features.outputs import (
 )
 from keras_dskd.features.readable import check_in_scope, check_readable, check_steps
 from keras_dskd.features.step_masks import LayerCall, StepMasks
+from keras_dskd.internal import feature_names
 from keras_dskd.internal.types import Nested
 
 #: The key of a model's final output among its features.
-OUTPUT = "(output)"
+OUTPUT = feature_names.OUTPUT
 
 
 class Tap:

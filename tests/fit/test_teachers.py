@@ -252,7 +252,7 @@ def test_a_distiller_without_a_teacher_says_what_it_needs():
     with pytest.raises(ValueError, match="made without a teacher"):
         made.cache_teacher(OPTICAL)
     named = stored([SoftTargets(2.0, "logits")])
-    with pytest.raises(ValueError, match=r"the losses read: \['logits'\]"):
+    with pytest.raises(ValueError, match=r"lack \['logits'\]. They hold \['\(output"):
         named({"student": RADAR, "teacher_features": rows(N, 3)}, training=True)
     with pytest.raises(ValueError, match="lack .'logits'.*name stored outputs as"):
         named({"student": RADAR, "teacher_features": {"l": rows(N, 3)}}, training=True)
