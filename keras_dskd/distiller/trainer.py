@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_dskd.distiller.first_predictions import check_first_predictions
+from keras_dskd.features.outputs import symbolic_outputs
 from keras_dskd.internal import keras_private, replicas, trainer_state
 
 
@@ -46,9 +47,29 @@ class GuardedTrainer(keras_private.ReplicaShapes):
 
         return built
 
+    def _build_metrics(self, y: Any) -> None:
+        """Creates the compiled metrics before TensorFlow traces the step, too.
+
+        Args:
+            y: The labels of all samples. Otherwise the first trace creates the metrics.
+        """
+        prediction = symbolic_outputs(self.student, None)
+        labels = keras.tree.flatten(y)
+        if prediction is None or not all(hasattr(each, "shape") for each in labels):
+            return
+        labels = keras.tree.map_structure(
+            lambda each: keras.KerasTensor(
+                (None, *each.shape[1:]), keras.backend.standardize_dtype(each.dtype)
+            ),
+            y,
+        )
+        keras_private.build_metrics(self, labels, prediction)
+
     @functools.wraps(keras.Model.fit)
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         x = check_first_predictions(self, x)
+        if keras.backend.backend() == "tensorflow":
+            self._build_metrics(args[0] if args else kwargs.get("y"))
         # Keras calls an unbuilt model on its first batch before it compiles the step.
         self._fit_begins = True
         try:

@@ -59,6 +59,21 @@ def is_built(layer: keras.layers.Layer) -> bool:
     return all(each.built for each in layer._flatten_layers())
 
 
+def build_metrics(model: keras.Model, y_true: Any, y_pred: Any) -> None:
+    """Creates the compiled metrics, whose types may depend on the shape of the labels.
+
+    Keras does so in the first step. Its public way to do it earlier is to compute them.
+
+    Args:
+        model: A compiled model.
+        y_true: `KerasTensor`s of the labels.
+        y_pred: `KerasTensor`s of the predictions.
+    """
+    metrics = model._compile_metrics
+    if metrics is not None and not metrics.built:
+        metrics.build(y_true, y_pred)
+
+
 def is_rematerialized(layer: keras.Operation) -> bool:
     """Whether a layer was made within a `keras.RematScope`.
 

@@ -53,7 +53,7 @@ def test_the_teacher_runs_before_the_students_activations_are_stored(monkeypatch
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the others build it before"
 )
-def test_tensorflow_traces_a_step_once_as_the_optimizer_is_built_before():
+def test_tensorflow_traces_a_step_once_as_optimizer_and_metrics_are_built_before():
     traces = []
 
     class Traced(keras_dskd.Distiller):
@@ -62,7 +62,7 @@ def test_tensorflow_traces_a_step_once_as_the_optimizer_is_built_before():
             return super().compute_loss(*args, **kwargs)
 
     made = distiller(cnn(3, name="teacher"), cnn(1), cls=Traced)
-    made.compile("adam", crossentropy())
+    made.compile("adam", crossentropy(), metrics=["accuracy"])
     frozen = made.student.get_layer("conv0")
     frozen.trainable = False
 
