@@ -208,7 +208,7 @@ def _project(
 def check_teacher(teacher: keras.Model, student: keras.Model, pair: pairs.Pair) -> None:
     """Raises `ValueError` unless the teacher can run on the batch."""
     if isinstance(teacher, StoredTeacher):
-        teacher(None)  # Says what to pass.
+        teacher.call(None)  # Says what to pass.
     if pair.teacher is None:
         raise ValueError(
             'Training needs the teacher\'s modality: x["teacher"] is missing. '
