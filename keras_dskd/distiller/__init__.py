@@ -10,6 +10,7 @@ term_labels     the labels that a loss reads, of a model with several outputs
 tasks           losses that fit the loss of `compile`
 first_predictions  a look at a few predictions before training
 loss_weights    numbers or schedules, as variables of the compiled step
+loss_settings   temperatures by schedule, and losses whose attributes change
 metrics         means over an epoch, and which of them are reported
 added_losses    the `add_loss` values of the student's layers, per replica
 student_rules   what the student's class decides: its loss, metrics, output names

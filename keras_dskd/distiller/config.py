@@ -4,7 +4,8 @@ from typing import Any
 
 import keras
 
-from keras_dskd.internal.types import Config, Weight
+from keras_dskd.internal.schedules import deserialize_weight, serialize_weight
+from keras_dskd.internal.types import Config
 
 
 def to_config(distiller: Any) -> Config:
@@ -16,12 +17,13 @@ def to_config(distiller: Any) -> Config:
         "distillation_loss_weights": [
             serialize_weight(term.weight) for term in distiller.loss_terms
         ],
-        "student_loss_weight": distiller.student_loss_weight,
+        "student_loss_weight": serialize_weight(distiller.student_loss_weight),
         "projectors": {
             name: serialize(projector)
             for name, projector in distiller.projectors.items()
         },
-        "evaluates_teacher": distiller.evaluates_teacher,
+        # Earlier versions load files without it.
+        **({"evaluates_teacher": True} if distiller.evaluates_teacher else {}),
     }
 
 
@@ -32,6 +34,7 @@ def from_config(config: Config) -> Config:
         **config,
         "student": deserialize(config["student"]),
         "distillation_losses": [deserialize(i) for i in config["distillation_losses"]],
+        "student_loss_weight": deserialize_weight(config["student_loss_weight"]),
         "distillation_loss_weights": [
             deserialize_weight(weight) for weight in config["distillation_loss_weights"]
         ],
@@ -40,27 +43,3 @@ def from_config(config: Config) -> Config:
             for name, projector in config.get("projectors", {}).items()
         },
     }
-
-
-def serialize_weight(weight: Weight) -> float | Config:
-    """A weight as plain data.
-
-    Raises:
-        ValueError: If it is a lambda, which cannot be loaded.
-    """
-    if not callable(weight):
-        return float(weight)
-    if getattr(weight, "__name__", None) == "<lambda>":
-        raise ValueError(
-            "A lambda as a weight cannot be saved. Use a "
-            "`keras.optimizers.schedules.LearningRateSchedule`, or a function with "
-            "the decorator `keras.saving.register_keras_serializable`."
-        )
-    return keras.saving.serialize_keras_object(weight)
-
-
-def deserialize_weight(config: float | Config) -> Weight:
-    """The inverse of `serialize_weight`."""
-    if isinstance(config, dict):
-        return keras.saving.deserialize_keras_object(config)
-    return config

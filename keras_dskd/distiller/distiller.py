@@ -23,6 +23,7 @@ from keras_dskd.distiller.loss_values import loss_values
 from keras_dskd.distiller.loss_weights import (
     LossWeightState,
     WeightsLosses,
+    check_student_weight,
     check_weights,
 )
 from keras_dskd.distiller.metrics import LossMeans, reporting
@@ -45,7 +46,6 @@ from keras_dskd.internal.types import (
     Tensor,
     Weight,
 )
-from keras_dskd.ops.checks import check_number
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -123,7 +123,8 @@ class Distiller(
             are training batches, counted from 0. The callable gets an integer tensor
             and is compiled: use `keras.ops.where`, not `if`. Assign the list or an item
             at any time, also during training. Defaults to 1 each.
-        student_loss_weight: `w`, between 0 and 1. At 1 the teacher is not run. At 0
+        student_loss_weight: `w`, between 0 and 1: a number, or a callable of the step,
+            as above. Assign it at any time. At 1 the teacher is not run. At 0
             labels only serve metrics, and may be missing.
         projectors: Maps a student layer name to a `keras.layers.Layer` that is applied
             to that feature before any loss reads it. Projectors are trained, and are
@@ -162,7 +163,7 @@ class Distiller(
         distillation_losses: keras.distillation.DistillationLoss
         | Sequence[keras.distillation.DistillationLoss],
         distillation_loss_weights: Weight | Sequence[Weight] | None = None,
-        student_loss_weight: float = 0.5,
+        student_loss_weight: Weight = 0.5,
         projectors: dict[str, keras.layers.Layer] | None = None,
         name: str = "distiller",
         **kwargs: Any,
@@ -175,7 +176,7 @@ class Distiller(
         kwargs.setdefault("dtype", student.dtype_policy)
         super().__init__(name=name, autocast=False, **kwargs)
         losses = arguments.check_losses(distillation_losses)
-        check_number("student_loss_weight", student_loss_weight, most=1)
+        check_student_weight(student_loss_weight)
         loss_weights = check_weights(distillation_loss_weights, len(losses))
         self.teacher = teacher_model
         self.student = student
@@ -218,7 +219,7 @@ class Distiller(
         )
 
     def _distills(self, training: bool | None) -> bool:
-        return bool(training) and self.student_loss_weight < 1
+        return bool(training) and not self._student_weighs(1)
 
     def run_models(
         self, pair: pairs.Pair, training: bool | None = True, **kwargs: Any
@@ -319,6 +320,7 @@ class Distiller(
                 teacher_mask=y_pred.teacher_mask,
                 labels=y,
                 student=self.student,
+                step=self._term_weights.step,
                 teacher_step_masks=y_pred.teacher_step_masks,
                 student_step_masks=y_pred.student_step_masks,
             )
@@ -346,8 +348,8 @@ class Distiller(
             ValueError: If it is needed, and labels are missing.
         """
         if self.loss is None:
-            return self.student_loss_weight > 0
-        if y is None and self.student_loss_weight > 0:
+            return not self._student_weighs(0)
+        if y is None and not self._student_weighs(0):
             raise ValueError(
                 "Labels are missing: y=None. Pass `y`, or use student_loss_weight=0 to "
                 "train on the teacher alone."
@@ -364,11 +366,12 @@ class Distiller(
                 [values[term.name] for term in self.loss_terms]
             )
             values["distillation_loss"] = distillation_loss
-            total = (1.0 - self._term_weights.student) * distillation_loss
+            share = self._term_weights.student_at_step()
+            total = (1.0 - share) * distillation_loss
             parts = list(penalties)
-            if "student_loss" in values and self.student_loss_weight > 0:
+            if "student_loss" in values and not self._student_weighs(0):
                 student_loss = values["student_loss"]
-                weight = ops.cast(self._term_weights.student, student_loss.dtype)
+                weight = ops.cast(share, student_loss.dtype)
                 parts.append(weight * student_loss)
             for part in parts:
                 # TensorFlow does not add floats of different types.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from keras_dskd.distiller.loss_settings import at_step
 from keras_dskd.distiller.loss_term import LossTerm
 from keras_dskd.distiller.term_labels import labels_for
 from keras_dskd.distiller.weighting import (
@@ -28,6 +29,7 @@ def loss_values(
     student: keras.Model | None = None,
     teacher_step_masks: dict[str, Nested] | None = None,
     student_step_masks: dict[str, Nested] | None = None,
+    step: Tensor | None = None,
 ) -> list[Tensor]:
     """The losses' values, float32 scalars.
 
@@ -45,6 +47,7 @@ def loss_values(
         student: The student, whose outputs tell a loss which labels are its own.
         teacher_step_masks: Dict of layer name -> step mask of the teacher's feature.
         student_step_masks: The same for the student.
+        step: The training step, for temperatures that follow a schedule. Defaults to 0.
 
     Raises:
         ValueError: If a loss does not fit its features, is not a scalar, or cannot
@@ -58,7 +61,7 @@ def loss_values(
     with sharing():
         return [
             _value(
-                term,
+                at_step(term, step),
                 teacher_features.get(term.teacher_name or ""),
                 student_features[term.student_name],
                 Weighting(

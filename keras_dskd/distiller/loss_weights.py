@@ -43,6 +43,12 @@ def check_weights(
     return given
 
 
+def check_student_weight(weight: Weight) -> None:
+    """Raises `ValueError` unless it is callable or a number between 0 and 1."""
+    if not callable(weight):
+        check_number("student_loss_weight", weight, most=1)
+
+
 class LossWeightState(keras.layers.Layer):
     """State of a distiller: the step, the student's weight and one weight per loss.
 
@@ -58,7 +64,7 @@ class LossWeightState(keras.layers.Layer):
 
     def __init__(
         self,
-        student_weight: float,
+        student_weight: Weight,
         terms: Sequence[LossTerm],
         weights: Sequence[Weight],
     ) -> None:
@@ -82,10 +88,17 @@ class LossWeightState(keras.layers.Layer):
             aggregation="only_first_replica",
         )
 
-    def set_student(self, weight: float) -> None:
+    def set_student(self, weight: Weight) -> None:
         """Sets the weight of the student's own loss."""
-        self.student_number = float(weight)
-        self.student.assign(self.student_number)
+        self.student_given = weight if callable(weight) else float(weight)
+        self.student.assign(0.0 if callable(weight) else float(weight))
+
+    def student_at_step(self) -> Tensor:
+        """The weight of the student's own loss at the present step: float32 scalar."""
+        weight: Any = self.student_given
+        if not callable(weight):
+            return ops.convert_to_tensor(self.student)
+        return ops.cast(weight(ops.convert_to_tensor(self.step)), "float32")
 
     def set_losses(self, weights: Sequence[Weight]) -> None:
         """Sets the weights of the losses, which `check_weights` has checked."""
@@ -125,8 +138,9 @@ class LossWeightState(keras.layers.Layer):
             if not callable(term.weight) and value != value.dtype.type(term.weight):
                 term.weight = float(value)
         student = ops.convert_to_numpy(self.student)
-        if student != student.dtype.type(self.student_number):
-            self.student_number = float(student)
+        given: Any = self.student_given
+        if not callable(given) and student != student.dtype.type(given):
+            self.student_given = float(student)
 
 
 class LossWeights(list[Weight]):
@@ -180,16 +194,25 @@ class WeightsLosses(keras.Model):
             trainer_state.compile_step_again(self)
 
     @property
-    def student_loss_weight(self) -> float:
-        """Weight of the student's own loss, between 0 and 1. Assign at any time."""
-        return self._term_weights.student_number
+    def student_loss_weight(self) -> Weight:
+        """Weight of the student's own loss: a number, or a function of the step.
+
+        Between 0 and 1. Assign it at any time.
+        """
+        return self._term_weights.student_given
 
     @student_loss_weight.setter
-    def student_loss_weight(self, weight: float) -> None:
-        check_number("student_loss_weight", weight, most=1)
+    def student_loss_weight(self, weight: Weight) -> None:
+        check_student_weight(weight)
         previous = self.student_loss_weight
         trainer_state.sync(self)
         self._term_weights.set_student(weight)
-        # At 0 and at 1, the total of the compiled step lacks one of its two terms.
-        if previous != weight and {previous, float(weight)} & {0.0, 1.0}:
+        # A compiled step holds a schedule. At 0 and at 1, its total lacks a part.
+        is_held = callable(previous) or callable(weight)
+        if previous != weight and (is_held or {previous, weight} & {0.0, 1.0}):
             trainer_state.compile_step_again(self)
+
+    def _student_weighs(self, number: float) -> bool:
+        """Whether the weight of the student's own loss is this number, at all steps."""
+        weight = self.student_loss_weight
+        return not callable(weight) and weight == number

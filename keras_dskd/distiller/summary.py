@@ -25,7 +25,7 @@ def one_line(distiller: Any) -> str:
     return (
         f"<{type(distiller).__name__} name={distiller.name}, "
         f"teacher={distiller.teacher.name}, student={distiller.student.name}, "
-        f"total={share:g} student_loss + {1 - share:g} ({weighted})>"
+        f"total={_shares(share)[0]} student_loss + {_shares(share)[1]} ({weighted})>"
     )
 
 
@@ -67,7 +67,8 @@ def print_summary(
     console.print(table(header, _parts(distiller), right_aligned=numbers))
     console.print(table(["Loss", "Teacher", "Student", "Weight"], _losses(distiller)))
     console.print(
-        f" total = {share:g} student_loss + {1 - share:g} Σ weight · loss, "
+        f" total = {_shares(share)[0]} student_loss + {_shares(share)[1]} "
+        "Σ weight · loss, "
         f"at step {int(_number(distiller._term_weights.step)):,}"
     )
     if print_fn:
@@ -118,6 +119,12 @@ def _losses(distiller: Any) -> Iterator[Sequence[str]]:
             _weight_name(term.weight)
             + (f", now {_number(weight):.4g}" if callable(term.weight) else ""),
         )
+
+
+def _shares(weight: Any) -> tuple[str, str]:
+    """The student's share of the total, and the rest."""
+    name = _weight_name(weight)
+    return (name, f"(1 - {name})") if callable(weight) else (name, f"{1 - weight:g}")
 
 
 def _weight_name(weight: Any) -> str:

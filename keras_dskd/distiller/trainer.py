@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_dskd.distiller.first_predictions import check_first_predictions
+from keras_dskd.distiller.loss_settings import recompiling
 from keras_dskd.features.outputs import symbolic_outputs
 from keras_dskd.internal import keras_private, replicas, trainer_state
 
@@ -16,6 +17,8 @@ class GuardedTrainer(keras_private.ReplicaShapes):
 
     Errors that involve several devices or processes say what to do.
     """
+
+    distillation_losses: list[keras.distillation.DistillationLoss]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -27,6 +30,26 @@ class GuardedTrainer(keras_private.ReplicaShapes):
         super().make_train_function(force)
         self.train_function: Callable[..., Any] = trainer_state.keeping_state(
             self, self._with_built_optimizer(self.train_function)
+        )
+
+        def again() -> Callable[..., Any]:
+            self.make_train_function(force=True)
+            return self.train_function
+
+        losses = self.distillation_losses
+        self.train_function = recompiling(self.train_function, losses, again)
+
+    def make_test_function(self, force: bool = False) -> None:
+        """Compiles the step; see `keras.Model.make_test_function`."""
+        super().make_test_function(force)
+
+        def again() -> Callable[..., Any]:
+            self.make_test_function(force=True)
+            return self.test_function
+
+        losses = self.distillation_losses
+        self.test_function: Callable[..., Any] = recompiling(
+            self.test_function, losses, again
         )
 
     def _with_built_optimizer(self, step: Callable[..., Any]) -> Callable[..., Any]:

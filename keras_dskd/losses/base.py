@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import keras
 
 from keras_dskd.features.outputs import check_one, symbolic_outputs
+from keras_dskd.internal.schedules import deserialize_weight
 from keras_dskd.internal.types import Config, Nested
 from keras_dskd.ops.checks import check_layer_name
 
@@ -102,4 +103,7 @@ class LayerLoss(keras.distillation.DistillationLoss):
 
     @classmethod
     def from_config(cls, config: Config) -> "Self":
+        if isinstance(config.get("temperature"), dict):  # A schedule.
+            temperature = deserialize_weight(config["temperature"])
+            config = {**config, "temperature": temperature}
         return cls(**config)

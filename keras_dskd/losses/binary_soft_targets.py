@@ -5,7 +5,8 @@ from typing import Any
 import keras
 
 from keras_dskd import ops
-from keras_dskd.internal.types import Config, Nested, Tensor
+from keras_dskd.internal.schedules import serialize_weight
+from keras_dskd.internal.types import Config, Nested, Tensor, Weight
 from keras_dskd.losses.logits import as_binary_logits
 from keras_dskd.losses.output_loss import OutputLoss
 from keras_dskd.losses.output_structures import check_same_structure, sum_over_outputs
@@ -31,8 +32,9 @@ class BinarySoftTargets(OutputLoss):
     summed. The teacher is detached.
 
     Args:
-        temperature: `T`, between 1e-6 and 1000. A higher value gives more influence to
-            labels of which the teacher is certain.
+        temperature: `T`, between 1e-6 and 1000; in `keras_dskd.Distiller` also a
+            schedule or another callable of the training step. A higher value gives more
+            influence to labels of which the teacher is certain.
         teacher_layer_name: Teacher layer with logits. `None` for the model's output.
         student_layer_name: Student layer with logits. `None` for the model's output.
         teacher_from_logits: `False` if the teacher's output is probabilities (after a
@@ -55,15 +57,16 @@ class BinarySoftTargets(OutputLoss):
 
     def __init__(
         self,
-        temperature: float = 4.0,
+        temperature: Weight = 4.0,
         teacher_layer_name: str | None = None,
         student_layer_name: str | None = None,
         teacher_from_logits: bool = True,
         student_from_logits: bool = True,
     ) -> None:
-        check_divergence_temperature(temperature)
+        if not callable(temperature):
+            check_divergence_temperature(temperature)
         super().__init__(teacher_layer_name, student_layer_name)
-        self.temperature = temperature
+        self.temperature: Any = temperature
         self.teacher_from_logits = teacher_from_logits
         self.student_from_logits = student_from_logits
 
@@ -119,7 +122,7 @@ class BinarySoftTargets(OutputLoss):
 
     def get_config(self) -> Config:
         return {
-            "temperature": self.temperature,
+            "temperature": serialize_weight(self.temperature),
             **super().get_config(),
             "teacher_from_logits": self.teacher_from_logits,
             "student_from_logits": self.student_from_logits,

@@ -6,7 +6,8 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.internal import replicas
-from keras_dskd.internal.types import Config, Tensor
+from keras_dskd.internal.schedules import serialize_weight
+from keras_dskd.internal.types import Config, Tensor, Weight
 from keras_dskd.losses.base import LayerLoss
 from keras_dskd.ops.sharing import detached
 from keras_dskd.ops.soft_targets import check_divergence_temperature
@@ -28,7 +29,9 @@ class ChannelWiseDistillation(LayerLoss):
     use a projector. The teacher is detached.
 
     Args:
-        temperature: `T`, between 1e-6 and 1000. A higher value counts more positions.
+        temperature: `T`, between 1e-6 and 1000; in `keras_dskd.Distiller` also a
+            schedule or another callable of the training step. A higher value counts
+            more positions.
         teacher_layer_name: Teacher layer to read, with a feature map. `None` for the
             model's output.
         student_layer_name: Student layer to read, with a feature map. `None` for the
@@ -46,13 +49,14 @@ class ChannelWiseDistillation(LayerLoss):
 
     def __init__(
         self,
-        temperature: float = 4.0,
+        temperature: Weight = 4.0,
         teacher_layer_name: str | None = None,
         student_layer_name: str | None = None,
     ) -> None:
-        check_divergence_temperature(temperature)
+        if not callable(temperature):
+            check_divergence_temperature(temperature)
         super().__init__(teacher_layer_name, student_layer_name)
-        self.temperature = temperature
+        self.temperature: Any = temperature
 
     def compute_loss(
         self,
@@ -92,4 +96,7 @@ class ChannelWiseDistillation(LayerLoss):
         )
 
     def get_config(self) -> Config:
-        return {"temperature": self.temperature, **super().get_config()}
+        return {
+            "temperature": serialize_weight(self.temperature),
+            **super().get_config(),
+        }

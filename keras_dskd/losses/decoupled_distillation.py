@@ -6,7 +6,8 @@ import keras
 
 from keras_dskd import ops
 from keras_dskd.internal import replicas
-from keras_dskd.internal.types import Config, Tensor
+from keras_dskd.internal.schedules import serialize_weight
+from keras_dskd.internal.types import Config, Tensor, Weight
 from keras_dskd.losses.logits import as_logits
 from keras_dskd.losses.output_loss import OutputLoss
 from keras_dskd.ops.checks import check_label_name, check_number
@@ -31,7 +32,8 @@ class DecoupledDistillation(OutputLoss):
     not. The teacher is detached.
 
     Args:
-        temperature: `T`, between 1e-6 and 1000.
+        temperature: `T`, between 1e-6 and 1000; in `keras_dskd.Distiller` also a
+            schedule or another callable of the training step.
         target_weight: `a`, at least 0.
         non_target_weight: `b`, at least 0. The source uses 8 on CIFAR-100 and 1 to 8
             elsewhere, and ramps up the loss's weight over the first epochs.
@@ -59,7 +61,7 @@ class DecoupledDistillation(OutputLoss):
 
     def __init__(
         self,
-        temperature: float = 4.0,
+        temperature: Weight = 4.0,
         target_weight: float = 1.0,
         non_target_weight: float = 8.0,
         teacher_layer_name: str | None = None,
@@ -69,13 +71,14 @@ class DecoupledDistillation(OutputLoss):
         ignore_class: int | None = None,
         label_name: str | None = None,
     ) -> None:
-        check_divergence_temperature(temperature)
+        if not callable(temperature):
+            check_divergence_temperature(temperature)
         check_label_name(label_name)
         check_ignore_class(ignore_class)
         check_number("target_weight", target_weight)
         check_number("non_target_weight", non_target_weight)
         super().__init__(teacher_layer_name, student_layer_name)
-        self.temperature = temperature
+        self.temperature: Any = temperature
         self.target_weight = target_weight
         self.non_target_weight = non_target_weight
         self.teacher_from_logits = teacher_from_logits
@@ -135,7 +138,7 @@ class DecoupledDistillation(OutputLoss):
     def get_config(self) -> Config:
         return {
             **super().get_config(),
-            "temperature": self.temperature,
+            "temperature": serialize_weight(self.temperature),
             "target_weight": self.target_weight,
             "non_target_weight": self.non_target_weight,
             "teacher_from_logits": self.teacher_from_logits,

@@ -5,7 +5,8 @@ from typing import Any
 import keras
 
 from keras_dskd import ops
-from keras_dskd.internal.types import Config, Nested, Tensor
+from keras_dskd.internal.schedules import serialize_weight
+from keras_dskd.internal.types import Config, Nested, Tensor, Weight
 from keras_dskd.losses.logits import as_logits
 from keras_dskd.losses.output_loss import OutputLoss
 from keras_dskd.losses.output_structures import check_same_structure, sum_over_outputs
@@ -28,9 +29,10 @@ class SoftTargets(OutputLoss):
     several outputs, their losses are summed. The teacher is detached.
 
     Args:
-        temperature: `T`, between 1e-6 and 1000. A higher value gives small
-            probabilities more influence. Defaults to 4, which measured well on small
-            images.
+        temperature: `T`, between 1e-6 and 1000; in `keras_dskd.Distiller` also a
+            schedule or another callable of the training step. A higher value gives
+            small probabilities more influence. Defaults to 4, which measured well on
+            small images.
         teacher_layer_name: Teacher layer with logits. `None` for the model's output.
         student_layer_name: Student layer with logits. `None` for the model's output.
         teacher_from_logits: `False` if the teacher's output is probabilities (after a
@@ -55,16 +57,17 @@ class SoftTargets(OutputLoss):
 
     def __init__(
         self,
-        temperature: float = 4.0,
+        temperature: Weight = 4.0,
         teacher_layer_name: str | None = None,
         student_layer_name: str | None = None,
         teacher_from_logits: bool = True,
         student_from_logits: bool = True,
         axis: int = -1,
     ) -> None:
-        check_divergence_temperature(temperature)
+        if not callable(temperature):
+            check_divergence_temperature(temperature)
         check_class_axis(axis)
-        self.temperature = temperature
+        self.temperature: Any = temperature
         super().__init__(teacher_layer_name, student_layer_name)
         self.teacher_from_logits = teacher_from_logits
         self.student_from_logits = student_from_logits
@@ -125,7 +128,7 @@ class SoftTargets(OutputLoss):
 
     def get_config(self) -> Config:
         return {
-            "temperature": self.temperature,
+            "temperature": serialize_weight(self.temperature),
             **super().get_config(),
             "teacher_from_logits": self.teacher_from_logits,
             "student_from_logits": self.student_from_logits,

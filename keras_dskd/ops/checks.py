@@ -23,7 +23,9 @@ def check_rows_kind(rows: object) -> None:
 
 
 def check_temperature(temperature: object) -> None:
-    """Raise `ValueError` unless `temperature` is a number between 1e-6 and 1e6."""
+    """Raise `ValueError` unless it is a tensor, or a number between 1e-6 and 1e6."""
+    if ops.is_tensor(temperature):
+        return  # Its value may not be known yet.
     # Outside of this range, intermediate results leave the range of float32.
     if not 1e-6 <= _as_float(temperature) <= 1e6:
         raise ValueError(

@@ -80,7 +80,7 @@ def relative_entropy(teacher: Tensor, student: Tensor) -> Tensor:
 def check_divergence_temperature(temperature: float) -> None:
     """Raise `ValueError` unless `temperature` is between 1e-6 and 1000."""
     check_temperature(temperature)
-    if temperature > MAX_TEMPERATURE:
+    if not ops.is_tensor(temperature) and temperature > MAX_TEMPERATURE:
         raise ValueError(
             f"`temperature` must be at most {MAX_TEMPERATURE} for soft targets: "
             "above it, float32 rounding hides the differences. Received: "
