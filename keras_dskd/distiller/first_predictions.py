@@ -82,7 +82,8 @@ def _predictions(
         if not model.built:
             # Layers that a model creates in `build` cannot be tapped before it.
             model(x, training=False)
-        values = FeatureModel(model, names)(x)
+        features = FeatureModel(model, names)(x)
+        values = {name: features[name] for name in names}  # Without masks.
     mask = pair.teacher_mask if role == "teacher" else None
 
     def array(value: Any) -> Any:

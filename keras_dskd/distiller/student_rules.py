@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_dskd.data import pairs
 from keras_dskd.distiller.added_losses import StudentLosses
+from keras_dskd.distiller.metrics import LossMeans
 from keras_dskd.internal import keras_private, replicas, trainer_state
 from keras_dskd.internal.types import FilePath, Nested, Tensor
 
@@ -87,7 +88,11 @@ class FollowsStudent(keras.Model):
         for metric in (*own, *self._metrics_of_student(own)):
             result = metric.result()
             named = result if isinstance(result, dict) else {metric.name: result}
-            results.update({k: v for k, v in named.items() if k not in results})
+            # An output named "student" has a loss named "student_loss", too.
+            is_ours = isinstance(metric, LossMeans)
+            results.update(
+                {k: v for k, v in named.items() if is_ours or k not in results}
+            )
         return results
 
     def compute_student_loss(
@@ -108,6 +113,10 @@ class FollowsStudent(keras.Model):
             training: Whether it is a step of training.
         """
         student = self.student
+        # On torch, Keras multiplies the weights by the prediction's mask in place.
+        sample_weight = keras.tree.map_structure(
+            lambda weight: None if weight is None else ops.copy(weight), sample_weight
+        )
         if not overrides(student, "compute_loss"):
             loss = super().compute_loss(x, y, prediction, sample_weight, training)
             return replicas.without_keras_share(loss)

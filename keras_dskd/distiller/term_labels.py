@@ -16,7 +16,8 @@ def labels_for(term: LossTerm, labels: Nested, student: keras.Model) -> Nested:
     """The labels of the output that a loss reads.
 
     A loss with an attribute `label_name` gets the labels of the output with that name.
-    If it is `None`, the loss gets those of the output that its student layer makes.
+    If it is `None`, the loss gets those of the output that its student layer makes. If
+    it also has `reads_labels = False`, it gets `None`.
     Other losses, and losses that read all outputs, get `labels` unchanged.
 
     Args:
@@ -33,6 +34,8 @@ def labels_for(term: LossTerm, labels: Nested, student: keras.Model) -> Nested:
     """
     if labels is None or not hasattr(term.loss, "label_name"):
         return labels
+    if not getattr(term.loss, "reads_labels", True):
+        return None
     wanted = term.loss.label_name
     loss = type(term.loss).__name__
     if not isinstance(labels, (dict, list, tuple)):

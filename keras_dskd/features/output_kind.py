@@ -120,6 +120,8 @@ def _kind_of_layer(layer: keras.Operation) -> OutputKind:
     if isinstance(layer, keras.layers.RNN):
         return None
     name = getattr(getattr(layer, "activation", None), "__name__", "")
+    if name == "linear" and isinstance(layer, keras.layers.Activation):
+        return None  # It returns what it reads.
     return _KIND_OF_ACTIVATION.get(name)
 
 

@@ -16,8 +16,9 @@ def looks_like_probabilities(values: NDArray[np.floating], axis: int = -1) -> bo
     """
     if values.ndim < 2 or not values.size or values.shape[axis] < 2:
         return False
+    sums = values.astype("float32").sum(axis)
     return is_within_0_and_1(values) and bool(
-        np.allclose(values.sum(axis), 1.0, atol=_tolerance(values))
+        np.allclose(sums, 1.0, atol=_tolerance(values))
     )
 
 

@@ -111,7 +111,10 @@ class OutputLoss(LayerLoss):
     def _check_values(self, role: str, values: NDArray[Any]) -> None:
         own, name = self._probabilities, type(self).__name__
         from_logits = getattr(self, f"{role}_from_logits", None)
-        if own is None or not np.issubdtype(values.dtype, np.floating):
+        # NumPy does not count bfloat16 among the floats.
+        if own is None or not keras.backend.is_float_dtype(values.dtype.name):
+            return
+        if not values.size:
             return
         received = f"The {role}'s predictions for a batch"
         if looks_like_probabilities(values, getattr(self, "axis", -1)):
@@ -123,8 +126,9 @@ class OutputLoss(LayerLoss):
         ):
             raise ValueError(
                 f"{name}({role}_from_logits=False) takes probabilities. {received} are "
-                f"not the result of a {own}: they are between {values.min():.4g} and "
-                f"{values.max():.4g}. Use {name}({role}_from_logits=True) for logits."
+                f"not the result of a {own}: they are between "
+                f"{float(values.min()):.4g} and {float(values.max()):.4g}. Use "
+                f"{name}({role}_from_logits=True) for logits."
             )
         elif from_logits and own == "sigmoid" and is_within_0_and_1(values):
             warnings.warn(

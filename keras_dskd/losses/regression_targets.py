@@ -82,6 +82,7 @@ class RegressionTargets(OutputLoss):
         self.bounded = bounded
         self.margin = margin
         self.label_name = label_name
+        self.reads_labels = bounded
 
     def validate_outputs(
         self, teacher_outputs: Nested, student_outputs: Nested

@@ -122,6 +122,44 @@ def test_a_generator_loses_no_batch():
     np.testing.assert_array_equal(np.concatenate([x for x, _ in data]), X)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_probabilities_in_half_precision_raise(dtype):
+    values = ops.convert_to_numpy(ops.cast(ops.softmax(X), dtype))
+    with pytest.raises(ValueError, match="student, whose outputs sum to 1"):
+        SoftTargets().validate_predictions("student", values)
+    SoftTargets(student_from_logits=False).validate_predictions("student", values)
+    with pytest.raises(ValueError, match="are between"):
+        SoftTargets(student_from_logits=False).validate_predictions(
+            "student", ops.convert_to_numpy(ops.cast(X, dtype))
+        )
+
+
+def test_no_predictions_show_nothing():
+    loss = SoftTargets(teacher_from_logits=False)
+    made = distiller(loss, teacher=ops.softmax)
+    x = {"teacher": X, "student": X, "teacher_mask": np.zeros(24, bool)}
+    assert check_first_predictions(made, x) is x
+
+
+def test_hidden_probabilities_with_a_mask_of_steps_raise():
+    class Masked(Hidden):
+        def call(self, x):
+            return self.activation(self.dense(layers.Masking()(x)))
+
+    x = np.zeros((2, 3, 4), "float32")
+    x[:, :2] = X[:4].reshape(2, 2, 4)
+    softmax = layers.Activation("softmax")
+    for loss in (SoftTargets(), SoftTargets(teacher_from_logits=False)):
+        teacher, student = Masked(softmax, "teacher"), Masked(layers.Identity(), "s")
+        teacher(x)
+        made = keras_dskd.Distiller(teacher, student, loss)
+        if loss.teacher_from_logits:
+            with pytest.raises(ValueError, match="teacher, whose outputs sum to 1"):
+                check_first_predictions(made, x)
+        else:
+            assert check_first_predictions(made, x) is x
+
+
 def test_a_torch_data_loader_is_read_without_its_random_state():
     torch = pytest.importorskip("torch")
     data = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))

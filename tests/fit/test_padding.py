@@ -192,6 +192,33 @@ def test_masks_and_weights_go_together(loss, formula):
         assert actual == pytest.approx(np.mean(weight[kept] * each), **CLOSE)
 
 
+def squared_error(y_true, y_pred):
+    """A loss for any task."""
+    return ops.mean(ops.square(y_true - y_pred), axis=-1)
+
+
+def test_weights_of_steps_reach_the_losses_as_they_were_given():
+    """On torch, Keras's loss multiplies the weights by the mask in place."""
+    made = keras_dskd.Distiller(embedding(4), embedding(4), losses.SoftTargets(2.0))
+    made.compile(keras.optimizers.SGD(0.0), squared_error, run_eagerly=True)
+    weight = np.abs(reference.samples(N, STEPS, seed=2)).astype("float32")
+    given = weight.copy()
+    y = np.zeros((N, STEPS, CLASSES), "float32")
+    logs = made.train_on_batch(RAGGED, y, given, return_dict=True)
+    teacher, student = (
+        model.predict(RAGGED, verbose=0)[RAGGED != 0]
+        for model in (made.teacher, made.student)
+    )
+    weight = weight[RAGGED != 0]
+    each = [
+        reference.soft_targets(t[None], s[None], 2.0)
+        for t, s in zip(teacher, student, strict=True)
+    ]
+    assert logs["soft_targets"] == pytest.approx(np.mean(weight * each), **CLOSE)
+    own = np.mean(weight * np.mean(student**2, axis=-1))
+    assert logs["student_loss"] == pytest.approx(own, **CLOSE)
+
+
 def test_pooled_samples_need_a_teacher_and_a_real_step_on_both_sides():
     actual, features = value_of(
         losses.ContrastiveDistillation(), WEIGHT, ops.convert_to_tensor(TAUGHT)

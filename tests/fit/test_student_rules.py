@@ -112,6 +112,16 @@ def test_an_unknown_output_is_refused_as_the_student_refuses_it():
             logs(model, y=NAMED, **compiled)
 
 
+def test_an_output_named_student_leaves_the_students_loss_alone():
+    inputs = keras.Input((4,))
+    heads = {name: keras.layers.Dense(1)(inputs) for name in ("student", "size")}
+    made = distiller(keras.Model(inputs, heads), student_loss_weight=1.0)
+    y = {"student": SIZES, "size": SIZES}
+    fit, _ = logs(made, y=y, loss={"student": "mse", "size": "mse"})
+    assert fit["student_loss"] == pytest.approx(fit["loss"], **CLOSE)
+    assert fit["student_loss"] > fit["size_loss"] > 0
+
+
 def test_a_single_output_goes_by_its_name():
     compiled = {"loss": {"logits": crossentropy()}, "metrics": {"logits": "accuracy"}}
     student = mlp(4)

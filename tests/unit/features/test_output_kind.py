@@ -119,6 +119,22 @@ def test_a_subclassed_model_has_no_known_kind():
     assert output_kinds(model) == [None]
 
 
+def test_a_linear_activation_in_a_subclassed_model_may_return_probabilities():
+    class WithLinear(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.softmax = layers.Dense(3, "softmax", name="dense")
+            self.as_float32 = layers.Activation("linear", name="out", dtype="float32")
+
+        def call(self, x):
+            return self.as_float32(self.softmax(x))
+
+    model = WithLinear()
+    model(np.ones((2, 4)))
+    assert output_kinds(model, "out") == [None]
+    assert output_kinds(model, "dense") == ["softmax"]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_values_of_a_softmax_are_recognized(dtype):
     logits = np.random.default_rng(0).normal(size=(8, 5))

@@ -66,6 +66,13 @@ def test_a_label_name_tells_where_the_layer_does_not(labels):
         assert labels_of(loss, labels, model) is KIND
 
 
+def test_a_loss_that_reads_no_labels_needs_no_label_name():
+    loss = RegressionTargets("trunk", "trunk")
+    for structure in ("dict", "list"):
+        labels = BY_KEY if structure == "dict" else [SIZE, KIND]
+        assert labels_of(loss, labels, student(structure)) is None
+
+
 def test_a_label_name_without_an_output_of_that_name_raises():
     loss = DecoupledDistillation(student_layer_name="trunk", label_name="weight")
     message = r"label_name=..., one of \['kind', .*'size'.*label_name='weight'"
