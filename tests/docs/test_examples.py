@@ -163,6 +163,7 @@ def tune_weights():
     return pytest.importorskip("tune_weights")
 
 
+@pytest.mark.backend_neutral
 def test_keras_tuner_searches_weights(tune_weights, tmp_path):
     x = np.random.default_rng(0).normal(size=(24, 4)).astype("float32")
     y = np.arange(24) % 3

@@ -93,6 +93,7 @@ def test_structure_is_measured_on_the_weights_at_the_end_of_the_epoch():
     assert values[-1] == pytest.approx(expected, **CLOSE)
 
 
+@pytest.mark.backend_neutral
 def test_layers_default_to_those_that_the_losses_read():
     distiller = build_distiller(
         [losses.SpatialUniformity("hidden"), losses.ChannelAlignment()],
@@ -146,6 +147,7 @@ def test_early_stopping_can_monitor_the_structure():
     assert len(history.epoch) == 2
 
 
+@pytest.mark.backend_neutral
 def test_tensorboard_shows_the_structure(tmp_path):
     pytest.importorskip("tensorflow", reason="TensorBoard needs TensorFlow")
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
@@ -166,18 +168,21 @@ def test_tensorboard_shows_the_structure(tmp_path):
 # Wrong arguments
 
 
+@pytest.mark.backend_neutral
 def test_an_unknown_layer_raises_before_training():
     distiller = build_distiller()
     with pytest.raises(ValueError, match='Tap "hiden" not found .* "hidden"'):
         fit(distiller, StructureHistory(X["student"], "hiden"))
 
 
+@pytest.mark.backend_neutral
 def test_no_layer_to_measure_raises():
     distiller = build_distiller(losses.SoftTargets())
     with pytest.raises(ValueError, match="has no layer to measure.* Pass `layers`"):
         fit(distiller, StructureHistory(X["student"]))
 
 
+@pytest.mark.backend_neutral
 @pytest.mark.parametrize(
     ("x", "message"),
     [
@@ -192,6 +197,7 @@ def test_data_that_cannot_be_measured_raises(x, message):
         StructureHistory(x)
 
 
+@pytest.mark.backend_neutral
 def test_copy_every_below_one_raises():
     with pytest.raises(ValueError, match="at least 1. Received: copy_every=0"):
         StructureHistory(X, copy_every=0)
@@ -207,6 +213,7 @@ def warned(*callbacks, distiller=None, **kwargs):
     return [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
 
 
+@pytest.mark.backend_neutral
 def test_a_dead_channel_causes_one_warning():
     student = mlp(4)
     kernel, bias = student.get_layer("hidden").get_weights()
@@ -222,6 +229,7 @@ def test_a_dead_channel_causes_one_warning():
     ]
 
 
+@pytest.mark.backend_neutral
 @pytest.mark.parametrize("kind", ["on a line", "in one direction"])
 def test_collapse_causes_one_warning_that_names_the_layer(kind):
     student = mlp(4)
@@ -240,6 +248,7 @@ def test_collapse_causes_one_warning_that_names_the_layer(kind):
     assert messages[0].startswith("Features of layer 'hidden' have collapsed")
 
 
+@pytest.mark.backend_neutral
 def test_healthy_features_cause_no_warning():
     """A warning would fail this test, because the suite turns warnings into errors."""
     fit(
@@ -390,6 +399,7 @@ def test_a_nan_metric_does_not_stop_training():
     assert len(fit(distiller, callback, epochs=2).epoch) == 2
 
 
+@pytest.mark.backend_neutral
 def test_each_run_warns_again():
     distiller = exploding()
     callback = StructureHistory(X["student"], "logits", terminate_on_nan=True)

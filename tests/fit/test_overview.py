@@ -53,6 +53,7 @@ def fit(made, **kwargs):
     return made.fit(**kwargs)
 
 
+@pytest.mark.backend_neutral
 def test_repr_shows_what_is_minimized():
     assert repr(distiller(student_loss_weight=0.3)) == (
         "<Distiller name=distiller, teacher=teacher, student=student, "
@@ -62,6 +63,7 @@ def test_repr_shows_what_is_minimized():
     assert str(distiller()) == repr(distiller())
 
 
+@pytest.mark.backend_neutral
 def test_repr_of_a_distiller_whose_construction_failed_does_not_raise():
     class Kept(keras_dskd.Distiller):
         def __init__(self, *args, **kwargs):
@@ -74,6 +76,7 @@ def test_repr_of_a_distiller_whose_construction_failed_does_not_raise():
     assert "Kept" in repr(made[0])
 
 
+@pytest.mark.backend_neutral
 def test_summary_lists_models_projectors_and_losses():
     cells, lines = summarized(distiller())
     assert lines[0] == 'Distiller: "distiller"'
@@ -88,6 +91,7 @@ def test_summary_lists_models_projectors_and_losses():
     assert lines[-2] == " total = 0.5 student_loss + 0.5 Σ weight · loss, at step 0"
 
 
+@pytest.mark.backend_neutral
 def test_summary_has_the_arguments_of_keras():
     expected = inspect.signature(keras.Model.summary).parameters
     received = inspect.signature(keras_dskd.Distiller.summary).parameters
@@ -96,6 +100,7 @@ def test_summary_has_the_arguments_of_keras():
     ]
 
 
+@pytest.mark.backend_neutral
 def test_summary_is_printed_by_default(capsys):
     distiller().summary()
     assert "channel_alignment" in capsys.readouterr().out
@@ -139,6 +144,7 @@ def test_summary_counts_trainable_parameters():
     assert [row[-1] for row in summarized(made)[0][:3]] == ["0", "0", "0"]
 
 
+@pytest.mark.backend_neutral
 def test_summary_lists_layers_inside_losses():
     class Learned(keras.distillation.DistillationLoss):
         def __init__(self):
@@ -170,6 +176,7 @@ def test_summary_after_loading(tmp_path):
     assert repr(loaded) == repr(made)
 
 
+@pytest.mark.backend_neutral
 def test_narrow_summary_truncates_nothing():
     cells, lines = summarized(distiller(), line_length=40)
     assert max(map(len, lines)) <= 40
@@ -177,6 +184,7 @@ def test_narrow_summary_truncates_nothing():
     assert letters.endswith("soft_targetschannel_alignmentspatial_uniformity")
 
 
+@pytest.mark.backend_neutral
 @pytest.mark.parametrize("argument", ["expand_nested", "show_trainable"])
 def test_arguments_about_layers_add_the_summaries_of_keras(argument):
     _, lines = summarized(distiller(), line_length=80, **{argument: True})
@@ -186,6 +194,7 @@ def test_arguments_about_layers_add_the_summaries_of_keras(argument):
     assert columns == ([4, 4] if argument == "show_trainable" else [3, 3])
 
 
+@pytest.mark.backend_neutral
 def test_summary_of_a_range_of_the_students_layers():
     _, lines = summarized(distiller(), layer_range=("logits", "logits"))
     assert 'Model: "teacher"' not in lines

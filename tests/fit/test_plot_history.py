@@ -37,6 +37,7 @@ def curves(axes):
     return {line.get_label(): line for line in axes.lines}
 
 
+@pytest.mark.backend_neutral
 def test_losses_terms_metrics_and_structure_have_panels(tmp_path):
     watch = keras_dskd.StructureHistory(images(), ["map", "features"])
     history = distilled(epochs=3, validation_data=(images(), LABELS), callbacks=[watch])
@@ -66,6 +67,7 @@ def test_losses_terms_metrics_and_structure_have_panels(tmp_path):
         assert line.get_ydata().tolist() == history.history[name]
 
 
+@pytest.mark.backend_neutral
 def test_resumed_training_is_drawn_at_its_epochs():
     # `fit(epochs=5, initial_epoch=2, validation_freq=2)`
     history = logged([2, 3, 4], {"accuracy": [0.1, 0.2, 0.3], "val_accuracy": [0.2]})
@@ -75,6 +77,7 @@ def test_resumed_training_is_drawn_at_its_epochs():
     assert drawn["val_accuracy"].get_xdata().tolist() == [4]
 
 
+@pytest.mark.backend_neutral
 def test_the_history_of_a_plain_model_is_drawn():
     history = logged([0, 1], {"loss": [2.0, 1.0], "val_loss": [2.0, 1.5]})
     shown = panels(keras_dskd.plot_history(history, title="plain"))
@@ -82,18 +85,21 @@ def test_the_history_of_a_plain_model_is_drawn():
     assert list(curves(shown["loss"])) == ["loss", "val_loss"]
 
 
+@pytest.mark.backend_neutral
 def test_a_dict_with_nan_is_drawn():
     figure = keras_dskd.plot_history({"loss": [1.0, float("nan"), 0.5]})
     (line,) = figure.axes[0].lines
     assert line.get_xdata().tolist() == [1, 2, 3]
 
 
+@pytest.mark.backend_neutral
 def test_curves_differ_in_their_markers():
     logs = {f"layer{index}/uniformity": [0.0, -1.0] for index in range(5)}
     lines = keras_dskd.plot_history(logs).axes[0].lines
     assert len({line.get_marker() for line in lines}) == 5
 
 
+@pytest.mark.backend_neutral
 def test_anything_but_a_history_raises():
     with pytest.raises(TypeError, match="Expected what `fit` returned.*list"):
         keras_dskd.plot_history([1.0])
@@ -101,6 +107,7 @@ def test_anything_but_a_history_raises():
         keras_dskd.plot_history({})
 
 
+@pytest.mark.backend_neutral
 def test_values_that_do_not_match_the_epochs_raise():
     logs = {"loss": [3.0, 2.0, 1.0], "val_loss": [2.0]}
     with pytest.raises(ValueError, match="validation_freq=1. Received: shape"):

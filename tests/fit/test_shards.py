@@ -20,6 +20,7 @@ def leaves(features):
     return {name: np.asarray(features[name]) for name in features}
 
 
+@pytest.mark.backend_neutral
 def test_shards_cover_each_row_once():
     for samples in (7, 12, 37):
         for count in (1, 2, 5, 7):
@@ -33,6 +34,7 @@ def test_shards_cover_each_row_once():
             assert min(sizes) == samples // count
 
 
+@pytest.mark.backend_neutral
 def test_numpy_integers_are_taken_as_shards(tmp_path):
     # 900 times this number of rows overflows int32.
     shard = np.int32(900), np.int32(1000)
@@ -44,11 +46,13 @@ def test_numpy_integers_are_taken_as_shards(tmp_path):
     assert leaves(features).keys() == leaves(opened).keys()
 
 
+@pytest.mark.backend_neutral
 def test_array_instead_of_row_count_is_refused():
     with pytest.raises(ValueError, match="number of rows.*Received: ndarray"):
         keras_dskd.shard_rows(np.zeros(10), (0, 2))
 
 
+@pytest.mark.backend_neutral
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_shard_contains_its_rows(tmp_path, on_disk):
     path = tmp_path / "cache" if on_disk else None
@@ -61,6 +65,7 @@ def test_shard_contains_its_rows(tmp_path, on_disk):
             np.testing.assert_allclose(feature, expected[name][own], **CLOSE)
 
 
+@pytest.mark.backend_neutral
 def test_pydataset_is_read_in_shards(tmp_path):
     data = keras_dskd.ArrayDataset(X, batch_size=4, shuffle=False)
     expected = leaves(whole())
@@ -84,6 +89,7 @@ def test_shard_trains(tmp_path):
     assert np.isfinite(history.history["loss"]).all()
 
 
+@pytest.mark.backend_neutral
 def test_cache_of_other_shards_is_refused(tmp_path):
     made = distiller()
     made.cache_teacher(X, tmp_path, verbose=0, shard=(0, 2))
@@ -98,6 +104,7 @@ def test_cache_of_other_shards_is_refused(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.backend_neutral
 def test_cache_without_shards_is_not_divided(tmp_path):
     made = distiller()
     made.cache_teacher(X, tmp_path, verbose=0)
@@ -105,6 +112,7 @@ def test_cache_without_shards_is_not_divided(tmp_path):
         made.cache_teacher(X, tmp_path, verbose=0, shard=(0, 2))
 
 
+@pytest.mark.backend_neutral
 @pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 0), 1, (0.0, 2), "01", (0,)])
 def test_invalid_shards_are_refused(shard):
     with pytest.raises(ValueError, match="0 <= index < count"):
@@ -113,11 +121,13 @@ def test_invalid_shards_are_refused(shard):
         keras_dskd.shard_rows(10, shard)
 
 
+@pytest.mark.backend_neutral
 def test_more_shards_than_rows_are_refused():
     with pytest.raises(ValueError, match="more shards than rows"):
         distiller().cache_teacher(X, verbose=0, shard=(0, N + 1))
 
 
+@pytest.mark.backend_neutral
 def test_shard_needs_a_length(tmp_path):
     def batches():
         yield X[:4]

@@ -280,6 +280,7 @@ def ragged_tensor():
     return tensorflow.ragged.constant([[1.0], [1.0, 2.0], [3.0], [4.0]])
 
 
+@pytest.mark.backend_neutral
 @pytest.mark.parametrize("is_on_disk", [False, True])
 @pytest.mark.parametrize(
     ("make", "message"),
@@ -296,6 +297,7 @@ def test_sparse_and_ragged_inputs_are_refused(make, message, is_on_disk, tmp_pat
         made.cache_teacher(make(), path, verbose=0)
 
 
+@pytest.mark.backend_neutral
 def test_python_objects_are_not_cached_on_disk(tmp_path):
     texts = np.array([["a"], ["b"]], dtype=object)
     model = FeatureModel(mlp(4), ("(output)",))
@@ -303,6 +305,7 @@ def test_python_objects_are_not_cached_on_disk(tmp_path):
         cache.cache_features(model, texts, tmp_path / "cache", verbose=0)
 
 
+@pytest.mark.backend_neutral
 def test_single_sample_is_cached(tmp_path):
     made = distiller()
     received = made.cache_teacher(X[:1], tmp_path / "cache", verbose=0)
@@ -353,6 +356,7 @@ class Batches(keras.utils.PyDataset):
         return (part, np.zeros(len(part))) if self.labelled else (part,)
 
 
+@pytest.mark.backend_neutral
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("labelled", [True, False])
 def test_cache_of_a_data_set_equals_that_of_its_arrays(workers, labelled, tmp_path):
@@ -364,6 +368,7 @@ def test_cache_of_a_data_set_equals_that_of_its_arrays(workers, labelled, tmp_pa
     made.cache_teacher(X, tmp_path / "cache", verbose=0)
 
 
+@pytest.mark.backend_neutral
 @pytest.mark.parametrize("is_on_disk", [False, True])
 def test_data_set_of_pairs_caches_the_teachers_modality(is_on_disk, tmp_path):
     class Pairs(Batches):
@@ -385,6 +390,7 @@ def test_data_set_of_pairs_caches_the_teachers_modality(is_on_disk, tmp_path):
         made.cache_teacher(Replay(), tmp_path / "other" if path else None, verbose=0)
 
 
+@pytest.mark.backend_neutral
 def test_batches_of_unequal_sizes_are_refused_on_disk(tmp_path):
     class Uneven(Batches):
         def __getitem__(self, index):
@@ -395,6 +401,7 @@ def test_batches_of_unequal_sizes_are_refused_on_disk(tmp_path):
         distiller().cache_teacher(Uneven(), tmp_path / "cache", verbose=0)
 
 
+@pytest.mark.backend_neutral
 def test_outputs_need_one_row_per_sample(tmp_path):
     inputs = keras.Input((4,))
     flat = keras.layers.Lambda(lambda x: ops.reshape(x, (-1, 2)), name="flat")(inputs)
@@ -407,6 +414,7 @@ def test_outputs_need_one_row_per_sample(tmp_path):
 # Opening and resuming
 
 
+@pytest.mark.backend_neutral
 def test_finished_cache_opens_without_running_the_teacher(copied, monkeypatch):
     made, folder = copied
     before = contents(folder)
@@ -416,6 +424,7 @@ def test_finished_cache_opens_without_running_the_teacher(copied, monkeypatch):
     assert contents(folder) == before
 
 
+@pytest.mark.backend_neutral
 def test_read_only_cache_opens(copied, monkeypatch):
     made, folder = copied
     for path in (*folder.iterdir(), folder):
@@ -434,6 +443,7 @@ def test_read_only_cache_opens(copied, monkeypatch):
     assert not next(iter(received.values())).flags.writeable
 
 
+@pytest.mark.backend_neutral
 def test_cache_resumes_after_a_full_disk(finished, tmp_path, monkeypatch):
     """Rows that reached only some of the files are written again."""
     made, whole = finished
@@ -457,6 +467,7 @@ def test_cache_resumes_after_a_full_disk(finished, tmp_path, monkeypatch):
     assert contents(folder) == contents(whole)
 
 
+@pytest.mark.backend_neutral
 @pytest.mark.parametrize("batch_size", [4, 7])
 def test_interrupted_cache_resumes(batch_size, tmp_path, monkeypatch):
     """Rows before an error are kept, whatever the next batch size."""
@@ -470,6 +481,7 @@ def test_interrupted_cache_resumes(batch_size, tmp_path, monkeypatch):
     assert_features(received, whole, **({} if batch_size == 4 else CLOSE))
 
 
+@pytest.mark.backend_neutral
 def test_cache_of_a_data_set_resumes_within_a_batch(tmp_path, monkeypatch):
     made = distiller()
     stopped(made, tmp_path / "cache", monkeypatch, batch_size=4)
@@ -477,6 +489,7 @@ def test_cache_of_a_data_set_resumes_within_a_batch(tmp_path, monkeypatch):
     assert_features(received, live(made), **CLOSE)
 
 
+@pytest.mark.backend_neutral
 def test_file_system_without_locks_warns_and_writes(tmp_path, monkeypatch):
     fcntl = pytest.importorskip("fcntl", reason="fcntl is not on Windows")
 
@@ -493,6 +506,7 @@ def test_file_system_without_locks_warns_and_writes(tmp_path, monkeypatch):
     assert_features(received, live(made), **CLOSE)
 
 
+@pytest.mark.backend_neutral
 def test_two_processes_do_not_write_at_once(tmp_path):
     made = distiller()
 
@@ -546,6 +560,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.backend_neutral
 @pytest.mark.parametrize("is_finished", [True, False])
 @pytest.mark.parametrize("what", OTHERS)
 def test_other_cache_is_refused_with_what_differs(
@@ -605,6 +620,7 @@ def halve(folder):
     manifests.write_manifest(folder, manifest)
 
 
+@pytest.mark.backend_neutral
 def test_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("Years of work.")
     before = contents(tmp_path)
@@ -615,11 +631,13 @@ def test_folder_with_other_files_is_left_alone(tmp_path):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.backend_neutral
 def test_folder_without_a_cache_raises(tmp_path):
     with pytest.raises(ValueError, match="There is no teacher cache"):
         keras_dskd.open_teacher_cache(tmp_path / "none")
 
 
+@pytest.mark.backend_neutral
 def test_older_format_is_refused(copied, monkeypatch):
     """Its manifest lacks fields that are compared."""
     made, folder = copied
@@ -642,6 +660,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.backend_neutral
 @pytest.mark.parametrize("place", [0.0, 0.1, 0.5, 0.999])
 @pytest.mark.parametrize("number", range(4))
 def test_flipped_bit_is_detected(number, place, copied):
@@ -659,6 +678,7 @@ def test_flipped_bit_is_detected(number, place, copied):
             opening()
 
 
+@pytest.mark.backend_neutral
 @pytest.mark.parametrize("number", range(4))
 def test_truncated_missing_or_longer_file_is_detected(number, copied):
     made, folder = copied
@@ -675,6 +695,7 @@ def test_truncated_missing_or_longer_file_is_detected(number, copied):
         made.cache_teacher(X, folder, verbose=0)
 
 
+@pytest.mark.backend_neutral
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"null", b"\xff\x00", b"{'a'}"])
 def test_unreadable_manifest_is_detected(content, copied):
     made, folder = copied
@@ -683,6 +704,7 @@ def test_unreadable_manifest_is_detected(content, copied):
         made.cache_teacher(X, folder, verbose=0)
 
 
+@pytest.mark.backend_neutral
 def test_damage_to_finished_rows_is_detected_when_resuming(tmp_path, monkeypatch):
     made = distiller()
     stopped(made, tmp_path / "cache", monkeypatch, batch_size=4)
@@ -694,6 +716,7 @@ def test_damage_to_finished_rows_is_detected_when_resuming(tmp_path, monkeypatch
         made.cache_teacher(X, tmp_path / "cache", verbose=0)
 
 
+@pytest.mark.backend_neutral
 def test_error_names_the_damaged_block(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_files, "_BLOCK", 1000)
     made = distiller()
@@ -709,6 +732,7 @@ def test_error_names_the_damaged_block(tmp_path, monkeypatch):
     keras_dskd.open_teacher_cache(tmp_path / "cache", verify=False)
 
 
+@pytest.mark.backend_neutral
 def test_manifest_with_files_elsewhere_is_refused(copied):
     _, folder = copied
     manifest = manifests.read_manifest(folder)
@@ -718,6 +742,7 @@ def test_manifest_with_files_elsewhere_is_refused(copied):
         keras_dskd.open_teacher_cache(folder)
 
 
+@pytest.mark.backend_neutral
 def test_lack_of_room_raises_before_anything_is_written(tmp_path, monkeypatch, capsys):
     usage = type(shutil.disk_usage(tmp_path))(10**9, 10**9, 10)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
@@ -727,6 +752,7 @@ def test_lack_of_room_raises_before_anything_is_written(tmp_path, monkeypatch, c
     assert "kB per sample, 37 samples" in capsys.readouterr().out
 
 
+@pytest.mark.backend_neutral
 def test_files_are_closed_after_an_error(tmp_path, monkeypatch):
     opened = []
 
@@ -788,6 +814,7 @@ def test_losses_of_a_float16_cache_equal_those_of_float32_within_rounding(tmp_pa
     assert received["feature_distillation"] != expected["feature_distillation"]
 
 
+@pytest.mark.backend_neutral
 def test_values_beyond_float16_are_refused(tmp_path):
     inputs = keras.Input((1,))
     large = keras.layers.Rescaling(1e4, name="large")(inputs)
@@ -824,18 +851,21 @@ def test_features_in_half_precision_are_stored(tmp_path):
         np.testing.assert_allclose(received, expected, rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.backend_neutral
 @pytest.mark.parametrize("dtype", ["float64", "int8", 16])
 def test_other_dtypes_are_refused(dtype):
     with pytest.raises(ValueError, match="`dtype` must be None"):
         distiller().cache_teacher(X, dtype=dtype, verbose=0)
 
 
+@pytest.mark.backend_neutral
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, None])
 def test_other_batch_sizes_are_refused(batch_size):
     with pytest.raises(ValueError, match="`batch_size` must be a whole number"):
         distiller().cache_teacher(X, batch_size=batch_size, verbose=0)
 
 
+@pytest.mark.backend_neutral
 def test_empty_and_unequal_inputs_are_refused():
     made = distiller()
     with pytest.raises(ValueError, match=r"at least one. Received: \[0\]"):
@@ -844,6 +874,7 @@ def test_empty_and_unequal_inputs_are_refused():
         cache.cache_features(FeatureModel(made.teacher, FEATURES), [X[:3], X[:4]])
 
 
+@pytest.mark.backend_neutral
 def test_progress_is_printed_unless_verbose_is_0(tmp_path, capsys):
     made = distiller()
     made.cache_teacher(X, tmp_path / "cache")
@@ -856,6 +887,7 @@ def test_progress_is_printed_unless_verbose_is_0(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.backend_neutral
 def test_resuming_prints_the_finished_share(tmp_path, monkeypatch, capsys):
     made = distiller()
     stopped(made, tmp_path / "cache", monkeypatch, batch_size=4)
@@ -882,6 +914,7 @@ def epoch_of(data):
     return batches, cached.tolist()
 
 
+@pytest.mark.backend_neutral
 def test_each_epoch_has_all_rows_in_a_new_order():
     data = keras_dskd.ArrayDataset(
         CACHED, np.arange(10), np.arange(10) / 2, batch_size=4, seed=3
@@ -904,6 +937,7 @@ def test_each_epoch_has_all_rows_in_a_new_order():
     assert epoch_of(other)[1] != orders[0]
 
 
+@pytest.mark.backend_neutral
 def test_default_seed_follows_set_random_seed():
     orders = []
     for _ in range(2):
@@ -912,6 +946,7 @@ def test_default_seed_follows_set_random_seed():
     assert orders[0] == orders[1]
 
 
+@pytest.mark.backend_neutral
 def test_shuffle_false_keeps_the_order():
     data = keras_dskd.ArrayDataset(CACHED, batch_size=3, shuffle=False)
     for _ in range(2):
@@ -937,6 +972,7 @@ def test_fit_reads_each_row_once_per_epoch(workers):
     assert history["loss"] == pytest.approx([102.3] * 4)
 
 
+@pytest.mark.backend_neutral
 def test_order_lasts_until_all_batches_were_read():
     """With `steps_per_epoch` Keras ends an epoch early, and continues from there."""
     x = 2.0 ** np.arange(8, dtype="float32")[:, None]
@@ -954,6 +990,7 @@ def test_order_lasts_until_all_batches_were_read():
     assert data.epoch == 2
 
 
+@pytest.mark.backend_neutral
 def test_callback_resumes_the_order_of_a_new_data_set():
     def fit(model, **epochs):
         data = keras_dskd.ArrayDataset(x, y, batch_size=2, seed=3)
@@ -976,6 +1013,7 @@ def test_callback_resumes_the_order_of_a_new_data_set():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.backend_neutral
 def test_workers_receive_locations_of_memory_mapped_arrays(tmp_path):
     """Copies of the rows in each process would fill the memory."""
     np.save(tmp_path / "x.npy", np.arange(40000.0).reshape(10000, 4))
@@ -1010,6 +1048,7 @@ def test_training_on_a_data_set_equals_training_on_its_arrays(finished):
         assert received[name] == pytest.approx(values, rel=1e-5), name
 
 
+@pytest.mark.backend_neutral
 def test_unequal_numbers_of_rows_are_refused():
     features = {"a": np.arange(9)}
     expected = r"x\[\"student\"\]': \[10\], 'x\[\"teacher_features\"\]': \[9\]"
