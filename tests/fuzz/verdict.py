@@ -20,9 +20,10 @@ KERAS = str(pathlib.Path(keras.__file__).parent)
 
 #: A clear message says what was received, what was expected, or what to do.
 SAYS_WHAT = re.compile(
-    r"received|expected|no loss reads|must |should |needs |pass |use |name the|"
-    r"say which|did you mean|its layers are|missing|cannot |does not fit|incompatible|"
-    r"not found|invalid|provide|unable to|unrecognized|ambiguous|make sure",
+    r"received|expected|no loss reads|must |should |needs? |pass |use |name the|"
+    r"name one|say which|did you mean|its layers are|missing|cannot |does not fit|"
+    r"incompatible|not found|invalid|provide|unable to|unrecognized|ambiguous|"
+    r"make sure",
     re.IGNORECASE,
 )
 
