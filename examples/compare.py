@@ -63,11 +63,30 @@ METHODS = {
 }
 
 
-def compare(data, make_teacher, make_student, *, seeds, epochs, batch_size, out):
+def accuracy(model, x, y):
+    """Share of correct predictions."""
+    return float(np.mean(model.predict(x, verbose=0).argmax(axis=-1) == y))
+
+
+def compare(
+    data,
+    make_teacher,
+    make_student,
+    *,
+    seeds,
+    epochs,
+    batch_size,
+    out,
+    loss=None,
+    methods=METHODS,
+    score=accuracy,
+    score_name="accuracy",
+    layers=("block2", "features"),
+):
     """Trains teachers and students, prints a table, and writes what came of it.
 
     Args:
-        data: `PairedData`.
+        data: `PairedData`, or a function that returns it for a seed.
         make_teacher: Function that returns a new teacher.
         make_student: Function that returns a new student.
         seeds: Number of seeds.
@@ -75,29 +94,39 @@ def compare(data, make_teacher, make_student, *, seeds, epochs, batch_size, out)
         batch_size: Samples a batch.
         out: Folder for `results.json`, the first seed's `student.keras` and its
             `history.png`, `structure.png` and `structure.html`.
+        loss: Loss of the labels; by default that of class indices.
+        methods: Dict of name to a function of teacher, student and number of steps. It
+            returns the model to train. Needs "student alone" and "+ recommended".
+        score: Function of model, inputs and labels, such as `accuracy`. 1 is best.
+        score_name: Its name.
+        layers: Layers of teacher and student whose structure is reported.
 
     Returns:
         The results, as written to `results.json`.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    progress = Progress(total=seeds * (1 + len(METHODS)))
-    accuracies = {"teacher, strong modality": [], **{method: [] for method in METHODS}}
-    steps = epochs * (len(data.y_train) // batch_size)
+    progress = Progress(total=seeds * (1 + len(methods)))
+    scores = {"teacher, strong modality": [], **{method: [] for method in methods}}
+    data_of = data if callable(data) else lambda seed: data
+    report = functools.partial(_report, list(layers))
     reports = []
     for seed in range(seeds):
+        data = data_of(seed)
+        steps = epochs * (len(data.y_train) // batch_size)
         progress.next(f"seed {seed}, teacher")
         keras.utils.set_random_seed(seed)
         teacher = make_teacher()
-        fit = functools.partial(train, seed=seed, epochs=epochs, batch_size=batch_size)
+        settings = {"epochs": epochs, "batch_size": batch_size, "loss": loss}
+        fit = functools.partial(train, seed=seed, **settings)
         fit(teacher, data.strong_train, data.y_train)
-        correct = _accuracy(teacher, data.strong_test, data.y_test)
-        accuracies["teacher, strong modality"].append(correct)
+        reached = score(teacher, data.strong_test, data.y_test)
+        scores["teacher, strong modality"].append(reached)
         if seed == 0:
-            reports.append(_report(teacher, data.strong_test, data.y_test, "teacher"))
+            reports.append(report(teacher, data.strong_test, data.y_test, "teacher"))
         keras.utils.set_random_seed(1000 + seed)
         initial = make_student().get_weights()
-        for method, make in METHODS.items():
+        for method, make in methods.items():
             progress.next(f"seed {seed}, {method}")
             student = make_student()
             student.set_weights(initial)
@@ -106,9 +135,9 @@ def compare(data, make_teacher, make_student, *, seeds, epochs, batch_size, out)
             if model is not student:
                 x = {"teacher": data.strong_train, "student": data.weak_train}
             history = fit(model, x, data.y_train)
-            accuracies[method].append(_accuracy(student, data.weak_test, data.y_test))
+            scores[method].append(score(student, data.weak_test, data.y_test))
             if seed == 0 and method != "+ soft targets":
-                reports.append(_report(student, data.weak_test, data.y_test, method))
+                reports.append(report(student, data.weak_test, data.y_test, method))
             if seed == 0 and method == "+ recommended":
                 student.save(out / "student.keras")
                 keras_dskd.plot_history(history, path=out / "history.png")
@@ -120,26 +149,26 @@ def compare(data, make_teacher, make_student, *, seeds, epochs, batch_size, out)
         "batch_size": batch_size,
         "train_samples": len(data.y_train),
         "test_samples": len(data.y_test),
-        "accuracy": accuracies,
+        score_name.replace(" ", "_"): scores,
         "structure": [report.to_dict() for report in reports],
     }
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     reports[0].plot(*reports[1:], path=out / "structure.png")
     reports[0].to_html(out / "structure.html", *reports[1:])
-    print(f"\n{table(accuracies)}\n")
+    print(f"\n{table(scores, score_name)}\n")
     reports[0].summary(*reports[1:])
     print(f"\nWrote {', '.join(str(path) for path in sorted(out.iterdir()))}")
     return results
 
 
-def table(accuracies):
-    """Accuracies as text: mean, spread, and the paired difference to the student."""
-    baseline = np.array(accuracies["student alone"])
+def table(scores, name):
+    """Scores as text: mean, spread, and the paired difference to the student."""
+    baseline = np.array(scores["student alone"])
     lines = [
-        f"{'test accuracy, %':26} {'mean':>6} {'spread':>7}   "
+        f"{f'test {name}, %':26} {'mean':>6} {'spread':>7}   "
         "difference to the student alone [95 % interval]"
     ]
-    for method, values in accuracies.items():
+    for method, values in scores.items():
         values = np.array(values)
         line = f"{method:26} {100 * values.mean():6.2f} "
         line += f"{100 * values.std(ddof=1):7.2f}" if len(values) > 1 else f"{'':7}"
@@ -161,10 +190,7 @@ def _difference(differences):
     return text
 
 
-def _accuracy(model, x, y):
-    return float(np.mean(model.predict(x, verbose=0).argmax(axis=-1) == y))
-
-
-def _report(model, x, y, name):
-    layers = ["block2", "features"]
-    return keras_dskd.structure_report(model, x, layers, y, name=name, verbose=0)
+def _report(layers, model, x, y, name):
+    # Accuracy is of one label per sample.
+    labels = y if y.ndim == 1 else None
+    return keras_dskd.structure_report(model, x, layers, labels, name=name, verbose=0)

@@ -96,3 +96,63 @@ def mlp(input_shape, classes, widths, name):
     x = keras.layers.Identity(name="features")(x)
     outputs = keras.layers.Dense(classes, name="logits")(x)
     return keras.Model(inputs, outputs, name=name)
+
+
+def unet(input_shape, classes, widths, name):
+    """A U-Net: an encoder, and a decoder that reads the encoder's stages again.
+
+    Args:
+        input_shape: `(height, width, channels)`, sides divisible by
+            `2 ** (len(widths) - 1)`.
+        classes: Number of classes.
+        widths: Channels of each stage of the encoder. Between stages the resolution is
+            halved.
+        name: Name of the model.
+
+    Returns:
+        A `keras.Model` that gives logits for each pixel, `(height, width, classes)`.
+        Stage i of the encoder ends in the layer `encoder{i}`, counted from 1.
+
+    Source:
+        Ronneberger et al. 2015 (arXiv 1505.04597), with batch normalization, one
+        convolution per stage and padding.
+    """
+    x = inputs = keras.Input(input_shape)
+    stages = []
+    for number, width in enumerate(widths, start=1):
+        if stages:
+            x = keras.layers.MaxPooling2D()(x)
+        x = keras.layers.ReLU(name=f"encoder{number}")(_convolution(x, width))
+        stages.append(x)
+    for number in range(len(widths) - 1, 0, -1):
+        x = keras.layers.UpSampling2D(interpolation="bilinear")(x)
+        x = keras.layers.Concatenate()([stages[number - 1], x])
+        x = _convolution(x, widths[number - 1])
+        x = keras.layers.ReLU(name=f"decoder{number}")(x)
+    outputs = keras.layers.Conv2D(classes, 1, name="logits")(x)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def sequence_cnn(input_shape, classes, widths, name):
+    """`cnn` for sequences: blocks of convolution over time, normalization and ReLU.
+
+    Args:
+        input_shape: `(steps, channels)`, of channels that are standardized.
+        classes: Number of classes.
+        widths: Channels of each block. Between blocks the number of steps is halved.
+        name: Name of the model.
+
+    Returns:
+        A `keras.Model` that gives logits. Block i ends in the layer `block{i}`,
+        counted from 1; the last Dense layer, `logits`, reads the layer `features`.
+    """
+    x = inputs = keras.Input(input_shape)
+    for number, width in enumerate(widths, start=1):
+        if number > 1:
+            x = keras.layers.MaxPooling1D(name=f"pool{number - 1}")(x)
+        x = keras.layers.Conv1D(width, 5, padding="same", use_bias=False)(x)
+        x = keras.layers.BatchNormalization(momentum=0.9)(x)
+        x = keras.layers.ReLU(name=f"block{number}")(x)
+    x = keras.layers.GlobalAveragePooling1D(name="features")(x)
+    outputs = keras.layers.Dense(classes, name="logits")(x)
+    return keras.Model(inputs, outputs, name=name)

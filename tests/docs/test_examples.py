@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import keras
@@ -112,6 +113,100 @@ def test_optical_to_radar_refuses_a_wrong_file(run, tmp_path, changed, message):
     data = paired_file(tmp_path / "own.npz", **changed)
     with pytest.raises(SystemExit, match=message):
         run("optical_to_radar.py", "--data", data)
+
+
+@pytest.mark.backend_neutral  # Trains as the quickstart does.
+def test_land_cover_reports_mean_iou_of_a_file(run, tmp_path):
+    data = paired_file(tmp_path / "own.npz")
+    out = tmp_path / "out"
+    arguments = ("--data", data, "--tiles", 64, "--seeds", 1, "--epochs", 1)
+    printed = run("land_cover.py", *arguments, "--out", out)
+    results = json.loads((out / "results.json").read_text())
+    assert (results["train_samples"], results["test_samples"]) == (64, 20)
+    for method in ("student alone", "+ soft targets", "+ recommended"):
+        assert method in printed
+        assert 0 <= results["mean_IoU"][method][0] <= 1
+    student = keras.saving.load_model(out / "student.keras")
+    assert student.output_shape == (None, 16, 16, 5)
+
+
+@pytest.mark.backend_neutral
+def test_land_cover_labels_some_pixels_of_training_tiles_and_all_of_test_tiles():
+    land_cover = pytest.importorskip("land_cover")
+    optical, radar, optical_test, radar_test = land_cover.photos()
+    assert optical.shape[1:] == (32, 32, 3) and radar.shape == (*optical.shape[:3], 1)
+    data = land_cover.labeled(optical[:20], radar[:20], optical_test, radar_test, 8)
+    assert np.sum(data.y_train != 255, axis=(1, 2)).tolist() == [8] * 20
+    assert set(np.unique(data.y_test)) <= set(range(5))
+    assert data.y_test.shape == optical_test.shape[:3]
+
+
+@pytest.mark.backend_neutral
+def test_land_cover_scores_by_mean_iou():
+    land_cover = pytest.importorskip("land_cover")
+
+    class Predicting:
+        def predict(self, x, verbose):
+            return np.eye(5)[x]
+
+    y = np.array([[[0, 0, 1], [2, 3, 4]]])
+    predicted = np.array([[[0, 1, 1], [2, 3, 3]]])
+    # Intersections over unions: 1/2, 1/2, 1/1, 1/2, 0/1.
+    score = land_cover.mean_iou(Predicting(), predicted, y)
+    assert score == pytest.approx(2.5 / 5)
+
+
+@pytest.fixture
+def watch(monkeypatch):
+    """The example, with two recordings in the place of seglearn's."""
+    recordings = [np.arange(6 * n).reshape(n, 6) for n in (220, 149)]
+    loaded = {"X": recordings, "y": np.array([3, 5]), "subject": np.array([1, 9])}
+    datasets = types.ModuleType("seglearn.datasets")
+    datasets.load_watch = lambda: loaded
+    monkeypatch.setitem(sys.modules, "seglearn", types.ModuleType("seglearn"))
+    monkeypatch.setitem(sys.modules, "seglearn.datasets", datasets)
+    return pytest.importorskip("watch")
+
+
+@pytest.mark.backend_neutral
+def test_watch_cuts_windows_of_both_sensors(watch):
+    acceleration, rotation, exercises, people = watch.from_seglearn()
+    assert exercises.tolist() == [3, 3, 3, 5]  # Starts: 0, 50, 100, and 0.
+    assert people.tolist() == [1, 1, 1, 9]
+    assert acceleration.shape == rotation.shape == (4, 100, 3)
+    assert acceleration[1, 0].tolist() == [300, 301, 302]
+    assert rotation[1, 0].tolist() == [303, 304, 305]
+
+
+@pytest.mark.backend_neutral
+def test_watch_leaves_a_person_out_and_keeps_labels_of_some(watch):
+    rng = np.random.default_rng(0)
+    people = np.repeat([2, 4, 5, 7], 3)
+    windows = [rng.normal(3, 2, (12, 10, 3)) for _ in range(2)]
+    data = watch.fold(*windows, people % 7, people, number=2, labeled=2)
+    assert data.y_test.tolist() == [5] * 3
+    # Of the people 2, 4 and 7, the labels of 7 and 2 are known.
+    assert data.y_train.tolist() == [2] * 3 + [255] * 3 + [0] * 3
+    np.testing.assert_allclose(data.strong_train.mean((0, 1)), np.zeros(6), atol=1e-6)
+    np.testing.assert_allclose(data.weak_train.std((0, 1)), np.ones(3), rtol=1e-6)
+    np.testing.assert_array_equal(data.strong_test[..., 3:], data.weak_test)
+    data = watch.fold(*windows, people % 7, people, number=2, labeled=2, drop=True)
+    assert data.y_train.tolist() == [2] * 3 + [0] * 3
+    assert len(data.weak_train) == len(data.strong_train) == 6
+
+
+@pytest.mark.backend_neutral  # Trains as the quickstart does.
+def test_watch_runs_on_your_file(run, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, people in (("train", np.arange(60) % 3), ("test", np.full(20, 3))):
+        for modality in ("strong", "weak"):
+            arrays[f"{modality}_{part}"] = rng.normal(size=(len(people), 16, 3))
+        arrays[f"y_{part}"] = np.arange(len(people)) % 4
+        arrays[f"subject_{part}"] = people
+    np.savez(tmp_path / "own.npz", **arrays)
+    arguments = ("--data", tmp_path / "own.npz", "--folds", 1, "--epochs", 1)
+    check_outputs(tmp_path, run("watch.py", *arguments, "--out", tmp_path))
 
 
 @pytest.mark.backend_neutral

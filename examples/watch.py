@@ -1,0 +1,123 @@
+"""Distil between the sensors of a watch: accelerometer to gyroscope.
+
+    pip install seglearn pandas
+    python examples/watch.py
+
+Ten people did seven shoulder exercises with a smartwatch on their wrist. The teacher
+reads the accelerometer and the gyroscope, the student the gyroscope alone. The
+recordings come with seglearn (`load_watch`, BSD-3; Burns et al. 2018, arXiv
+1802.01489), which needs pandas. Nothing is downloaded.
+
+Windows are 2 seconds long (100 steps), and start every second. **Each fold leaves one
+person out.** Windows of one person look alike, so a split by window would measure how
+well the network remembers people.
+
+Labels are scarce: those of `--labeled` people are known. The windows of the others are
+pairs without a label (255). All methods see the same batches. With `--drop-unlabeled`,
+they see the windows with a label alone.
+
+With `--data`, the windows are those of an `.npz` file with `strong_train`,
+`weak_train`, `y_train`, `subject_train`, and the same for `test`: accelerometer and
+gyroscope, `(n, steps, channels)`.
+
+Prints a table of accuracies, and writes `results.json`, `student.keras` and its
+`history.png`, `structure.png` and `structure.html` to `--out`.
+"""
+
+import argparse
+
+import keras
+import numpy as np
+from compare import PairedData, compare
+from models import sequence_cnn
+
+STEPS, STRIDE = 100, 50
+PEOPLE, UNLABELED = 10, 255
+
+
+def from_seglearn():
+    """Windows of both sensors, exercises and people, from seglearn's recordings."""
+    from seglearn.datasets import load_watch
+
+    watch = load_watch()
+    windows, exercises, people = [], [], []
+    for recording, exercise, person in zip(
+        watch["X"], watch["y"], watch["subject"], strict=True
+    ):
+        for start in range(0, len(recording) - STEPS + 1, STRIDE):
+            windows.append(recording[start : start + STEPS])
+            exercises.append(exercise)
+            people.append(person)
+    people = np.array(people)
+    # In the order of a file whose test set is people 8, 9 and 10.
+    order = np.argsort(people > 7, kind="stable")
+    windows = np.stack(windows)[order].astype("float32")  # (n, 100, 6)
+    return windows[..., :3], windows[..., 3:], np.array(exercises)[order], people[order]
+
+
+def from_file(path):
+    """The same of an `.npz` file."""
+    with np.load(path, allow_pickle=False) as file:
+        return tuple(
+            np.concatenate([file[f"{name}_train"], file[f"{name}_test"]])
+            for name in ("strong", "weak", "y", "subject")
+        )
+
+
+def fold(acceleration, rotation, exercises, people, number, labeled, drop=False):
+    """Leaves one person out, and keeps the labels of `labeled` of the others.
+
+    Channels are standardized by the training windows. With `drop`, these are the
+    windows with a label alone.
+    """
+    order = np.roll(np.unique(people), -number)
+    in_test = people == order[0]
+    is_labeled = np.isin(people, order[1 : 1 + labeled])
+    in_train = is_labeled if drop else ~in_test
+
+    def standardized(windows):
+        train = windows[in_train]
+        return (windows - train.mean(axis=(0, 1))) / train.std(axis=(0, 1))
+
+    rotation = standardized(rotation)
+    both = np.concatenate([standardized(acceleration), rotation], axis=-1)
+    exercises = exercises.astype("int32")
+    known = np.where(is_labeled, exercises, UNLABELED)
+    return PairedData(
+        *(array[in_train] for array in (both, rotation, known)),
+        *(array[in_test] for array in (both, rotation, exercises)),
+    )
+
+
+def main():
+    """Runs the comparison."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", help="an .npz file of windows")
+    parser.add_argument("--folds", type=int, default=PEOPLE)
+    parser.add_argument("--labeled", type=int, default=3, help="people with labels")
+    parser.add_argument("--drop-unlabeled", action="store_true")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--out", default="out/watch")
+    arguments = parser.parse_args()
+    windows = from_file(arguments.data) if arguments.data else from_seglearn()
+    classes, widths = int(windows[2].max()) + 1, (16, 32, 64)
+    steps, channels = windows[1].shape[1:]
+    shapes = [(steps, windows[0].shape[-1] + channels), (steps, channels)]
+    compare(
+        lambda seed: fold(*windows, seed, arguments.labeled, arguments.drop_unlabeled),
+        lambda: sequence_cnn(shapes[0], classes, widths, "teacher"),
+        lambda: sequence_cnn(shapes[1], classes, widths, "student"),
+        seeds=arguments.folds,
+        epochs=arguments.epochs,
+        batch_size=50,
+        out=arguments.out,
+        loss=keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True, ignore_class=UNLABELED
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()
