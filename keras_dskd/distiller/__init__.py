@@ -11,6 +11,7 @@ tasks           losses that fit the loss of `compile`
 first_predictions  a look at a few predictions before training
 loss_weights    numbers or schedules, as variables of the compiled step
 loss_settings   temperatures by schedule, and losses whose attributes change
+total           the sum that a step minimizes
 metrics         means over an epoch, and which of them are reported
 added_losses    the `add_loss` values of the student's layers, per replica
 student_rules   what the student's class decides: its loss, metrics, output names

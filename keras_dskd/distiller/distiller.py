@@ -22,7 +22,6 @@ from keras_dskd.distiller.loss_term import make_terms
 from keras_dskd.distiller.loss_values import loss_values
 from keras_dskd.distiller.loss_weights import (
     LossWeightState,
-    WeightsLosses,
     check_student_weight,
     check_weights,
 )
@@ -30,11 +29,11 @@ from keras_dskd.distiller.metrics import LossMeans, reporting
 from keras_dskd.distiller.saving import ResumableModel
 from keras_dskd.distiller.student_rules import (
     FollowsStudent,
-    overrides,
     warn_of_own_steps,
 )
 from keras_dskd.distiller.summary import one_line, print_summary
 from keras_dskd.distiller.tasks import FitsTask
+from keras_dskd.distiller.total import SumsLosses
 from keras_dskd.distiller.trainable import TrainsStudent
 from keras_dskd.distiller.trainer import GuardedTrainer
 from keras_dskd.features.layer_graph import layer_ids
@@ -52,7 +51,7 @@ from keras_dskd.internal.types import (
 class Distiller(
     TrainsStudent,
     FollowsStudent,
-    WeightsLosses,
+    SumsLosses,
     CachesTeacher,
     EvaluatesTeacher,
     GuardedTrainer,
@@ -300,12 +299,6 @@ class Distiller(
             )
         values: dict[str, Tensor] = {}
         if self._has_student_loss(y):
-            has_own = overrides(self.student, "compute_loss")
-            if self.loss is None and not self.losses and not has_own:
-                raise ValueError(
-                    "There is no loss for the student. Pass `loss` to `compile`, or "
-                    "use student_loss_weight=0 to train on the teacher alone."
-                )
             prediction = y_pred.prediction if distills else y_pred
             values["student_loss"] = self.compute_student_loss(
                 x, y, prediction, sample_weight, training
@@ -340,47 +333,6 @@ class Distiller(
             values.pop("student_loss", None)  # It is the total.
         self._means.update_state(values, samples)
         return replicas.gradient_share(total)
-
-    def _has_student_loss(self, y: Nested) -> bool:
-        """Whether the step computes the student's own loss.
-
-        Raises:
-            ValueError: If it is needed, and labels are missing.
-        """
-        if self.loss is None:
-            return not self._student_weighs(0)
-        if y is None and not self._student_weighs(0):
-            raise ValueError(
-                "Labels are missing: y=None. Pass `y`, or use student_loss_weight=0 to "
-                "train on the teacher alone."
-            )
-        return y is not None
-
-    def _total(
-        self, values: dict[str, Tensor], penalties: list[Tensor], distills: bool
-    ) -> Tensor:
-        """The total of a step. Adds it and `distillation_loss` to `values`."""
-        total = values.get("student_loss")
-        if distills:
-            distillation_loss = self._term_weights.weighted_sum(
-                [values[term.name] for term in self.loss_terms]
-            )
-            values["distillation_loss"] = distillation_loss
-            share = self._term_weights.student_at_step()
-            total = (1.0 - share) * distillation_loss
-            parts = list(penalties)
-            if "student_loss" in values and not self._student_weighs(0):
-                student_loss = values["student_loss"]
-                weight = ops.cast(share, student_loss.dtype)
-                parts.append(weight * student_loss)
-            for part in parts:
-                # TensorFlow does not add floats of different types.
-                dtype = keras.backend.result_type(total.dtype, part.dtype)
-                total = ops.cast(total, dtype) + ops.cast(part, dtype)
-        if total is None:
-            return ops.zeros(())
-        values["total_loss"] = total
-        return total
 
     def compute_metrics(
         self,
