@@ -4,6 +4,7 @@ Masks and weights are applied by hand: each loss is a mean over the positions th
 of weight times value.
 """
 
+import keras
 import numpy as np
 import reference
 from fuzz.verdict import Refused
@@ -160,8 +161,16 @@ def own_value(task, output, labels, weight, ignored, from_logits):
         weight: Weights of the samples or positions, or `None`.
         ignored: Class to leave out, or `None`.
         from_logits: Whether the output is logits.
+
+    Returns:
+        The value, or NaN if it is unknown: on TensorFlow, Keras reads the logits behind
+        probabilities in some cases, and then does not clip the probabilities.
     """
     s, y = output.values, np.asarray(labels, "float64")
+    is_extreme = np.any((s < 1e-6) | (s > 1 - 1e-6))
+    if is_extreme and not from_logits and task in ("multiclass", "binary"):
+        if keras.backend.backend() == "tensorflow":
+            return np.nan
     keep = output.mask
     if task == "multiclass":
         indices = class_of(labels, s.shape[:-1])

