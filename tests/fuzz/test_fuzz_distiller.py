@@ -142,6 +142,7 @@ def test_any_argument(argument, weird):
         "name": "distiller",
     }
     takes = {
+        "teacher": (None,),  # Its outputs are stored.
         "distillation_loss_weights": (None, 0, 2, 0.5, 1.5),
         "student_loss_weight": (0, 0.5),
         "projectors": (None,),
