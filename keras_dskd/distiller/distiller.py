@@ -299,6 +299,7 @@ class Distiller(
             )
         values: dict[str, Tensor] = {}
         if self._has_student_loss(y):
+            self._check_loss_of_student()
             prediction = y_pred.prediction if distills else y_pred
             values["student_loss"] = self.compute_student_loss(
                 x, y, prediction, sample_weight, training

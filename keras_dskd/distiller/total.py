@@ -19,23 +19,24 @@ class SumsLosses(WeightsLosses):
         """Whether the step computes the student's own loss.
 
         Raises:
-            ValueError: If it is needed, and labels or the loss are missing.
+            ValueError: If it is needed, and labels are missing.
         """
         if self.loss is None:
-            is_needed = not self._student_weighs(0)
-            has_own = overrides(self.student, "compute_loss")
-            if is_needed and not self.losses and not has_own:
-                raise ValueError(
-                    "There is no loss for the student. Pass `loss` to `compile`, or "
-                    "use student_loss_weight=0 to train on the teacher alone."
-                )
-            return is_needed
+            return not self._student_weighs(0)
         if y is None and not self._student_weighs(0):
             raise ValueError(
                 "Labels are missing: y=None. Pass `y`, or use student_loss_weight=0 to "
                 "train on the teacher alone."
             )
         return y is not None
+
+    def _check_loss_of_student(self) -> None:
+        has_own = overrides(self.student, "compute_loss")
+        if self.loss is None and not self.losses and not has_own:
+            raise ValueError(
+                "There is no loss for the student. Pass `loss` to `compile`, or use "
+                "student_loss_weight=0 to train on the teacher alone."
+            )
 
     def _total(
         self, values: dict[str, Tensor], penalties: list[Tensor], distills: bool
