@@ -1,5 +1,6 @@
 """The benchmark of tasks: its data, one short run, and its table."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -63,3 +64,10 @@ def test_the_table_shows_differences_to_the_student(capsys):
     row = capsys.readouterr().out.splitlines()[-1]
     # Mean 3 points, standard deviation 1.414, over the root of 2.
     assert row == "| t | b | 2 | 90.0 | 50.0 | +0.0 ± 0.0 | +3.0 ± 1.0 | +0.0 ± 0.0 |"
+
+
+def test_the_page_shows_the_table_of_the_results(capsys):
+    folder = EXAMPLES / "benchmarks"
+    lines = (folder / "results" / "tasks.jsonl").read_text().splitlines()
+    tasks.table([json.loads(line) for line in lines])
+    assert capsys.readouterr().out in (folder / "README.md").read_text()
