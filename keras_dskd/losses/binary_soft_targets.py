@@ -9,7 +9,7 @@ from keras_dskd.internal.schedules import serialize_weight
 from keras_dskd.internal.types import Config, Nested, Tensor, Weight
 from keras_dskd.losses.logits import as_binary_logits
 from keras_dskd.losses.output_loss import OutputLoss
-from keras_dskd.losses.output_structures import check_same_structure, sum_over_outputs
+from keras_dskd.losses.output_structures import sum_over_outputs
 from keras_dskd.ops.sharing import detached
 from keras_dskd.ops.soft_targets import check_divergence_temperature
 
@@ -69,12 +69,6 @@ class BinarySoftTargets(OutputLoss):
         self.temperature: Any = temperature
         self.teacher_from_logits = teacher_from_logits
         self.student_from_logits = student_from_logits
-
-    def validate_outputs(
-        self, teacher_outputs: Nested, student_outputs: Nested
-    ) -> None:
-        """Raise `ValueError` unless both outputs have the same structure."""
-        check_same_structure(self, teacher_outputs, student_outputs)
 
     def compute_loss(
         self,

@@ -7,7 +7,8 @@ import keras
 from keras_dskd import ops
 from keras_dskd.internal import replicas
 from keras_dskd.internal.schedules import serialize_weight
-from keras_dskd.internal.types import Config, Tensor, Weight
+from keras_dskd.internal.types import Config, Nested, Tensor, Weight
+from keras_dskd.losses.base import LayerLoss
 from keras_dskd.losses.logits import as_logits
 from keras_dskd.losses.output_loss import OutputLoss
 from keras_dskd.ops.checks import check_label_name, check_number
@@ -85,6 +86,12 @@ class DecoupledDistillation(OutputLoss):
         self.student_from_logits = student_from_logits
         self.ignore_class = ignore_class
         self.label_name = label_name
+
+    def validate_outputs(
+        self, teacher_outputs: Nested, student_outputs: Nested
+    ) -> None:
+        """Raise `ValueError` unless each model gives one output."""
+        LayerLoss.validate_outputs(self, teacher_outputs, student_outputs)
 
     def compute_loss(
         self,

@@ -8,7 +8,7 @@ from keras_dskd import ops
 from keras_dskd.internal.types import Config, Nested, Tensor
 from keras_dskd.losses.logits import as_logits
 from keras_dskd.losses.output_loss import OutputLoss
-from keras_dskd.losses.output_structures import check_same_structure, sum_over_outputs
+from keras_dskd.losses.output_structures import sum_over_outputs
 from keras_dskd.ops.sharing import detached
 from keras_dskd.ops.soft_targets import check_class_axis
 
@@ -57,12 +57,6 @@ class HardTargets(OutputLoss):
         super().__init__(teacher_layer_name, student_layer_name)
         self.student_from_logits = student_from_logits
         self.axis = axis
-
-    def validate_outputs(
-        self, teacher_outputs: Nested, student_outputs: Nested
-    ) -> None:
-        """Raise `ValueError` unless both outputs have the same structure."""
-        check_same_structure(self, teacher_outputs, student_outputs)
 
     def compute_loss(
         self,

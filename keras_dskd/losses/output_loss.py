@@ -15,6 +15,7 @@ from keras_dskd.features.output_values import (
 from keras_dskd.internal.tasks import Task
 from keras_dskd.internal.types import Nested, Role
 from keras_dskd.losses.base import LayerLoss
+from keras_dskd.losses.output_structures import check_same_structure
 
 #: The losses to use instead, for errors.
 _LOSS_FOR = {
@@ -47,6 +48,12 @@ class OutputLoss(LayerLoss):
         for role, model in (("teacher", teacher), ("student", student)):
             for kind in output_kinds(model, getattr(self, f"{role}_layer_name")):
                 self._check_kind(role, f"the {role} {model.name!r}", kind)
+
+    def validate_outputs(
+        self, teacher_outputs: Nested, student_outputs: Nested
+    ) -> None:
+        """Raise `ValueError` unless both outputs have the same structure."""
+        check_same_structure(self, teacher_outputs, student_outputs)
 
     def validate_predictions(self, role: Role, predictions: Nested) -> None:
         """Raise `ValueError` if a model's predictions for a batch do not fit.

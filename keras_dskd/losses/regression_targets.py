@@ -8,7 +8,6 @@ from keras_dskd import ops
 from keras_dskd.internal.types import Config, Nested, Tensor
 from keras_dskd.losses.output_loss import OutputLoss
 from keras_dskd.losses.output_structures import (
-    check_same_structure,
     like,
     sum_over_outputs,
 )
@@ -83,12 +82,6 @@ class RegressionTargets(OutputLoss):
         self.margin = margin
         self.label_name = label_name
         self.reads_labels = bounded
-
-    def validate_outputs(
-        self, teacher_outputs: Nested, student_outputs: Nested
-    ) -> None:
-        """Raise `ValueError` unless both outputs have the same structure."""
-        check_same_structure(self, teacher_outputs, student_outputs)
 
     def compute_loss(
         self,
