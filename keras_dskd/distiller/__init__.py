@@ -1,7 +1,7 @@
 """TRAIN: the model of teacher and student, its step, its weights and its files.
 
 ```
-distiller       the class: call, compute_loss, compute_metrics
+distiller       the class: call, compute_loss
 forward         one training pass of both models, and their features
 loss_term       one distillation loss: its name, its weight, its layers
 loss_values     the values of the losses in one step
@@ -13,6 +13,7 @@ loss_weights    numbers or schedules, as variables of the compiled step
 loss_settings   temperatures by schedule, and losses whose attributes change
 total           the sum that a step minimizes
 metrics         means over an epoch, and which of them are reported
+reports         compute_metrics: which losses a step reports
 added_losses    the `add_loss` values of the student's layers, per replica
 student_rules   what the student's class decides: its loss, metrics, output names
 evaluating      which losses `evaluate` computes

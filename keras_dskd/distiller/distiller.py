@@ -14,7 +14,6 @@ from keras_dskd.distiller.building import build_auxiliary_layers
 from keras_dskd.distiller.caching import CachesTeacher
 from keras_dskd.distiller.evaluating import (
     EvaluatesTeacher,
-    is_evaluating,
     runs_teacher,
 )
 from keras_dskd.distiller.forward import Forward, ForwardPass
@@ -25,7 +24,8 @@ from keras_dskd.distiller.loss_weights import (
     check_student_weight,
     check_weights,
 )
-from keras_dskd.distiller.metrics import LossMeans, reporting
+from keras_dskd.distiller.metrics import LossMeans
+from keras_dskd.distiller.reports import ReportsLosses
 from keras_dskd.distiller.saving import ResumableModel
 from keras_dskd.distiller.student_rules import (
     FollowsStudent,
@@ -33,7 +33,6 @@ from keras_dskd.distiller.student_rules import (
 )
 from keras_dskd.distiller.summary import one_line, print_summary
 from keras_dskd.distiller.tasks import FitsTask
-from keras_dskd.distiller.total import SumsLosses
 from keras_dskd.distiller.trainable import TrainsStudent
 from keras_dskd.distiller.trainer import GuardedTrainer
 from keras_dskd.features.layer_graph import layer_ids
@@ -50,8 +49,8 @@ from keras_dskd.internal.types import (
 @keras.saving.register_keras_serializable(package="keras_dskd")
 class Distiller(
     TrainsStudent,
+    ReportsLosses,
     FollowsStudent,
-    SumsLosses,
     CachesTeacher,
     EvaluatesTeacher,
     GuardedTrainer,
@@ -334,28 +333,6 @@ class Distiller(
             values.pop("student_loss", None)  # It is the total.
         self._means.update_state(values, samples)
         return replicas.gradient_share(total)
-
-    def compute_metrics(
-        self,
-        x: Nested,
-        y: Nested,
-        y_pred: Nested | Forward,
-        sample_weight: Nested = None,
-    ) -> dict[str, Any]:
-        """The metrics of a step; see `keras.Model.compute_metrics`."""
-        names = {"student_loss", "total_loss"} if self._has_student_loss(y) else set()
-        if isinstance(y_pred, Forward):
-            names |= {"distillation_loss", "total_loss"}
-            names |= {term.name for term in self.loss_terms}
-            y_pred = y_pred.prediction
-        elif is_evaluating():
-            names.discard("student_loss")
-        with reporting(names):
-            return super().compute_metrics(x, y, y_pred, sample_weight)
-
-    def get_metrics_result(self) -> dict[str, Any]:
-        """The metrics' values. Losses that were not computed are left out, not 0."""
-        return self._means.computed(super().get_metrics_result())
 
     def __repr__(self) -> str:
         return one_line(self)
