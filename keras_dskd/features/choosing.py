@@ -7,7 +7,9 @@ import keras
 from keras_dskd.features.feature_model import feature_shape
 from keras_dskd.features.finding import find_layer
 from keras_dskd.features.landmarks import head_input, middle_layers
-from keras_dskd.internal.types import Feature, FeaturePair, Role
+from keras_dskd.features.outputs import symbolic_outputs
+from keras_dskd.internal.types import Feature, FeaturePair, Role, RowsKind
+from keras_dskd.ops.grids import grid, have_one_grid
 from keras_dskd.ops.rows import channel_axis
 
 
@@ -70,8 +72,41 @@ class RecipeFeatures:
             ) from error
         return shape[channel_axis(len(shape))]
 
-    def projectors(self, features: list[FeaturePair]) -> dict[str, keras.layers.Layer]:
-        """A linear projector per feature, from the student's width to the teacher's."""
+    def rows(self, features: list[FeaturePair]) -> RowsKind:
+        """What an alignment of features compares: their means, or each position.
+
+        Each position, if the student predicts at each position, as in segmentation.
+        Both modalities then share the labels of each position, so that their feature
+        maps are registered.
+        """
+        outputs = keras.tree.flatten(symbolic_outputs(self.models["student"], None))
+        if None in outputs:
+            return "pooled"
+        ranks = {len(output.shape) for output in outputs}
+        for feature in features:
+            try:
+                shapes = [
+                    feature_shape(model, name or "")
+                    for model, name in zip(self.models.values(), feature, strict=True)
+                ]
+            except ValueError:
+                return "pooled"
+            if ranks != {len(shapes[1])} or not have_one_grid(*map(grid, shapes)):
+                return "pooled"
+        return "positions"
+
+    def projectors(
+        self, features: list[FeaturePair], rows: RowsKind = "pooled"
+    ) -> dict[str, keras.layers.Layer]:
+        """A linear projector per feature, from the student's width to the teacher's.
+
+        Args:
+            features: The features.
+            rows: What the loss compares: means over positions, or each position.
+
+        Raises:
+            ValueError: If a student's feature occurs twice, or a width is unknown.
+        """
         projectors = {}
         for feature in features:
             if feature[1] in projectors:
@@ -79,10 +114,10 @@ class RecipeFeatures:
                     f"`{self.recipe}` can read each layer of the student once. "
                     f"Received {feature[1]!r} more than once."
                 )
-            projectors[feature[1]] = self._projector(feature)
+            projectors[feature[1]] = self._projector(feature, rows)
         return projectors
 
-    def _projector(self, feature: FeaturePair) -> keras.layers.Layer:
+    def _projector(self, feature: FeaturePair, rows: RowsKind) -> keras.layers.Layer:
         dense = keras.layers.Dense(self.width("teacher", feature))
         try:
             rank = len(feature_shape(self.models["student"], feature[1]))
@@ -90,6 +125,9 @@ class RecipeFeatures:
             # The loss averages over positions later. A mean and a linear map commute,
             # so the result is the same, but slower.
             return dense
+        if rows == "positions":
+            convolution = {4: keras.layers.Conv2D, 5: keras.layers.Conv3D}.get(rank)
+            return convolution(dense.units, 1) if convolution else dense
         pooling = {
             3: keras.layers.GlobalAveragePooling1D,
             4: keras.layers.GlobalAveragePooling2D,

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_dskd.internal.types import Tensor
+from keras_dskd.internal.types import Shape, Tensor
 from keras_dskd.ops.checks import as_floats, is_same_shape
 from keras_dskd.ops.rows import channel_axis
 from keras_dskd.ops.step_masks import all_of, fitting_mask, over_positions
@@ -41,6 +41,22 @@ def check_same_samples(teacher_map: Tensor, student_map: Tensor) -> None:
         )
 
 
+def grid(shape: Shape) -> Shape:
+    """The positions along each axis of a feature of that shape."""
+    channels = channel_axis(len(shape))
+    return tuple(size for axis, size in enumerate(shape) if axis not in (0, channels))
+
+
+def have_one_grid(teacher_grid: Shape, student_grid: Shape) -> bool:
+    """Whether `on_one_grid` can give feature maps of two grids the same positions."""
+    if teacher_grid == student_grid:
+        return True
+    return len(teacher_grid) == len(student_grid) and not any(
+        None in lengths or max(lengths) % min(lengths)
+        for lengths in zip(teacher_grid, student_grid, strict=True)
+    )
+
+
 def on_one_grid(
     teacher_map: Tensor,
     student_map: Tensor,
@@ -74,10 +90,7 @@ def on_one_grid(
     grids = tuple(teacher_map.shape)[1:-1], tuple(student_map.shape)[1:-1]
     if grids[0] == grids[1]:
         return teacher_map, student_map, _kept(masks)
-    if len(grids[0]) != len(grids[1]) or any(
-        None in lengths or max(lengths) % min(lengths)
-        for lengths in zip(*grids, strict=True)
-    ):
+    if not have_one_grid(*grids):
         raise ValueError(
             "To compare feature maps by position, the length of each axis in one must "
             "be a multiple of its length in the other. Received grids of "

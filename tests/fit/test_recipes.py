@@ -37,6 +37,15 @@ def fit(distiller):
     return distiller.fit(x, rng.integers(0, 3, 8), batch_size=4, verbose=0).history
 
 
+def weights_in_total(distiller, step):
+    """The weight of each distillation loss in the total at a step."""
+    share = 1 - distiller.student_loss_weight
+    return [
+        share * float(weight(step) if callable(weight) else weight)
+        for weight in distiller.distillation_loss_weights
+    ]
+
+
 def read(distiller):
     return [
         (loss.teacher_layer_name or None, loss.student_layer_name)
@@ -54,10 +63,8 @@ def test_dskd_picks_and_prints_the_deep_and_a_middle_feature(capsys):
 
 def test_dskd_has_the_weights_of_its_formula():
     distiller = keras_dskd.dskd(cnn(), student(), "features", "block2")
-    half = distiller.student_loss_weight
-    assert half == 0.5
-    in_total = [half * weight for weight in distiller.distillation_loss_weights]
-    assert in_total == pytest.approx([0.5, 0.3, 0.1])
+    assert distiller.student_loss_weight == 0.5
+    assert weights_in_total(distiller, 500) == pytest.approx([0.5, 0.3, 0.1])
     assert np.isfinite(fit(distiller)["loss"]).all()
 
 
@@ -66,7 +73,7 @@ def test_dskd_with_teacher_target_projects_features_of_different_width():
         cnn(), student(widths=(2, 3, 4, 5)), target="teacher", steps=None
     )
     assert read(distiller)[1] == ("features", "features")
-    assert distiller.distillation_loss_weights[1] * 0.5 == pytest.approx(2.0)
+    assert weights_in_total(distiller, 500)[1] == pytest.approx(2.0)
     assert list(distiller.projectors) == ["features"]
     assert np.isfinite(fit(distiller)["loss"]).all()
 
@@ -75,20 +82,22 @@ def test_dskd_with_equal_widths_has_no_projector():
     assert not keras_dskd.dskd(cnn(), student(), target="teacher").projectors
 
 
-def test_structure_weights_rise_over_the_first_30_percent_of_the_steps():
-    weights = keras_dskd.dskd(cnn(), student(), steps=100).distillation_loss_weights
-    assert weights[0] == 1.0
-    # Half the weight after 15 steps, and all of it from step 30 on.
-    for step, share in ((0, 0.0), (15, 0.5), (30, 1.0), (99, 1.0)):
-        assert 0.5 * float(weights[1](step)) == pytest.approx(0.3 * share, abs=1e-6)
-        assert 0.5 * float(weights[2](step)) == pytest.approx(0.1 * share, abs=1e-6)
+@pytest.mark.parametrize("steps, rise", [(100, 30), (None, 500), (1, 1)])
+@pytest.mark.parametrize(
+    "recipe, weights",
+    [(keras_dskd.dskd, (0.3, 0.1)), (keras_dskd.recommended, (4.0, 4.0))],
+)
+def test_weights_rise_from_0_over_the_first_steps(recipe, weights, steps, rise):
+    distiller = recipe(cnn(), student(), steps=steps)
+    for step, share in ((0, 0), (rise // 2, rise // 2 / rise), (rise, 1), (999, 1)):
+        rising = [share * weight for weight in weights]
+        assert weights_in_total(distiller, step) == pytest.approx([0.5, *rising])
 
 
 def test_recommended_aligns_two_middle_stages_through_projectors(capsys):
     distiller = keras_dskd.recommended(cnn(), student(widths=(2, 3, 4, 5)))
     assert read(distiller) == [(None, None), ("block2",) * 2, ("block3",) * 2]
-    in_total = [0.5 * weight for weight in distiller.distillation_loss_weights]
-    assert in_total == pytest.approx([0.5, 4.0, 4.0])
+    assert weights_in_total(distiller, 500) == pytest.approx([0.5, 4.0, 4.0])
     assert "intermediate_features of the teacher: block2, block3" in (
         capsys.readouterr().out
     )
@@ -96,6 +105,51 @@ def test_recommended_aligns_two_middle_stages_through_projectors(capsys):
     # From the student's 3 and 4 channels to the teacher's 6 and 8.
     shapes = [tuple(p.weights[0].shape) for p in distiller.projectors.values()]
     assert shapes == [(3, 6), (4, 8)]
+
+
+def u_net(channels, size=16, dims=2, name="student"):
+    conv = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D}[dims]
+    pool = {1: keras.layers.MaxPooling1D, 2: keras.layers.MaxPooling2D}[dims]
+    grow = {1: keras.layers.UpSampling1D, 2: keras.layers.UpSampling2D}[dims]
+    x = inputs = keras.Input((*[size] * dims, channels))
+    skips = []
+    for width in (channels + 1, channels + 3):
+        skips.append(conv(width, 3, padding="same", activation="relu")(x))
+        x = pool()(skips[-1])
+    x = conv(channels + 4, 3, padding="same", activation="relu")(x)
+    for skip in skips[::-1]:
+        x = keras.layers.Concatenate()([grow()(x), skip])
+        x = conv(channels + 1, 3, padding="same", activation="relu")(x)
+    return keras.Model(inputs, conv(3, 1)(x), name=name)
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+def test_dense_predictions_are_aligned_at_each_position(dims):
+    models = u_net(3, dims=dims, name="teacher"), u_net(1, dims=dims)
+    distiller = keras_dskd.recommended(*models)
+    rows = [loss.rows for loss in distiller.distillation_losses[1:]]
+    assert rows == ["positions", "positions"]
+    # From the student's 4 and 5 channels to the teacher's 6 and 7, without positions.
+    shapes = [tuple(p.weights[0].shape[-2:]) for p in distiller.projectors.values()]
+    assert shapes == [(4, 6), (5, 7)]
+    rng = np.random.default_rng(0)
+    grid = (16,) * dims
+    x = {
+        "teacher": rng.random((8, *grid, 3), "float32"),
+        "student": rng.random((8, *grid, 1), "float32"),
+    }
+    distiller.compile(
+        "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    y = rng.integers(0, 3, (8, *grid))
+    history = distiller.fit(x, y, batch_size=4, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_grids_that_do_not_match_are_compared_by_their_means():
+    distiller = keras_dskd.recommended(u_net(3, 24, name="teacher"), u_net(1))
+    rows = [loss.rows for loss in distiller.distillation_losses[1:]]
+    assert rows == ["pooled", "pooled"]
 
 
 def test_a_feature_may_be_a_name_or_a_pair_of_names(capsys):

@@ -199,8 +199,8 @@ class RecipeCase:
         task = seen.pop() if seen else spec.compiled
         is_known = task in (spec.compiled, "regression") or spec.compiled == "custom"
         refuse_unless(is_known or spec.kinds[1] in PROBABILITIES)
-        # Batch statistics need two samples.
-        refuse_unless(spec.n > 1)
+        # Batch statistics need two samples, or positions.
+        refuse_unless(spec.n > 1 or self.aligns_positions())
         logits = tuple(kind not in PROBABILITIES for kind in spec.kinds)
         term = Term(LOSS_OF[task], None, logits, 4.0, 0.0, None, None)
         outputs = self.outputs["teacher"], self.outputs["student"]
@@ -221,18 +221,10 @@ class RecipeCase:
             term.name: self._structure(term.loss, made.projectors)
             for term in made.loss_terms[1:]
         }
-        if self.spec.recipe == "recommended":
-            assert len(terms) == 2
-            structure = 4 * sum(terms.values())
-        else:
-            independence, uniformity = terms.values()
-            structure = 0.3 * independence + 0.1 * uniformity
-        return {
-            "student_loss": own,
-            name: value,
-            **terms,
-            "loss": 0.5 * own + 0.5 * value + structure,
-        }
+        assert len(terms) == 2
+        # The weights of the structure rise from 0.
+        loss = 0.5 * own + 0.5 * value
+        return {"student_loss": own, name: value, **terms, "loss": loss}
 
     def _structure(self, loss, projectors):
         student = self.pooled("student", loss.student_layer_name)
@@ -242,10 +234,29 @@ class RecipeCase:
             return reference.off_diagonal_energy(student)
         projector = projectors[loss.student_layer_name]
         kernel, bias = projector.get_weights()
-        pair = self.pooled("teacher", loss.teacher_layer_name), student @ kernel + bias
+        is_dense = self.aligns_positions()
+        assert loss.rows == ("positions" if is_dense else "pooled")
+        read = self.maps if is_dense else self.pooled
+        teacher = read("teacher", loss.teacher_layer_name)
+        student = read("student", loss.student_layer_name)
+        kept = np.full(student.shape[:-1], True)
         if self.taught is not None:
-            pair = [rows[self.taught] for rows in pair]
-        return reference.channel_alignment(*pair) if len(pair[0]) > 1 else 0.0
+            kept &= self.taught.reshape(-1, *[1] * (kept.ndim - 1))
+        for mask in self.masks.values():
+            kept &= mask if is_dense and mask is not None else True
+        student = student @ kernel.reshape(kernel.shape[-2:]) + bias
+        if np.sum(kept) < 2:
+            return 0.0
+        return reference.channel_alignment(teacher[kept], student[kept])
+
+    def aligns_positions(self):
+        """Whether the student predicts at each position, and the recipe aligns it."""
+        is_dense = self.outputs["student"].values.ndim > 2
+        return is_dense and self.spec.recipe == "recommended"
+
+    def maps(self, role, name):
+        """A layer's feature at each position."""
+        return self.feature(role, name).values
 
     def pooled(self, role, name):
         """The mean of a layer's feature over its real positions."""
