@@ -52,7 +52,7 @@ def dskd(teacher, student, steps):
 
 def recommended(teacher, student, steps):
     """The best combination measured."""
-    return keras_dskd.recommended(teacher, student, ["block2", "block3"])
+    return keras_dskd.recommended(teacher, student, ["block2", "block3"], steps=steps)
 
 
 METHODS = {

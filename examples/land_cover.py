@@ -116,7 +116,7 @@ def channel_wise(teacher, student, steps):
 
 def recommended(teacher, student, steps):
     """The recipe, which picks two stages of the encoders."""
-    return keras_dskd.recommended(teacher, student)
+    return keras_dskd.recommended(teacher, student, steps=steps)
 
 
 METHODS = {

@@ -91,7 +91,7 @@ METHODS = {
 }
 
 _CANDIDATES = {
-    "aligned": {},  # What `recommended` is, with a weight to choose.
+    "aligned": {},  # `recommended`, with a constant weight to choose.
     "three_depths": {"blocks": ("block2", "block3", "features")},
     "positions": {"rows": "positions"},
     "with_contrast": {"contrast": 0.3},

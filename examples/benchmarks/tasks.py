@@ -53,7 +53,7 @@ def distiller(method, teacher, student, steps):
         return student
     if method == "dskd":
         return keras_dskd.dskd(teacher, student, steps=steps)
-    recipe = keras_dskd.recommended(teacher, student)
+    recipe = keras_dskd.recommended(teacher, student, steps=steps)
     if method == "soft targets":
         recipe.distillation_loss_weights = [
             weight if hasattr(loss, "for_task") else 0.0
