@@ -51,10 +51,10 @@ def have_one_grid(teacher_grid: Shape, student_grid: Shape) -> bool:
     """Whether `on_one_grid` can give feature maps of two grids the same positions."""
     if teacher_grid == student_grid:
         return True
-    return len(teacher_grid) == len(student_grid) and not any(
-        None in lengths or max(lengths) % min(lengths)
-        for lengths in zip(teacher_grid, student_grid, strict=True)
-    )
+    if len(teacher_grid) != len(student_grid):
+        return False
+    lengths = zip(teacher_grid, student_grid, strict=True)
+    return all(a and b and max(a, b) % min(a, b) == 0 for a, b in lengths)
 
 
 def on_one_grid(
