@@ -7,6 +7,7 @@ loss_term       one distillation loss: its name, its weight, its layers
 loss_values     the values of the losses in one step
 weighting       the weights and masks of samples and steps, for one loss
 term_labels     the labels that a loss reads, of a model with several outputs
+output_weights  the sample weights that a loss gets, likewise
 tasks           losses that fit the loss of `compile`
 first_predictions  a look at a few predictions before training
 loss_weights    numbers or schedules, as variables of the compiled step

@@ -101,8 +101,10 @@ class Distiller(
 
     `sample_weight` and `class_weight` also weight the samples of every distillation
     loss that is a mean over samples: `Σ weight_i · value_i / n`. Batch statistics
-    ignore them. A loss of your own gets `sample_weight`, `teacher_mask` (for batch
-    statistics) and the batch's `labels` if its `compute_loss` has such arguments.
+    ignore them. If each output has its own weights, a loss of one output gets those,
+    and any other loss gets their mean. A loss of your own gets `sample_weight`,
+    `teacher_mask` (for batch statistics) and the batch's `labels` if its `compute_loss`
+    has such arguments.
 
     Args:
         teacher: A trained `keras.Model` for the strong modality. Left unchanged. Or a

@@ -7,12 +7,12 @@ from keras import ops
 
 from keras_dskd.distiller.loss_settings import at_step
 from keras_dskd.distiller.loss_term import LossTerm
+from keras_dskd.distiller.output_weights import weights_for
 from keras_dskd.distiller.term_labels import labels_for
 from keras_dskd.distiller.weighting import (
     LOSSES_OF_KERAS,
     Weighting,
     is_mean_over_samples,
-    sample_weights,
 )
 from keras_dskd.internal.types import Nested, Tensor
 from keras_dskd.ops.checks import is_same_shape
@@ -53,7 +53,6 @@ def loss_values(
         ValueError: If a loss does not fit its features, is not a scalar, or cannot
             leave out the samples without a teacher.
     """
-    weight = sample_weights(sample_weight)
     # Squares of half-precision features overflow.
     teacher_features, student_features = keras.tree.map_structure(
         _float32, (teacher_features, student_features)
@@ -65,7 +64,7 @@ def loss_values(
                 teacher_features.get(term.teacher_name or ""),
                 student_features[term.student_name],
                 Weighting(
-                    weight,
+                    weights_for(term, sample_weight, student),
                     teacher_mask,
                     (teacher_step_masks or {}).get(term.teacher_name or ""),
                     (student_step_masks or {}).get(term.student_name),

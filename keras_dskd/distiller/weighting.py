@@ -119,33 +119,6 @@ class Weighting(NamedTuple):
         )
 
 
-def sample_weights(sample_weight: Nested) -> Tensor | None:
-    """The weights of the samples as one tensor.
-
-    Args:
-        sample_weight: As `compute_loss` of a Keras model gets it, or `None`.
-
-    Returns:
-        Tensor `(n,)` or of higher rank, float32, or `None`.
-    """
-    leaves = {
-        id(leaf): leaf for leaf in keras.tree.flatten(sample_weight) if leaf is not None
-    }
-    if len(leaves) > 1:
-        warnings.warn(
-            f"`sample_weight` holds {len(leaves)} arrays, one per output. They weight "
-            "only the student's loss. The distillation losses weight all samples "
-            "equally.",
-            stacklevel=2,
-        )
-    if len(leaves) != 1:
-        return None
-    weight = ops.cast(next(iter(leaves.values())), "float32")
-    if len(weight.shape) == 2 and weight.shape[1] == 1:
-        weight = ops.squeeze(weight, axis=1)
-    return weight
-
-
 def term_weights(weight: Tensor | None, teacher_mask: Tensor | None) -> Tensor | None:
     """Per-sample weights for losses that are means over samples: `Σ w_i v_i / n`.
 

@@ -5,10 +5,18 @@ import numpy as np
 import pytest
 import reference
 from keras import ops
-from small_models import crossentropy, labels, mlp, numbers, rows, standing_still
+from small_models import (
+    copy_of,
+    crossentropy,
+    labels,
+    mlp,
+    numbers,
+    rows,
+    standing_still,
+)
 
 import keras_dskd
-from keras_dskd.distiller import weighting
+from keras_dskd.distiller.output_weights import weights_for
 
 FeatureDistillation = keras.distillation.FeatureDistillation
 LogitsDistillation = keras.distillation.LogitsDistillation
@@ -284,7 +292,7 @@ def test_weights_may_be_one_dimensional_or_a_column(columns):
     weight = np.reshape(WEIGHT, (N, *columns))
     mean = ops.convert_to_numpy(
         keras_dskd.ops.weighted_mean(
-            values.astype("float32"), weighting.sample_weights(weight)
+            values.astype("float32"), weights_for(made.loss_terms[0], weight)
         )
     )
     assert mean == pytest.approx((WEIGHT * values).mean(), **CLOSE)
@@ -302,12 +310,103 @@ def test_weights_of_time_steps_apply_per_step_or_by_their_mean():
     assert float(mean(values, weight[:, 0])) == pytest.approx(expected, **CLOSE)
 
 
-def test_weights_per_output_warn_that_losses_ignore_them():
-    outputs = {"a": WEIGHT, "b": WEIGHT + 1.0}
-    with pytest.warns(UserWarning, match="holds 2 arrays, one per output"):
-        assert weighting.sample_weights(outputs) is None
-    same = {"a": WEIGHT, "b": WEIGHT}
-    assert weighting.sample_weights(same) is not None
+# Weights of several outputs
+
+OTHER = np.linspace(3.0, 1.0, N).astype("float32")
+
+
+def of_two_outputs(made_of):
+    """A distiller of models with the outputs "kind" and "size"."""
+
+    def two(name, width, seed):
+        logits = mlp(width, name=name, seed=seed)
+        size = keras.layers.Dense(
+            1, name="size", kernel_initializer=keras.initializers.GlorotUniform(seed)
+        )(logits.get_layer("hidden").output)
+        return keras.Model(
+            logits.input, {"kind": logits.output, "size": size}, name=name
+        )
+
+    made = keras_dskd.Distiller(two("teacher", 6, 10), two("student", 4, 0), made_of)
+    made.compile(standing_still(), {"kind": crossentropy(), "size": "mse"})
+    return made
+
+
+def losses_of_each():
+    """Losses of the first output, of the second, and of a hidden layer."""
+    return [
+        losses.SoftTargets(2.0, "logits", "logits"),
+        losses.RegressionTargets("size", "size"),
+        FeatureDistillation("mse", "hidden", "hidden"),
+    ]
+
+
+def values_of_each(made):
+    """The value of each loss per sample, in NumPy."""
+    logits, sizes, hidden = (
+        features(made, name) for name in ("logits", "size", "hidden")
+    )
+    return {
+        "soft_targets": np.array(
+            [reference.soft_targets(t, s, 2.0) for t, s in zip(*logits, strict=True)]
+        ),
+        "regression_targets": ((sizes[0] - sizes[1]) ** 2).mean(-1),
+        "feature_distillation": ((hidden[0] - hidden[1]) ** 2).mean(-1),
+    }
+
+
+Y_OF_TWO = {"kind": Y, "size": rows(N, 1, seed=3)}
+
+
+@pytest.mark.parametrize("form", ["arrays", "batches"])
+def test_one_array_weights_every_output_and_loss(form):
+    """As plain Keras applies it to the loss of each output."""
+    made = of_two_outputs(losses_of_each())
+    plain = copy_of(made.student)
+    plain.compile(standing_still(), {"kind": crossentropy(), "size": "mse"})
+
+    def trained(model, x):
+        if form == "arrays":
+            return fit(model, x, Y_OF_TWO, sample_weight=WEIGHT)
+        batches = (batch for batch in [(x, Y_OF_TWO, WEIGHT)])
+        return numbers(model.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0))
+
+    received = trained(made, X)
+    for name, values in values_of_each(made).items():
+        assert received[name] == pytest.approx((WEIGHT * values).mean(), **CLOSE)
+    expected = trained(plain, X["student"])["loss"]
+    assert received["student_loss"] == pytest.approx(expected, **CLOSE)
+
+
+def test_with_weights_per_output_a_loss_gets_those_of_its_output():
+    made = of_two_outputs(losses_of_each())
+    values = values_of_each(made)
+    expected = {
+        "soft_targets": WEIGHT * values["soft_targets"],
+        "regression_targets": OTHER * values["regression_targets"],
+        "feature_distillation": (WEIGHT + OTHER) / 2 * values["feature_distillation"],
+    }
+    weights = {"kind": WEIGHT, "size": OTHER}
+    received = fit(made, X, Y_OF_TWO, sample_weight=weights)
+    for name, per_sample in expected.items():
+        assert received[name] == pytest.approx(per_sample.mean(), **CLOSE)
+
+
+def test_an_output_without_weights_counts_as_one():
+    one, other, hidden = of_two_outputs(losses_of_each()).loss_terms
+    student = of_two_outputs(losses_of_each()).student
+    given = {"kind": WEIGHT, "size": None}
+    assert weights_for(other, given, student) is None
+    for term, expected in ((one, WEIGHT), (hidden, (WEIGHT + 1) / 2)):
+        received = ops.convert_to_numpy(weights_for(term, given, student))
+        np.testing.assert_allclose(received, expected, rtol=1e-6)
+
+
+def test_weights_of_steps_of_several_outputs_count_by_their_mean():
+    *_, hidden = of_two_outputs(losses_of_each()).loss_terms
+    steps = np.abs(rows(N, 3))
+    received = ops.convert_to_numpy(weights_for(hidden, [WEIGHT, steps]))
+    np.testing.assert_allclose(received, (WEIGHT + steps.mean(1)) / 2, rtol=1e-6)
 
 
 # Losses defined by users
