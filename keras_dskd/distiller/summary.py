@@ -128,7 +128,9 @@ def _shares(weight: Any) -> tuple[str, str]:
 
 
 def _weight_name(weight: Any) -> str:
-    """The weight, or the name of a function of the step."""
+    """The weight, the ends of a linear schedule, or the name of another function."""
+    if isinstance(weight, keras.optimizers.schedules.PolynomialDecay):
+        return f"{weight.initial_learning_rate:g}→{weight.end_learning_rate:g}"
     if callable(weight):
         return str(getattr(weight, "__name__", type(weight).__name__))
     return f"{weight:g}"

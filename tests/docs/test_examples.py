@@ -293,7 +293,8 @@ def test_found_weights_are_compared_with_the_default_ones(
     best = re.search(r"^independence: (.*)$", printed, re.MULTILINE)[1]
     assert "Test accuracy with the found weights" in printed
     assert f"{float(best):g} channel_independence" in printed
-    assert "0.6 channel_independence" in printed  # 0.3 of the total is dskd's default.
+    # 0.3 of the total is dskd's default.
+    assert "0→0.6 channel_independence" in printed
 
 
 @pytest.mark.backend_neutral
