@@ -1,6 +1,6 @@
 """Split a batch by modality: the teacher's input and the student's input."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 from keras import ops
@@ -10,7 +10,12 @@ from keras_dskd.internal.members import members_of
 from keras_dskd.internal.types import Nested, Role, Shape, Tensor
 from keras_dskd.ops.checks import is_same_shape
 
-KEYS = ("teacher", "student", "teacher_features", "teacher_mask")
+KEYS = ("teacher", "student", "teacher_features", "teacher_mask", "label_mask")
+#: What is true for the samples that a mask keeps.
+_MASKS = {
+    "teacher_mask": "samples that have the teacher's modality",
+    "label_mask": "samples that have labels",
+}
 
 
 class Pair(NamedTuple):
@@ -20,6 +25,7 @@ class Pair(NamedTuple):
     student: Any
     teacher_features: Any
     teacher_mask: Any = None
+    label_mask: Any = None
 
 
 def is_pair(x: Nested) -> bool:
@@ -33,7 +39,7 @@ def split(x: Nested) -> Pair:
     Args:
         x: `{"teacher": ..., "student": ...}`, where each value is any structure that
             its model accepts. `"teacher_features"` may replace `"teacher"`, and
-            `"teacher_mask"` may be added. One array of features is the final output.
+            `"teacher_mask"` and `"label_mask"` may be added. One array of features is the final output.
             Anything else goes to both models unchanged.
 
     Returns:
@@ -74,27 +80,26 @@ def teacher_input(x: Nested) -> Nested:
     return pair.teacher
 
 
-def teacher_mask(pair: Pair) -> Tensor | None:
-    """Which samples have a teacher: a bool tensor `(n,)`, or `None` for all.
+def row_mask(pair: Pair, key: Literal["teacher_mask", "label_mask"]) -> Tensor | None:
+    """Which samples have a teacher, or labels: a bool tensor `(n,)`, `None` for all.
 
     Raises:
         ValueError: If the mask is not one array with one value per sample.
     """
-    mask = pair.teacher_mask
+    mask = getattr(pair, key)
     if mask is None:
         return None
     shapes = [tuple(getattr(leaf, "shape", ())) for leaf in keras.tree.flatten(mask)]
     if len(shapes) != 1 or not shapes[0] or shapes[0][1:] not in ((), (1,)):
         raise ValueError(
-            'x["teacher_mask"] must be an array of shape (n,), true for samples that '
-            f"have the teacher's modality. Received: shape {shapes}"
+            f'x["{key}"] must be an array of shape (n,), true for {_MASKS[key]}. '
+            f"Received: shape {shapes}"
         )
     mask = ops.reshape(ops.cast(keras.tree.flatten(mask)[0], "bool"), (-1,))
     samples = keras.tree.flatten(pair.student)[0].shape[0]
     if not is_same_shape(mask.shape[:1], (samples,)):
         raise ValueError(
-            f'x["teacher_mask"] holds {mask.shape[0]} samples, and x["student"] '
-            f"{samples}."
+            f'x["{key}"] holds {mask.shape[0]} samples, and x["student"] {samples}.'
         )
     return mask
 

@@ -12,11 +12,13 @@ from keras_dskd.distiller import arguments
 from keras_dskd.distiller.added_losses import StudentLosses
 from keras_dskd.distiller.building import build_auxiliary_layers
 from keras_dskd.distiller.caching import CachesTeacher
-from keras_dskd.distiller.evaluating import (
-    EvaluatesTeacher,
-    runs_teacher,
-)
+from keras_dskd.distiller.evaluating import EvaluatesTeacher, runs_teacher
 from keras_dskd.distiller.forward import Forward, ForwardPass
+from keras_dskd.distiller.label_masks import (
+    ReadsLabelMask,
+    count_of_labeled,
+    label_mask,
+)
 from keras_dskd.distiller.loss_term import make_terms
 from keras_dskd.distiller.loss_values import loss_values
 from keras_dskd.distiller.loss_weights import (
@@ -27,10 +29,7 @@ from keras_dskd.distiller.loss_weights import (
 from keras_dskd.distiller.metrics import LossMeans
 from keras_dskd.distiller.reports import ReportsLosses
 from keras_dskd.distiller.saving import ResumableModel
-from keras_dskd.distiller.student_rules import (
-    FollowsStudent,
-    warn_of_own_steps,
-)
+from keras_dskd.distiller.student_rules import warn_of_own_steps
 from keras_dskd.distiller.summary import one_line, print_summary
 from keras_dskd.distiller.tasks import FitsTask
 from keras_dskd.distiller.trainable import TrainsStudent
@@ -39,18 +38,14 @@ from keras_dskd.features.layer_graph import layer_ids
 from keras_dskd.features.teachers import StoredTeacher, Teacher, as_model
 from keras_dskd.internal import keras_private, replicas
 from keras_dskd.internal.metric_names import TOTALS
-from keras_dskd.internal.types import (
-    Nested,
-    Tensor,
-    Weight,
-)
+from keras_dskd.internal.types import Nested, Tensor, Weight
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
 class Distiller(
     TrainsStudent,
     ReportsLosses,
-    FollowsStudent,
+    ReadsLabelMask,
     CachesTeacher,
     EvaluatesTeacher,
     GuardedTrainer,
@@ -98,6 +93,11 @@ class Distiller(
     modality. Their teacher input (zeros, NaN) is ignored, but their labels count. Batch
     statistics that compare with the teacher leave these samples out, and are 0 if fewer
     than two remain. Batch statistics of the student alone use all samples.
+
+    `"label_mask"` in `x`, an array `(n,)`, is false for samples without labels,
+    whatever stands in `y` there. They count in every distillation loss that reads no
+    labels, and in no other loss or metric: `student_loss` is the mean over the samples
+    with labels, and 0 if a batch has none. See `keras_dskd.with_unlabeled`.
 
     `sample_weight` and `class_weight` also weight the samples of every distillation
     loss that is a mean over samples: `Σ weight_i · value_i / n`. Batch statistics
@@ -313,6 +313,7 @@ class Distiller(
                 y_pred.student,
                 sample_weight=sample_weight,
                 teacher_mask=y_pred.teacher_mask,
+                label_mask=label_mask(x),
                 labels=y,
                 student=self.student,
                 step=self._term_weights.step,
@@ -333,7 +334,8 @@ class Distiller(
             self._term_weights.advance()
         elif not distills:
             values.pop("student_loss", None)  # It is the total.
-        self._means.update_state(values, samples)
+        labeled = count_of_labeled(x, training)
+        self._means.update_state(values, samples, labeled)
         return replicas.gradient_share(total)
 
     def __repr__(self) -> str:

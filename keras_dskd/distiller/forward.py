@@ -93,7 +93,7 @@ class ForwardPass:
             ValueError: If the batch has neither input nor cached features for the
                 teacher, or the cached features do not fit.
         """
-        mask = pairs.teacher_mask(pair)
+        mask = pairs.row_mask(pair, "teacher_mask")
         # Run the teacher first: its temporaries are freed before the student's
         # activations, which live until the backward pass, are allocated.
         teacher_features, teacher_step_masks = self._read_teacher(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from keras_dskd.distiller.label_masks import labels_of
 from keras_dskd.distiller.loss_settings import at_step
 from keras_dskd.distiller.loss_term import LossTerm
 from keras_dskd.distiller.output_weights import weights_for
@@ -17,6 +18,7 @@ from keras_dskd.distiller.weighting import (
 from keras_dskd.internal.types import Nested, Tensor
 from keras_dskd.ops.checks import is_same_shape
 from keras_dskd.ops.sharing import sharing
+from keras_dskd.ops.step_masks import all_of
 
 
 def loss_values(
@@ -25,6 +27,7 @@ def loss_values(
     student_features: dict[str, Nested],
     sample_weight: Nested = None,
     teacher_mask: Tensor | None = None,
+    label_mask: Tensor | None = None,
     labels: Nested = None,
     student: keras.Model | None = None,
     teacher_step_masks: dict[str, Nested] | None = None,
@@ -43,6 +46,8 @@ def loss_values(
         student_features: The same for the student.
         sample_weight: As `compute_loss` of a Keras model gets it, or `None`.
         teacher_mask: Bool tensor `(n,)`, or `None`.
+        label_mask: Bool tensor `(n,)`, false for samples without labels, or `None`.
+            Losses that read labels leave these out as they do samples without teacher.
         labels: The batch's `y`, or `None`.
         student: The student, whose outputs tell a loss which labels are its own.
         teacher_step_masks: Dict of layer name -> step mask of the teacher's feature.
@@ -57,22 +62,33 @@ def loss_values(
     teacher_features, student_features = keras.tree.map_structure(
         _float32, (teacher_features, student_features)
     )
+    values = []
     with sharing():
-        return [
-            _value(
-                at_step(term, step),
-                teacher_features.get(term.teacher_name or ""),
-                student_features[term.student_name],
-                Weighting(
-                    weights_for(term, sample_weight, student),
-                    teacher_mask,
-                    (teacher_step_masks or {}).get(term.teacher_name or ""),
-                    (student_step_masks or {}).get(term.student_name),
-                ),
-                labels if student is None else labels_for(term, labels, student),
+        for term in terms:
+            own_labels, mask = labels, teacher_mask
+            if student is not None:
+                own_labels = labels_for(term, labels, student)
+            if "labels" not in term.arguments:
+                own_labels = None
+            if own_labels is not None and label_mask is not None:
+                own_labels = labels_of(own_labels, label_mask)
+                mask = all_of(teacher_mask, label_mask)
+            weighting = Weighting(
+                weights_for(term, sample_weight, student),
+                mask,
+                (teacher_step_masks or {}).get(term.teacher_name or ""),
+                (student_step_masks or {}).get(term.student_name),
             )
-            for term in terms
-        ]
+            values.append(
+                _value(
+                    at_step(term, step),
+                    teacher_features.get(term.teacher_name or ""),
+                    student_features[term.student_name],
+                    weighting,
+                    own_labels,
+                )
+            )
+    return values
 
 
 def _value(
@@ -91,7 +107,7 @@ def _value(
         result = weighting.mean_of(term.loss, teacher, student)
     else:
         arguments = weighting.arguments(term)
-        if labels is not None and "labels" in term.arguments:
+        if labels is not None:
             arguments["labels"] = labels
         result = term.loss.compute_loss(teacher, student, **arguments)
     result = ops.cast(ops.convert_to_tensor(result), "float32")

@@ -38,18 +38,37 @@ class LossMeans(keras.metrics.Metric):
         """Renames the last losses, those after the totals."""
         self.names = (*self.names[: len(self.names) - len(names)], *names)
 
-    def update_state(self, values: dict[str, Tensor], samples: Tensor) -> None:
+    def update_state(
+        self,
+        values: dict[str, Tensor],
+        samples: Tensor,
+        labeled: Tensor | None = None,
+    ) -> None:
         """Adds a batch.
 
         Args:
             values: Dict of name -> scalar. It may lack names.
             samples: Number of samples in the batch.
+            labeled: Number of samples with labels. Defaults to `samples`.
         """
         samples, none = ops.cast(samples, "float32"), ops.zeros((), "float32")
-        totals = [
-            samples * ops.cast(values.get(name, none), "float32") for name in self.names
+        of_labels = {"student_loss"}
+        if "distillation_loss" not in values:
+            of_labels.add("total_loss")  # It is the student's loss.
+        weights = [
+            samples
+            if labeled is None or name not in of_labels
+            else ops.cast(labeled, "float32")
+            for name in self.names
         ]
-        counts = [samples if name in values else none for name in self.names]
+        totals = [
+            weight * ops.cast(values.get(name, none), "float32")
+            for weight, name in zip(weights, self.names, strict=True)
+        ]
+        counts = [
+            weight if name in values else none
+            for weight, name in zip(weights, self.names, strict=True)
+        ]
         self.totals.assign(self.totals + ops.stack(totals))
         self.counts.assign(self.counts + ops.stack(counts))
 
@@ -71,7 +90,9 @@ class LossMeans(keras.metrics.Metric):
             counts = ops.convert_to_numpy(self.counts)
             counted = zip(self.names, counts, strict=True)
             names = frozenset(name for name, count in counted if count)
-        # "loss" is Keras's own mean of the total.
+        # Keras's own mean of the total gives samples without labels the same weight.
+        if "loss" in results and "total_loss" in results:
+            results = {**results, "loss": results["total_loss"]}
         known = {*self.names, "loss"}
         if "total_loss" in names:
             names = names | {"loss"}

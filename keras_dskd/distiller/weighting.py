@@ -179,6 +179,6 @@ def _check_takes(term: LossTerm, weighting: dict[str, Nested]) -> None:
     if "teacher_mask" in weighting:
         raise ValueError(
             f'{name} cannot leave out the samples that x["teacher_mask"] marks as '
-            f"without a teacher. {how}"
+            f'without a teacher, or x["label_mask"] as without labels. {how}'
         )
     warnings.warn(f"`sample_weight` does not reach {name}. {how}", stacklevel=2)

@@ -8,7 +8,7 @@ backend.
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -72,6 +72,53 @@ def build_metrics(model: keras.Model, y_true: Any, y_pred: Any) -> None:
     metrics = model._compile_metrics
     if metrics is not None and not metrics.built:
         metrics.build(y_true, y_pred)
+
+
+def wrap_compiled(
+    model: keras.Model,
+    wrap_loss: Callable[[keras.losses.Loss], Callable[..., Any]],
+    wrap_update: Callable[[keras.metrics.Metric], Callable[..., Any]],
+    wrap_mean: Callable[[keras.metrics.Metric], Callable[..., Any]],
+) -> None:
+    """Wraps the losses and metrics that `compile` was given, once Keras made them.
+
+    Keras makes them from names, functions and objects in the first step, because the
+    right function may depend on the shape of the labels. There is no public way to
+    reach them.
+
+    Args:
+        model: A compiled model.
+        wrap_loss: Maps a loss to what is called in its place.
+        wrap_update: Maps a metric to what is called in the place of `update_state`.
+        wrap_mean: The same for the means of the outputs' losses.
+    """
+    loss, metrics = model._compile_loss, model._compile_metrics
+    if loss is not None:
+        build_losses = loss.build
+
+        def build(y_true: Any, y_pred: Any) -> None:
+            build_losses(y_true, y_pred)
+            loss._flat_losses = [
+                each._replace(loss=wrap_loss(each.loss)) for each in loss._flat_losses
+            ]
+            for mean in loss.metrics:
+                vars(mean)["update_state"] = wrap_mean(mean)
+
+        loss.build = build
+    if metrics is not None:
+        build_metrics = metrics.build
+
+        def build_all(y_true: Any, y_pred: Any) -> None:
+            build_metrics(y_true, y_pred)
+            for metric in metrics.metrics:
+                vars(metric)["update_state"] = wrap_update(metric)
+
+        metrics.build = build_all
+
+
+def mask_of(tensor: Tensor) -> Tensor | None:
+    """The Keras mask of a prediction, which compiled losses leave out."""
+    return getattr(tensor, "_keras_mask", None)
 
 
 def is_rematerialized(layer: keras.Operation) -> bool:
