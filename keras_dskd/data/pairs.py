@@ -39,8 +39,8 @@ def split(x: Nested) -> Pair:
     Args:
         x: `{"teacher": ..., "student": ...}`, where each value is any structure that
             its model accepts. `"teacher_features"` may replace `"teacher"`, and
-            `"teacher_mask"` and `"label_mask"` may be added. One array of features is the final output.
-            Anything else goes to both models unchanged.
+            `"teacher_mask"` and `"label_mask"` may be added. One array of features is
+            the final output. Anything else goes to both models unchanged.
 
     Returns:
         A `Pair`.

@@ -4,11 +4,10 @@ import keras
 from keras import ops
 
 from keras_dskd.distiller.labeled_rows import current_rows
-from keras_dskd.internal import keras_private, replicas
+from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Nested, Tensor
 from keras_dskd.ops.checks import is_same_shape
 from keras_dskd.ops.samples import keep_rows
-from keras_dskd.ops.step_masks import all_of
 
 
 class LabeledLoss:
@@ -38,30 +37,23 @@ class LabeledLoss:
         if rows is None:
             return self.loss(y_true, y_pred, sample_weight)
         rows.is_used = True
-        values, keep = self._values(y_true, y_pred, rows.mask)
-        weight = _weight(keep, sample_weight, len(values.shape))
-        total = ops.sum(values * weight)
-        if self.loss.reduction == "sum":
+        values = self._values(y_true, y_pred, rows.mask)
+        # 1 for values that count, 0 for rows without labels and for masked steps.
+        kept = keep_rows(_StepMask()(ops.ones_like(values), y_pred), rows.mask)
+        weights = kept
+        if sample_weight is not None:
+            weights = kept * _of_rank(sample_weight, len(values.shape))
+        total = ops.sum(ops.where(kept > 0, values, 0.0) * weights)
+        reduction = self.loss.reduction
+        if reduction == "sum":
             return ops.cast(total, self.loss.dtype)
-        if self.loss.reduction == "mean_with_sample_weight" and (
-            sample_weight is not None
-        ):
-            divisor = ops.sum(weight)
-        else:
-            # Each kept row or step holds the same number of values.
-            kept = ops.cast(keep, "float32")
-            divisor = _size(values) * ops.mean(kept)
+        divisor = ops.sum(weights if reduction == "mean_with_sample_weight" else kept)
         mean = rows.replica_share * ops.divide_no_nan(total, divisor)
         # Keras divides means by the number of replicas, too.
         return ops.cast(replicas.gradient_share(mean), self.loss.dtype)
 
-    def _values(
-        self, y_true: Nested, y_pred: Nested, mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The values, float32 and 0 where they do not count, and which of them count.
-
-        The second tensor is `(n,)`, or `(n, steps)` if the prediction has a step mask.
-        """
+    def _values(self, y_true: Nested, y_pred: Nested, mask: Tensor) -> Tensor:
+        """The values of all rows, `(n, ...)`, float32."""
         loss = self.loss
         if type(loss).__call__ is not keras.losses.Loss.__call__:
             raise ValueError(
@@ -86,33 +78,25 @@ class LabeledLoss:
                 f"{tuple(values.shape)} for {mask.shape[0]} rows. Return a tensor "
                 "(n, ...) and leave the mean over rows to Keras."
             )
-        step_masks = [
-            each
-            for each in (keras_private.mask_of(y_pred), keras_private.mask_of(values))
-            if each is not None and len(each.shape) <= len(values.shape)
-        ]
-        keep = all_of(*step_masks, mask)
-        values = ops.cast(keep_rows(values, keep), "float32")
-        return values, keep
+        return ops.cast(values, "float32")
 
 
-def _weight(keep: Tensor, sample_weight: Tensor | None, rank: int) -> Tensor:
-    """Weights that broadcast to values of a rank: 0 where values do not count."""
-    kept = _of_rank(ops.cast(keep, "float32"), rank)
-    if sample_weight is None:
-        return kept
-    weight = ops.cast(ops.convert_to_tensor(sample_weight), "float32")
+class _StepMask(keras.losses.Loss):
+    """Multiplies values by the prediction's Keras mask, as every loss of Keras does."""
+
+    def __init__(self) -> None:
+        super().__init__(reduction="none", dtype="float32")
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """The values, which Keras then multiplies by the mask of `y_pred`."""
+        return y_true
+
+
+def _of_rank(weight: Tensor, rank: int) -> Tensor:
+    """Weights that broadcast to values of a rank."""
+    weight = ops.cast(ops.convert_to_tensor(weight), "float32")
     while len(weight.shape) > rank and weight.shape[-1] == 1:
         weight = ops.squeeze(weight, -1)
-    return kept * _of_rank(weight, rank)
-
-
-def _of_rank(tensor: Tensor, rank: int) -> Tensor:
-    for _ in range(rank - len(tensor.shape)):
-        tensor = ops.expand_dims(tensor, -1)
-    return tensor
-
-
-def _size(tensor: Tensor) -> Tensor:
-    sizes = ops.convert_to_tensor(ops.shape(tensor), dtype="int32")
-    return ops.cast(ops.prod(sizes), "float32")
+    for _ in range(rank - len(weight.shape)):
+        weight = ops.expand_dims(weight, -1)
+    return weight

@@ -45,7 +45,10 @@ def update_of_labeled(metric: keras.metrics.Metric) -> Update:
             if sample_weight is None:
                 return update(y_true, y_pred)
             return update(y_true, y_pred, sample_weight=sample_weight)
-        weight = _weight(rows.mask, sample_weight)
+        # IoU counts in integers.
+        is_integer = keras.backend.is_int_dtype(metric.dtype)
+        kept = ops.cast(rows.mask, "int32" if is_integer else "float32")
+        weight = kept if sample_weight is None else _weight(kept, sample_weight)
         if isinstance(metric, _COUNTS_ENTRIES):
             weight = _of_entries(weight, y_true, getattr(metric, "sparse_y_true", True))
         try:
@@ -73,13 +76,10 @@ def update_of_mean(mean: keras.metrics.Mean) -> Update:
     return of_labeled
 
 
-def _weight(mask: Tensor, sample_weight: Tensor | None) -> Tensor:
-    kept = ops.cast(mask, "float32")
-    if sample_weight is None:
-        return kept
+def _weight(kept: Tensor, sample_weight: Tensor) -> Tensor:
     weight = ops.cast(ops.convert_to_tensor(sample_weight), "float32")
     shape = (-1, *(1 for _ in weight.shape[1:]))
-    return ops.reshape(kept, shape) * weight
+    return ops.reshape(ops.cast(kept, "float32"), shape) * weight
 
 
 def _of_entries(weight: Tensor, y_true: Tensor, sparse: bool) -> Tensor:

@@ -116,11 +116,6 @@ def wrap_compiled(
         metrics.build = build_all
 
 
-def mask_of(tensor: Tensor) -> Tensor | None:
-    """The Keras mask of a prediction, which compiled losses leave out."""
-    return getattr(tensor, "_keras_mask", None)
-
-
 def is_rematerialized(layer: keras.Operation) -> bool:
     """Whether a layer was made within a `keras.RematScope`.
 
