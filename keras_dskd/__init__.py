@@ -16,7 +16,9 @@ from keras_dskd import callbacks, layers, losses, ops
 from keras_dskd.callbacks import StructureHistory
 from keras_dskd.data.augmentation import AugmentedPairs
 from keras_dskd.data.dataset import ArrayDataset, CachedDataset
+from keras_dskd.data.labeled_share import LabeledShare
 from keras_dskd.data.mixup import MixedPairs
+from keras_dskd.data.unlabeled import with_unlabeled
 from keras_dskd.distiller import Distiller
 from keras_dskd.internal.version import __version__
 from keras_dskd.recipes import dskd, recommended
@@ -29,6 +31,7 @@ __all__ = [
     "AugmentedPairs",
     "CachedDataset",
     "Distiller",
+    "LabeledShare",
     "MixedPairs",
     "StructureHistory",
     "__version__",
@@ -43,4 +46,5 @@ __all__ = [
     "recommended",
     "shard_rows",
     "structure_report",
+    "with_unlabeled",
 ]

@@ -22,7 +22,7 @@ class ArrayDataset(EpochDataset):
 
     Args:
         x: The input of `fit`, such as `{"student": ..., "teacher_features": ...}`, with
-            or without a `"teacher_mask"`: any structure of dense arrays of `n` rows.
+            or without masks: any structure of dense arrays of `n` rows.
         y: Labels, any structure of arrays of `n` rows, or `None`.
         sample_weight: Weights of the samples, or `None`.
         batch_size: Rows per batch. The last batch may be smaller.
@@ -114,9 +114,7 @@ class ArrayDataset(EpochDataset):
 
     def _batch(self, index: int) -> tuple[Nested, ...]:
         first = index * self.batch_size
-        rows = np.arange(first, min(first + self.batch_size, self.samples))
-        if self.shuffle:
-            rows = self._order()[rows]
+        rows = self._order()[first : first + self.batch_size]
         # Read in the order of the file; `h5py` accepts no other order.
         rows, positions = np.unique(rows, return_inverse=True)
         batch = keras.tree.map_structure(
@@ -125,12 +123,18 @@ class ArrayDataset(EpochDataset):
         return tuple(batch[name] for name in ("x", "y", "sample_weight")[: len(batch)])
 
     def _order(self) -> NDArray[Any]:
+        """The row numbers of the epoch's batches, one batch after the other."""
         epoch, order = self._drawn
         if epoch != self.epoch:
             epoch = self.epoch
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.samples)
+            order = self._draw(np.random.default_rng([self.seed, epoch]))
             self._drawn = epoch, order
         return order
+
+    def _draw(self, rng: np.random.Generator) -> NDArray[Any]:
+        """Draws the order of an epoch."""
+        rows = np.arange(self.samples)
+        return rng.permutation(rows) if self.shuffle else rows
 
 
 CachedDataset: TypeAlias = ArrayDataset

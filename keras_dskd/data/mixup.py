@@ -124,7 +124,8 @@ def _check_mixable(
     for key in set(x) - {"teacher", "student"} if is_pair(x) else ():
         raise ValueError(
             f'x["{key}"] cannot be mixed. A mixture needs the inputs of two whole '
-            'pairs: pass x["teacher"] and x["student"] of samples that have both.'
+            'pairs and their labels: pass x["teacher"] and x["student"] of samples '
+            "that have both, and labels."
         )
     if y is None:
         raise ValueError("`MixedPairs` needs labels. Received: y=None")

@@ -17,6 +17,10 @@ metrics         means over an epoch, and which of them are reported
 reports         compute_metrics: which losses a step reports
 added_losses    the `add_loss` values of the student's layers, per replica
 student_rules   what the student's class decides: its loss, metrics, output names
+label_masks     batches of which some rows have no labels
+labeled_rows    the rows of a step that have labels
+labeled_losses  a compiled loss of these rows
+labeled_metrics compiled metrics of these rows
 evaluating      which losses `evaluate` computes
 trainable       the trained variables: all but the teacher's
 trainer         Keras's loops, which keep the weights when a loop fails

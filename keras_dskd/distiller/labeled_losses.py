@@ -38,12 +38,16 @@ class LabeledLoss:
             return self.loss(y_true, y_pred, sample_weight)
         rows.is_used = True
         values = self._values(y_true, y_pred, rows.mask)
-        # 1 for values that count, 0 for rows without labels and for masked steps.
-        kept = keep_rows(_StepMask()(ops.ones_like(values), y_pred), rows.mask)
+        # 1 for values that count, 0 for rows without labels and for what Keras masks:
+        # padded steps of the prediction, and values of an ignored class.
+        ones = ops.ones_like(values, "float32")
+        kept = _KerasMask()(ones, y_pred) * _KerasMask()(ones, values)
+        kept = keep_rows(kept, rows.mask)
         weights = kept
         if sample_weight is not None:
             weights = kept * _of_rank(sample_weight, len(values.shape))
-        total = ops.sum(ops.where(kept > 0, values, 0.0) * weights)
+        values = keep_rows(ops.cast(values, "float32"), rows.mask)
+        total = ops.sum(values * weights)
         reduction = self.loss.reduction
         if reduction == "sum":
             return ops.cast(total, self.loss.dtype)
@@ -53,7 +57,7 @@ class LabeledLoss:
         return ops.cast(replicas.gradient_share(mean), self.loss.dtype)
 
     def _values(self, y_true: Nested, y_pred: Nested, mask: Tensor) -> Tensor:
-        """The values of all rows, `(n, ...)`, float32."""
+        """The values of all rows, `(n, ...)`, with the Keras mask of the loss."""
         loss = self.loss
         if type(loss).__call__ is not keras.losses.Loss.__call__:
             raise ValueError(
@@ -78,17 +82,17 @@ class LabeledLoss:
                 f"{tuple(values.shape)} for {mask.shape[0]} rows. Return a tensor "
                 "(n, ...) and leave the mean over rows to Keras."
             )
-        return ops.cast(values, "float32")
+        return values
 
 
-class _StepMask(keras.losses.Loss):
-    """Multiplies values by the prediction's Keras mask, as every loss of Keras does."""
+class _KerasMask(keras.losses.Loss):
+    """Multiplies values by the Keras mask of a tensor, as every loss of Keras does."""
 
     def __init__(self) -> None:
         super().__init__(reduction="none", dtype="float32")
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The values, which Keras then multiplies by the mask of `y_pred`."""
+        """The values `y_true`, which Keras then multiplies by the mask of `y_pred`."""
         return y_true
 
 

@@ -13,6 +13,7 @@ import keras_dskd
 N = 10
 X = {"teacher": rows(N, 6, seed=1), "student": rows(N, 4, seed=2)}
 Y = labels(N)
+LABEL_MASK = np.array([0, 0, 0, 0, 1, 0, 0, 1, 1, 1], bool)  # None of the first batch.
 WEIGHTS = np.linspace(0.5, 1.5, N).astype("float32")
 # Ten samples make two batches of four and a smaller one of two.
 BATCH = 4
@@ -89,9 +90,10 @@ def expected_terms(x=X):
     student = made.student.predict(x["student"], verbose=0)
     logits = student.astype("float64")
     log_softmax = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    labeled = np.flatnonzero(x.get("label_mask", np.ones(N)))
     return {
         "feature_distillation": np.mean((teacher - student) ** 2),
-        "student_loss": -log_softmax[np.arange(N), Y].mean(),
+        "student_loss": -log_softmax[labeled, Y[labeled]].mean(),
     }
 
 
@@ -106,13 +108,14 @@ def test_arrays_give_the_expected_losses():
     )
 
 
+@pytest.mark.parametrize("x", [X, X | {"label_mask": LABEL_MASK}], ids=["", "masked"])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_data_gives_the_losses_of_arrays(form):
+def test_every_form_of_data_gives_the_losses_of_arrays(form, x):
     # Keras warns if it cannot shuffle or does not know the length.
     history = distiller().fit(
-        FORMS[form](), steps_per_epoch=3, shuffle=False, verbose=0
+        FORMS[form](x), steps_per_epoch=3, shuffle=False, verbose=0
     )
-    assert_terms(numbers(history), expected_terms())
+    assert_terms(numbers(history), expected_terms(x))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -105,6 +105,7 @@ COMPILED = {
     "a function": (lambda: mean_of_squares, NUMBERS, "rows"),
     "an own class": (Weighted, NUMBERS, "rows"),
     "steps": (crossentropy, STEPS, "steps"),
+    "an ignored class": (lambda: crossentropy(ignore_class=1), STEPS, "steps"),
     "steps with padding": (crossentropy, STEPS, "padded"),
 }
 

@@ -144,6 +144,7 @@ def test_public_names_are_those_of_the_contract():
         "AugmentedPairs",
         "CachedDataset",
         "Distiller",
+        "LabeledShare",
         "MixedPairs",
         "StructureHistory",
         "__version__",
@@ -158,6 +159,7 @@ def test_public_names_are_those_of_the_contract():
         "recommended",
         "shard_rows",
         "structure_report",
+        "with_unlabeled",
     }
     assert set(keras_dskd.losses.__all__) == {
         "AttentionTransfer",
