@@ -74,6 +74,9 @@ class LabeledLoss:
             lambda each: ops.convert_to_tensor(each, dtype=loss.dtype),
             (y_true, y_pred),
         )
+        if all(hasattr(each, "shape") and len(each.shape) == 1 for each in cast):
+            # Keras's losses average over the last axis: give each row its own.
+            cast = tuple(ops.expand_dims(each, -1) for each in cast)
         values = ops.convert_to_tensor(loss.call(*cast))
         if not values.shape or not is_same_shape(values.shape[:1], mask.shape):
             raise ValueError(

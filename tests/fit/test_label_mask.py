@@ -270,6 +270,20 @@ def test_batches_without_a_label_and_with_one():
     assert logs["student_loss"] == 0
 
 
+def test_outputs_without_a_last_axis_have_a_value_for_each_row():
+    def model(width, name):
+        inputs = keras.Input((width,))
+        x = keras.layers.Dense(1, kernel_initializer="ones")(inputs)
+        return keras.Model(inputs, keras.layers.Reshape(())(x), name=name)
+
+    made = distiller(model(4, "student"), model(6, "teacher"))
+    made.compile(standing_still(), "mse")
+    y = NUMBERS[:, 0]
+    logs = numbers(made.fit(masked(), nothing(y), batch_size=N, verbose=0))
+    expected = np.mean((X["student"].sum(1) - y)[MASK] ** 2)
+    assert logs["student_loss"] == pytest.approx(expected, **CLOSE)
+
+
 def test_evaluate_leaves_out_rows_without_labels():
     made = distiller()
     made.compile(standing_still(), "mse", metrics=["mae"])

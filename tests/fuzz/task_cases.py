@@ -34,12 +34,12 @@ class Case:
             strict=True,
         )
         self.x = dict(zip(("teacher", "student"), x, strict=True))
-        self.taught = None
-        if spec.taught:
-            self.taught = {
-                "none": np.zeros(spec.n, bool),
-                "all": np.ones(spec.n, bool),
-            }.get(spec.taught, rng.random(spec.n) < 0.6)
+        self.taught, self.labeled = (
+            _row_mask(drawn, spec.n, rng) for drawn in (spec.taught, spec.labeled)
+        )
+        if self.labeled is not None:
+            self.x["label_mask"] = self.labeled
+        if self.taught is not None:
             self.x["teacher_mask"] = self.taught
             if np.issubdtype(x[0].dtype, np.floating):
                 x[0][~self.taught] = np.nan
@@ -125,7 +125,8 @@ class Case:
             task_nets.structure_of(self.spec.outputs, loss),
             run_eagerly=self.spec.way != "compiled",
         )
-        y = task_nets.structure_of(self.spec.outputs, list(self.y.values()))
+        y = [_without_labels(y, self.labeled) for y in self.y.values()]
+        y = task_nets.structure_of(self.spec.outputs, y)
         if self.spec.way != "fit":
             return made.train_on_batch(self.x, y, self.weight, return_dict=True)
         history = made.fit(
@@ -159,6 +160,7 @@ class Case:
             self.weight,
             self.ignored(index),
             kind not in ("softmax", "sigmoid"),
+            self.labeled,
         )
 
     def pairs(self, term):
@@ -180,13 +182,16 @@ class Case:
         weight = self.weight
         if weight is not None and weight.ndim == 2 and weight.shape[1] == 1:
             weight = weight[:, 0]
+        counts = self.taught
+        if term.name in READS_LABELS and self.labeled is not None:
+            counts = self.labeled if counts is None else counts & self.labeled
         return sum(
             term_value(
                 term,
                 self.taps[0][of_teacher],
                 self.taps[1][of_student],
                 self.y[term.label_name or name],
-                self.taught,
+                counts,
                 weight,
             )
             for name, of_teacher, of_student in pairs
@@ -263,6 +268,24 @@ class Case:
 
 #: Forms of models in which the outputs' layers are not those of the heads.
 UNSEEN = ("subclassed", "nested")
+
+
+def _row_mask(drawn, n, rng):
+    """Bool array `(n,)`, or `None`."""
+    if drawn is None:
+        return None
+    return {"none": np.zeros(n, bool), "all": np.ones(n, bool)}.get(
+        drawn, rng.random(n) < 0.6
+    )
+
+
+def _without_labels(y, labeled):
+    """Labels with -1 or NaN in the rows that have none."""
+    if labeled is None:
+        return y
+    y = y.copy()
+    y[~labeled] = np.nan if y.dtype == "float32" else -1
+    return y
 
 
 def absolute(y_true, y_pred):

@@ -91,6 +91,7 @@ class Spec(NamedTuple):
     terms: tuple[Term, ...]
     weighted: bool
     taught: str | None
+    labeled: str | None
     student_weight: float
     x_dtype: str
     way: str
@@ -205,6 +206,7 @@ def draw(seed, several=False):
         labels,
         tuple(terms.values()),
         is_weighted,
+        pick(("some", "some", "none", "all")) if chance(0.3) else None,
         pick(("some", "some", "none", "all")) if chance(0.3) else None,
         pick((0.5, 0.5, 0.25, 0.0)),
         pick(("float32", "float32", "float64", "float16")),

@@ -39,7 +39,7 @@ def term_value(term, teacher, student, labels, mask, weight):
         teacher: `Output` of the teacher.
         student: `Output` of the student.
         labels: Labels of this output.
-        mask: `True` for samples with a teacher, or `None`.
+        mask: `True` for samples that count, or `None`.
         weight: Weights along the first axes, or `None`.
 
     Raises:
@@ -151,7 +151,7 @@ def class_of(labels, positions):
 # The student's own loss
 
 
-def own_value(task, output, labels, weight, ignored, from_logits):
+def own_value(task, output, labels, weight, ignored, from_logits, labeled=None):
     """The value of the compiled loss of one output, as Keras defines it.
 
     Args:
@@ -161,6 +161,7 @@ def own_value(task, output, labels, weight, ignored, from_logits):
         weight: Weights of the samples or positions, or `None`.
         ignored: Class to leave out, or `None`.
         from_logits: Whether the output is logits.
+        labeled: `True` for samples with labels, or `None`.
 
     Returns:
         The value, or NaN if it is unknown: on TensorFlow, Keras reads the logits behind
@@ -193,12 +194,17 @@ def own_value(task, output, labels, weight, ignored, from_logits):
             values = -(y * np.log(s) + (1 - y) * np.log(1 - s))
         else:
             values = (s - y) ** 2 if task == "regression" else np.abs(s - y)
-        values = values.mean(-1)
+        # Without a last axis, Keras averages over the rows, and we over labeled rows.
+        if values.ndim > 1 or labeled is None:
+            values = values.mean(-1)
     if weight is None:
         weight = np.ones(())
     weight = weight.reshape(weight.shape + (1,) * (values.ndim - weight.ndim))
     if weight.ndim > values.ndim and weight.shape[-1] == 1 and values.ndim:
         weight = weight[..., 0]
+    if labeled is not None:
+        rows = labeled.reshape(labeled.shape + (1,) * (values.ndim - 1))
+        keep = np.broadcast_to(rows, values.shape) & (True if keep is None else keep)
     if keep is None:
         return float((values * weight).mean())
     values, weight = (
