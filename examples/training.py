@@ -13,7 +13,8 @@ def train(
     y,
     *,
     seed,
-    epochs,
+    epochs=None,
+    steps=None,
     batch_size,
     learning_rate=3e-3,
     loss=None,
@@ -24,10 +25,11 @@ def train(
 
     Args:
         model: What is compiled and fitted: a student, or a distiller.
-        x: Its input.
+        x: Its input. With a "label_mask", a quarter of each batch has labels.
         y: Labels.
         seed: Of the order of rows, and of what is mixed.
         epochs: Number of epochs.
+        steps: Number of steps, rounded to whole epochs, in the place of `epochs`.
         batch_size: Samples a batch; the rest of an epoch is left out, as batch
             statistics want full batches.
         learning_rate: The highest.
@@ -38,11 +40,13 @@ def train(
     Returns:
         What `fit` returned, a `keras.callbacks.History`.
     """
-    batches = keras_dskd.ArrayDataset(
-        x, y, batch_size=batch_size, seed=seed, drop_remainder=True
-    )
+    has_mask = isinstance(x, dict) and "label_mask" in x
+    dataset = keras_dskd.LabeledShare if has_mask else keras_dskd.ArrayDataset
+    batches = dataset(x, y, batch_size=batch_size, seed=seed, drop_remainder=True)
     if mix:
         batches = keras_dskd.MixedPairs(batches, alpha=mix, seed=seed)
+    if epochs is None:
+        epochs = max(round(steps / len(batches)), 1)
     model.compile(
         keras.optimizers.AdamW(one_cycle(learning_rate, epochs * len(batches))),
         loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),

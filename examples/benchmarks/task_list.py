@@ -1,8 +1,8 @@
 """Small tasks of each kind, made of scikit-learn's digits: data, networks and scores.
 
 The strong modality is a clean image of 8x8 digits, or the sequence of its rows. The
-weak one has half the resolution and noise. The teacher has 1,500 labeled samples, and
-the student has 400 pairs. Test samples are made of digits that no training sample has.
+weak one has half the resolution and noise. Test samples are made of digits that no
+training sample has.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import numpy as np
 import sklearn.datasets
 from keras import layers
 
-TEACHER_SAMPLES, STUDENT_SAMPLES, TEST_SAMPLES = 1500, 400, 600
+TRAINING_SAMPLES, TEST_SAMPLES = 1500, 600
 NOISE = 0.3
 
 
@@ -33,12 +33,12 @@ class Task(NamedTuple):
 
 
 def samples(task, seed):
-    """The teacher's, the student's and the test samples, each `(strong, weak, y)`."""
+    """The training samples and the test samples, each `(strong, weak, y)`."""
     images, digits = sklearn.datasets.load_digits(return_X_y=True)
     images = (images.reshape(-1, 8, 8) / 16).astype("float32")
     rng = np.random.default_rng(seed)
     pools = {"train": slice(1200), "test": slice(1200, None)}
-    sizes = {"train": TEACHER_SAMPLES, "test": TEST_SAMPLES}
+    sizes = {"train": TRAINING_SAMPLES, "test": TEST_SAMPLES}
     made = {
         name: task.make(images[pool], digits[pool], sizes[name], rng)
         for name, pool in pools.items()
@@ -46,10 +46,7 @@ def samples(task, seed):
     parts = {}
     for name, (strong, y) in made.items():
         parts[name] = strong, weak(strong, rng), y
-    few = keras.tree.map_structure(
-        lambda array: array[:STUDENT_SAMPLES], parts["train"]
-    )
-    return parts["train"], few, parts["test"]
+    return parts["train"], parts["test"]
 
 
 def weak(strong, rng):

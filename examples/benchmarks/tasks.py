@@ -1,11 +1,13 @@
 """Recipes on tasks of each kind, against the student alone.
 
-    KERAS_BACKEND=torch python examples/benchmarks/tasks.py --seeds 5 --out tasks.jsonl
+    KERAS_BACKEND=torch python examples/benchmarks/tasks.py --seeds 3 --out tasks.jsonl
     python examples/benchmarks/tasks.py --table tasks.jsonl
 
 The first command adds a line for each task and seed, and the second one prints the
-table of the lines of several backends. Tasks and networks are in `task_list.py`. All
-students start from the same weights and see the same batches.
+table of the lines of several backends. Tasks and networks are in `task_list.py`. Of
+1,500 pairs, 100 have labels (`--pairs`, `--labeled`): the student alone trains on these
+100, and each method on all pairs. All students start from the same weights, and train
+for the same number of steps.
 """
 
 import argparse
@@ -25,26 +27,37 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from training import train
 
 METHODS = ("student", "soft targets", "dskd", "recommended")
+BATCH = 50
 
 
-def run(task, seed, epochs, methods=METHODS):
+def run(task, seed, steps, labeled, pairs, methods=METHODS):
     """The test scores of the teacher and of each method."""
-    everything, few, (strong, weak, y) = task_list.samples(task, seed)
+    train_samples, (strong, weak, y) = task_list.samples(task, seed)
     keras.utils.set_random_seed(seed)
     teacher = task.network(24, "teacher")
-    settings = {"seed": seed, "batch_size": 50, "loss": task.loss}
-    train(teacher, everything[0], everything[2], epochs=20, **settings)
+    settings = {"seed": seed, "loss": task.loss}
+    of_teacher, _, labels = train_samples
+    train(teacher, of_teacher, labels, epochs=20, batch_size=BATCH, **settings)
     scores = {"teacher": task.score(y, teacher.predict(strong, verbose=0))}
-    steps = epochs * (task_list.STUDENT_SAMPLES // 50)
     for method in methods:
         keras.utils.set_random_seed(seed)
         student = task.network(8, "student")
         with contextlib.redirect_stdout(io.StringIO()):  # The picked layers.
             model = distiller(method, teacher, student, steps)
-        x = few[1] if model is student else {"teacher": few[0], "student": few[1]}
-        train(model, x, few[2], epochs=epochs, **settings)
+        rows = labeled if model is student else pairs
+        of_teacher, x, labels = first(rows, train_samples)
+        if model is not student:
+            x = {"teacher": of_teacher, "student": x}
+            if labeled < pairs:
+                x["label_mask"] = np.arange(pairs) < labeled
+        train(model, x, labels, steps=steps, batch_size=min(BATCH, rows), **settings)
         scores[method] = task.score(y, student.predict(weak, verbose=0))
     return scores
+
+
+def first(count, arrays):
+    """The first rows of a structure of arrays."""
+    return keras.tree.map_structure(lambda array: array[:count], arrays)
 
 
 def distiller(method, teacher, student, steps):
@@ -98,7 +111,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=task_list.TASKS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=40, help="of the student")
+    parser.add_argument("--steps", type=int, default=400, help="of each student")
+    parser.add_argument("--labeled", type=int, default=100, help="labeled pairs")
+    parser.add_argument("--pairs", type=int, default=task_list.TRAINING_SAMPLES)
     parser.add_argument("--out", type=pathlib.Path, help="file to add lines to")
     parser.add_argument("--table", type=pathlib.Path, nargs="+", help="files to show")
     arguments = parser.parse_args()
@@ -109,11 +124,14 @@ def main():
     lines = []
     for name in arguments.only or task_list.TASKS:
         for seed in range(arguments.seeds):
-            scores = run(task_list.TASKS[name], seed, arguments.epochs)
-            backend = keras.backend.backend()
-            lines.append(
-                {"task": name, "backend": backend, "seed": seed, "scores": scores}
-            )
+            sizes = {
+                "steps": arguments.steps,
+                "labeled": arguments.labeled,
+                "pairs": arguments.pairs,
+            }
+            scores = run(task_list.TASKS[name], seed, **sizes)
+            line = {"task": name, "backend": keras.backend.backend(), "seed": seed}
+            lines.append({**line, **sizes, "scores": scores})
             if arguments.out:
                 with arguments.out.open("a") as file:
                     file.write(json.dumps(lines[-1]) + "\n")
