@@ -1,7 +1,7 @@
 """The rows of a step that have labels, for compiled losses and metrics."""
 
 import contextlib
-import contextvars
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,9 +50,16 @@ class LabeledRows:
         return replicas.current() if self.training else None
 
 
-_current: contextvars.ContextVar[LabeledRows | None] = contextvars.ContextVar(
-    "labeled_rows", default=None
-)
+class _Current(threading.local):
+    """The rows of this thread's step: each replica of `tf.distribute` is a thread.
+
+    `torch.compile` traces it; a `ContextVar` would divide the compiled step.
+    """
+
+    rows: LabeledRows | None = None
+
+
+_current = _Current()
 
 
 @contextlib.contextmanager
@@ -61,13 +68,13 @@ def labeled_rows(
 ) -> Iterator[LabeledRows | None]:
     """A context in which compiled losses and metrics leave out rows without labels."""
     rows = None if mask is None else LabeledRows(mask, training)
-    token = _current.set(rows)
+    outer, _current.rows = _current.rows, rows
     try:
         yield rows
     finally:
-        _current.reset(token)
+        _current.rows = outer
 
 
 def current_rows() -> LabeledRows | None:
     """The rows with labels in this step; `None` if all rows have labels."""
-    return _current.get()
+    return _current.rows

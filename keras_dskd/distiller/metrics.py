@@ -1,7 +1,7 @@
 """Means of the losses over an epoch, and which of them the logs report."""
 
 import contextlib
-import contextvars
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,10 +11,15 @@ from keras import ops
 from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Tensor
 
-#: Names of the losses that the current step computes; `None` between steps.
-_computed: contextvars.ContextVar[frozenset[str] | None] = contextvars.ContextVar(
-    "computed", default=None
-)
+
+class _Step(threading.local):
+    """The step of this thread. `torch.compile` traces it, unlike a `ContextVar`."""
+
+    #: Names of the losses that the step computes; `None` between steps.
+    computed: frozenset[str] | None = None
+
+
+_step = _Step()
 
 
 class LossMeans(keras.metrics.Metric):
@@ -74,8 +79,8 @@ class LossMeans(keras.metrics.Metric):
 
     def result(self) -> dict[str, Tensor]:
         """Dict of name -> mean, 0 for a loss that no batch computed."""
-        means = ops.divide_no_nan(self.totals, self.counts)
-        return {name: means[index] for index, name in enumerate(self.names)}
+        means = ops.unstack(ops.divide_no_nan(self.totals, self.counts))
+        return dict(zip(self.names, means, strict=True))
 
     def computed(self, results: dict[str, Any]) -> dict[str, Any]:
         """The results, without losses that were not computed.
@@ -83,7 +88,7 @@ class LossMeans(keras.metrics.Metric):
         Within a step, `reporting` names the computed losses. Between steps, they are
         the losses that have been counted since the last reset.
         """
-        names = _computed.get()
+        names = _step.computed
         if names is None:
             if replicas.is_traced(self.counts.value):
                 return results
@@ -106,8 +111,8 @@ class LossMeans(keras.metrics.Metric):
 @contextlib.contextmanager
 def reporting(names: Iterable[str]) -> Iterator[None]:
     """A context that tells `LossMeans` which losses the current step computes."""
-    token = _computed.set(frozenset(names))
+    outer, _step.computed = _step.computed, frozenset(names)
     try:
         yield
     finally:
-        _computed.reset(token)
+        _step.computed = outer

@@ -1,5 +1,7 @@
 """The training step: its total, its passes, and what it must not change."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -170,7 +172,11 @@ def test_training_equals_plain_keras_on_the_same_total(program):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 # On a GPU, torch recommends TF32.
 @pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")
-def test_training_with_torch_compile_equals_plain_keras():
+def test_training_with_torch_compile_equals_plain_keras(monkeypatch):
+    torch = pytest.importorskip("torch")
+    # All but the last stage of the compiler, which writes kernels for half a minute.
+    compiled = functools.partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", compiled)
     made = distiller(
         compile_kwargs={"optimizer": keras.optimizers.SGD(0.1), "jit_compile": True}
     )
