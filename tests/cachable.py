@@ -5,6 +5,7 @@ import signal
 import sys
 
 import keras
+from seeds import set_seed
 from small_models import cnn, images
 
 import keras_dskd
@@ -17,7 +18,7 @@ FEATURES = ("(output)", "conv0", "gap")
 
 def distiller(seed=5):
     """Reads a feature map, a pooled feature and the output of a teacher."""
-    keras.utils.set_random_seed(seed)
+    set_seed(seed)
     return keras_dskd.Distiller(
         cnn(3, widths=(6,), name="teacher"),
         cnn(1, widths=(6,)),

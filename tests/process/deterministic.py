@@ -7,6 +7,7 @@ import hashlib
 
 import keras
 import numpy as np
+from seeds import set_seed
 from small_models import cnn, crossentropy, images, labels
 
 import keras_dskd
@@ -59,7 +60,7 @@ def distiller():
 def training():
     """A digest of all values in the log and of all weights."""
     keras.utils.clear_session()
-    keras.utils.set_random_seed(7)
+    set_seed(7)
     made = distiller()
     made.compile("adam", crossentropy())
     log = made.fit(X, Y, batch_size=8, verbose=0).history

@@ -10,6 +10,7 @@ import contextlib
 import keras
 import numpy as np
 from keras import layers, regularizers
+from seeds import set_seed
 
 import keras_dskd
 from keras_dskd import losses
@@ -104,7 +105,7 @@ def distiller(
     distribution = keras.distribution.distribution()
     keras.utils.clear_session()  # Names are then the same in each process.
     keras.distribution.set_distribution(distribution)  # `clear_session` resets it.
-    keras.utils.set_random_seed(1)
+    set_seed(1)
     with scope():
         return _distiller(kind, normalization, compile_options)
 

@@ -15,7 +15,7 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("needs the TensorFlow backend", allow_module_level=True)
 
 TESTS = pathlib.Path(__file__).parents[2]
-KINDS = {2: ["moments", "samples"], 4: ["pairs"]}
+KINDS = {2: ["moments", "samples"], 3: ["pairs"]}
 
 
 @pytest.fixture(scope="module")
