@@ -32,6 +32,7 @@ def torchrun(program, *arguments, processes=2):
                     "",
                     "examples",
                     "examples/benchmarks",
+                    "tests",
                     "tests/process/distributed",
                 )
             ),
