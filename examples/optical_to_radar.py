@@ -36,8 +36,12 @@ def load(path):
         if len(set(counts.values())) > 1:
             raise SystemExit(f"{path}: rows do not pair: {counts}")
     for key, array in arrays.items():
-        is_label = key.startswith("y_")
-        arrays[key] = array.astype("int32") if is_label else array / np.float32(255)
+        if key.startswith("y_"):
+            arrays[key] = array.astype("int32")
+        elif array.dtype == np.uint8:
+            arrays[key] = array / np.float32(255)
+        else:
+            arrays[key] = array.astype("float32")
     return PairedData(**arrays)
 
 

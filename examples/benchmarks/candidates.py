@@ -82,6 +82,22 @@ def fading_attention(teacher, student, steps, weight):
     return aligned(teacher, student, steps, attention=weight)
 
 
+def teacher_only(teacher, student, steps):
+    """Soft targets alone, at temperature 2, without labels."""
+    return keras_dskd.Distiller(
+        teacher, student, losses.SoftTargets(2.0), student_loss_weight=0.0
+    )
+
+
+def at_temperature(make, temperature, teacher, student, steps):
+    """A method whose soft targets have another temperature."""
+    made = make(teacher, student, steps)
+    for loss in made.distillation_losses:
+        if isinstance(loss, losses.SoftTargets):
+            loss.temperature = temperature
+    return made
+
+
 def projector(width, shape, pools):
     """A linear map to the teacher's width, of each position or of their mean."""
     dense = keras.layers.Dense(width)

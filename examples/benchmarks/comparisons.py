@@ -62,8 +62,16 @@ class Group:
     @property
     def trained_on(self):
         """The data, and how many rows of them at most."""
-        limit = self.about["limit"]
-        return f"{self.name}, {limit} rows" if limit else f"{self.name}, all rows"
+        limit, labeled = self.about["limit"], self.about.get("labeled")
+        text = f"{self.name}, {limit} rows" if limit else f"{self.name}, all rows"
+        if labeled:
+            share = f"{labeled:.0%}" if labeled < 1 else f"{labeled:g}"
+            text += f", {share} labeled"
+        if self.about.get("labeled_scenes"):
+            text += f", {self.about['labeled_scenes']} scenes labeled"
+        if self.about.get("teacher_rows") == "labeled":
+            text += ", teacher on these"
+        return text
 
     @property
     def backend(self):

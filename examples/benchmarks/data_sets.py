@@ -26,9 +26,9 @@ class DataSet:
 
     Attributes:
         name: Of the data set; of a file, without folder and suffix.
-        data: `PairedData`: images in [0, 1], or tables as they came.
-        scenes: `(n,)` scene of each training row, or `None`. Validation shares none
-            with training.
+        data: `PairedData`: images in [0, 1], or sequences and tables as they came.
+        scenes: `(n,)` scene, or person, of each training row, or `None`. Validation
+            shares none with training.
         checksum: Of the arrays before they were degraded. Results of another version
             of the data are results of other data.
         degrade: `"name:strength"` of what made the weak modality out of the strong
@@ -42,8 +42,13 @@ class DataSet:
     degrade: str | None = None
 
     @property
+    def has_positions(self):
+        """Whether rows are images or sequences, and not rows of a table."""
+        return self.data.strong_train.ndim > 2
+
+    @property
     def is_images(self):
-        """Whether rows are images, and not rows of a table."""
+        """Whether rows are images."""
         return self.data.strong_train.ndim == 4
 
 
@@ -52,8 +57,8 @@ def load(source, degrade=None):
 
     Args:
         source: One of `NAMES`, or the path of an `.npz` file as `optical_to_radar.py`
-            takes it, of images or of tables. `scene_train` in it is the scene of each
-            training row.
+            takes it, of images, sequences or tables. `scene_train` or `subject_train`
+            in it is the scene, or the person, of each training row.
         degrade: `"name:strength"`, as `degradations.py` has them: the weak modality is
             then made out of the strong one. The same for all seeds.
 
@@ -73,16 +78,18 @@ def load(source, degrade=None):
             raise SystemExit(f"There is no file {source}")
         data = optical_to_radar.load(source)
         with np.load(source, allow_pickle=False) as file:
-            scenes = file["scene_train"] if "scene_train" in file else None
+            names = [n for n in ("scene_train", "subject_train") if n in file]
+            scenes = file[names[0]] if names else None
     else:
         raise SystemExit(
             f"--data takes {', '.join(NAMES)} or an .npz file. Received: {source}"
         )
     ranks = {data.strong_train.ndim, data.weak_train.ndim}
-    if ranks not in ({4}, {2}):
+    if ranks not in ({4}, {3}, {2}):
         raise SystemExit(
-            f"{source}: both modalities must be images (n, height, width, channels) or "
-            f"tables (n, columns). Received: {data.strong_train.shape} and "
+            f"{source}: both modalities must be images (n, height, width, channels), "
+            "sequences (n, steps, channels) or tables (n, columns). Received: "
+            f"{data.strong_train.shape} and "
             f"{data.weak_train.shape}"
         )
     name = Path(source).stem
@@ -119,23 +126,14 @@ def split(data_set, on, seed, limit=None):
         limit: Train on so many rows at most, with the classes' shares.
 
     Returns:
-        `PairedData`, whose test arrays are those to score on. Tables are standardised
-        with the statistics of the rows to train on.
+        `PairedData`, whose test arrays are those to score on. Tables and sequences
+        are standardised with the statistics of the rows to train on.
 
     Raises:
         SystemExit: If there are fewer training rows than the limit.
     """
-    data, rng = data_set.data, np.random.default_rng([1, seed])
-    rows = np.arange(len(data.y_train))
-    if on == "validation":
-        held = _validation_rows(data_set, rng)
-        rows = np.setdiff1d(rows, held)
-    if limit is not None:
-        if not 0 < limit <= len(rows):
-            raise SystemExit(
-                f"--limit {limit}: {data_set.name} has {len(rows)} rows to train on."
-            )
-        rows = rows[stratified_order(data.y_train[rows], rng)[:limit]]
+    data = data_set.data
+    rows, held = _rows_of(data_set, on, seed, limit)
     result = replace(data, **_rows(data, rows, "train"))
     if on == "validation":
         scored = _rows(data, held, "train")
@@ -144,6 +142,61 @@ def split(data_set, on, seed, limit=None):
             **{key.replace("_train", "_test"): rows for key, rows in scored.items()},
         )
     return result if data_set.is_images else _standardised(result)
+
+
+def labeled_rows(data_set, on, seed, limit=None, labeled=None, scenes=None):
+    """Which rows to train on have labels: a bool array, or `None` for all.
+
+    Args:
+        data_set: A `DataSet`.
+        on: As `split` takes it.
+        seed: Of the choice, and as `split` takes it.
+        limit: As `split` takes it.
+        labeled: Number of rows, or their share if it is below 1. They have the classes'
+            shares.
+        scenes: Number of whole scenes, or persons, in the place of `labeled`.
+
+    Raises:
+        SystemExit: If there are fewer rows, or the scenes are not known.
+    """
+    if labeled is None and scenes is None:
+        return None
+    rows, _ = _rows_of(data_set, on, seed, limit)
+    rng = np.random.default_rng([3, seed])
+    if scenes is not None:
+        if data_set.scenes is None:
+            raise SystemExit(f"{data_set.name} does not say which scene a row is of.")
+        of_rows = data_set.scenes[rows]
+        known = np.unique(of_rows)
+        if scenes >= len(known):
+            raise SystemExit(
+                f"--labeled-scenes {scenes}: {data_set.name} has {len(known)} scenes "
+                "to train on."
+            )
+        return np.isin(of_rows, rng.permutation(known)[:scenes])
+    count = round(labeled * len(rows)) if labeled < 1 else int(labeled)
+    if not 0 < count < len(rows):
+        raise SystemExit(
+            f"--labeled {labeled}: {data_set.name} has {len(rows)} rows to train on."
+        )
+    order = stratified_order(data_set.data.y_train[rows], rng)
+    return np.isin(np.arange(len(rows)), order[:count])
+
+
+def _rows_of(data_set, on, seed, limit):
+    """The rows to train on, and those that are held back for validation."""
+    y, rng = data_set.data.y_train, np.random.default_rng([1, seed])
+    rows, held = np.arange(len(y)), np.arange(0)
+    if on == "validation":
+        held = _validation_rows(data_set, rng)
+        rows = np.setdiff1d(rows, held)
+    if limit is not None:
+        if not 0 < limit <= len(rows):
+            raise SystemExit(
+                f"--limit {limit}: {data_set.name} has {len(rows)} rows to train on."
+            )
+        rows = rows[stratified_order(y[rows], rng)[:limit]]
+    return rows, held
 
 
 def stratified_order(y, rng):
@@ -178,8 +231,9 @@ def _standardised(data):
     arrays = {}
     for side in ("strong", "weak"):
         train = getattr(data, f"{side}_train")
-        mean, spread = train.mean(axis=0), train.std(axis=0)
-        # A column that does not vary stays 0.
+        axes = tuple(range(train.ndim - 1))
+        mean, spread = train.mean(axis=axes), train.std(axis=axes)
+        # A column, or a channel, that does not vary stays 0.
         spread = np.where(spread > 0, spread, 1)
         for part in ("train", "test"):
             key = f"{side}_{part}"

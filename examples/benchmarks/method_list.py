@@ -15,7 +15,13 @@ from pathlib import Path
 
 import baselines
 from baselines import TERMS, weighted
-from candidates import ALIGNED, aligned, fading_attention
+from candidates import (
+    ALIGNED,
+    aligned,
+    at_temperature,
+    fading_attention,
+    teacher_only,
+)
 
 from keras_dskd import losses
 
@@ -37,6 +43,7 @@ class Method:
         is_teacher_trained: Whether the teacher has learnt anything.
         label_smoothing: Share of the labels that goes to all classes alike.
         reads_maps: Whether it needs feature maps, so that tables are none for it.
+        rows: Where few rows have labels: it trains on `"all"`, or on the `"labeled"`.
     """
 
     make: Callable
@@ -46,10 +53,11 @@ class Method:
     is_teacher_trained: bool = True
     label_smoothing: float = 0.0
     reads_maps: bool = False
+    rows: str = "all"
 
 
 METHODS = {
-    "student": Method(compare.alone, "methods"),
+    "student": Method(compare.alone, "methods", rows="labeled"),
     "soft_targets": Method(compare.soft_targets, "methods"),
     "dskd": Method(compare.dskd, "methods"),
     "recommended": Method(compare.recommended, "methods"),
@@ -113,16 +121,35 @@ METHODS["fading_attention"] = Method(
     fading_attention, "candidates", weight=30.0, reads_maps=True
 )
 
-GROUPS = ("methods", "controls", "baselines", "alone", "candidates")
+# Where few rows have labels.
+METHODS.update(
+    {
+        "soft_targets_on_labeled": Method(compare.soft_targets, "few", rows="labeled"),
+        "recommended_on_labeled": Method(compare.recommended, "few", rows="labeled"),
+        "teacher_only": Method(teacher_only, "few"),
+        **{
+            f"{name}_t{temperature:g}": Method(
+                functools.partial(at_temperature, make, temperature), "few"
+            )
+            for name, make in {
+                "soft_targets": compare.soft_targets,
+                "recommended": compare.recommended,
+            }.items()
+            for temperature in (1.0, 2.0)
+        },
+    }
+)
+
+GROUPS = ("methods", "controls", "baselines", "alone", "candidates", "few")
 
 
-def chosen(names, is_images):
+def chosen(names, has_positions):
     """The methods that names stand for.
 
     Args:
         names: Keys of `METHODS`, `name@weight`, or `GROUPS`.
-        is_images: Whether the data are images. Of a group on tables, methods that read
-            feature maps are left out, which is printed.
+        has_positions: Whether the data are images or sequences. Of a group on tables,
+            methods that read feature maps are left out, which is printed.
 
     Returns:
         Dict of name -> `Method`, the weight set.
@@ -135,7 +162,7 @@ def chosen(names, is_images):
         members = [key for key, method in METHODS.items() if method.group == name]
         for member in members or [name]:
             method = _method(member)
-            if is_images or not method.reads_maps:
+            if has_positions or not method.reads_maps:
                 found[member] = method
             elif members:
                 print(f"{member} reads feature maps, and is left out of tables.")

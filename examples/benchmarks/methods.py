@@ -6,6 +6,10 @@ For a seed all methods share the rows, the trained teacher, the student's initia
 weights and the order of batches. Each run is a line of `runs.jsonl` in `--out`, written
 when it ends: a job that was stopped goes on where it was, by the same command.
 
+With `--labeled`, few rows have labels: the student alone trains on these, and each
+method on all pairs, for the same number of steps. The group `few` has methods for that
+case.
+
 Choices are made on a fifth of the training rows (`--on validation`); `--on test` trains
 on all of them and scores on the test rows. `method_tables.py` makes tables and figures.
 """
@@ -68,6 +72,26 @@ def parse(argv):
         f"{', '.join(data_sets.degradations.DEGRADATIONS)}, of strength 0 to 1",
     )
     parser.add_argument("--limit", type=positive, help="training rows at most")
+    some = parser.add_mutually_exclusive_group()
+    some.add_argument(
+        "--labeled",
+        type=share,
+        metavar="ROWS",
+        help="rows with labels, or their share below 1 (default: all). Methods train "
+        "on all pairs, and the student alone on the rows with labels",
+    )
+    some.add_argument(
+        "--labeled-scenes",
+        type=positive,
+        metavar="N",
+        help="instead: whole scenes, or persons, with labels",
+    )
+    parser.add_argument(
+        "--teacher-rows",
+        choices=["all", "labeled"],
+        default="all",
+        help="rows that the teacher learns from (default: all)",
+    )
     lengths = parser.add_mutually_exclusive_group()
     lengths.add_argument(
         "--epochs",
@@ -154,6 +178,9 @@ def settings_of(arguments, epochs=None):
         student_widths=arguments.student_widths,
         mix=arguments.mix,
         network=arguments.network,
+        labeled=arguments.labeled,
+        labeled_scenes=arguments.labeled_scenes,
+        teacher_rows=arguments.teacher_rows,
     )
 
 
@@ -165,7 +192,7 @@ def plan(arguments, records):
     missing = []
     for source, degrade in itertools.product(arguments.data, arguments.degrade):
         data_set = data_sets.load(source, degrade)
-        methods = chosen(arguments.methods, data_set.is_images)
+        methods = chosen(arguments.methods, data_set.has_positions)
         by_epochs = methods_by_epochs(arguments, data_set, methods)
         for seed, (epochs, names) in itertools.product(
             arguments.seeds, by_epochs.items()
@@ -220,7 +247,7 @@ def main(argv=None):
             if name == "teacher":
                 record = of_seed.run_teacher()
             else:
-                methods = chosen([name], data_set.is_images)
+                methods = chosen([name], data_set.has_positions)
                 record = of_seed.run(name, methods[name])
             records.add(record)
             # What the backend has compiled would pile up over hundreds of runs.

@@ -7,7 +7,7 @@ from data_sets import VALIDATION_SHARE
 #: Steps of a training where the user gives no epochs, to whole epochs.
 STEPS = 600
 
-#: Widths of the blocks, of images and of tables.
+#: Widths of the blocks, of images or sequences (`True`) and of tables.
 WIDTHS = {
     "teacher": {True: (32, 64, 128, 128), False: (64, 64, 64)},
     "student": {True: (16, 32, 64, 64), False: (16, 16, 16)},
@@ -30,6 +30,9 @@ class Settings:
         mix: `alpha` of `keras_dskd.MixedPairs`; 0: pairs are shown as they are. The
             teacher is trained on rows as they are.
         network: Of images, teacher and student: `"cnn"` or `"resnet"` of `models.py`.
+        labeled: Number or share of the rows with labels, or `None` for all rows.
+        labeled_scenes: Number of scenes, or persons, with labels instead.
+        teacher_rows: Rows that the teacher is trained on: `"all"`, or `"labeled"`.
     """
 
     split: str = "validation"
@@ -42,6 +45,9 @@ class Settings:
     student_widths: tuple | None = None
     mix: float = 0.0
     network: str = "cnn"
+    labeled: float | None = None
+    labeled_scenes: int | None = None
+    teacher_rows: str = "all"
 
     def of(self, data_set):
         """What it comes to for a data set: a dict without open choices."""
@@ -61,12 +67,12 @@ class Settings:
             )
         chosen = asdict(self)
         if not data_set.is_images:
-            chosen["network"] = "mlp"
+            chosen["network"] = "sequence_cnn" if data_set.has_positions else "mlp"
         of_steps = max(1, round(STEPS / (count // self.batch_size)))
         for name in ("epochs", "teacher_epochs"):
             chosen[name] = chosen[name] or of_steps
         for role, widths in WIDTHS.items():
-            given = chosen[f"{role}_widths"] or widths[data_set.is_images]
+            given = chosen[f"{role}_widths"] or widths[data_set.has_positions]
             chosen[f"{role}_widths"] = list(given)
         lengths = {len(chosen[f"{role}_widths"]) for role in WIDTHS}
         if len(lengths) > 1 or min(lengths) < 3:

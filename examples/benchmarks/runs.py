@@ -71,22 +71,27 @@ class SeedRuns:
             len(data.y_train) // self.settings["batch_size"]
         )
         model = method.make(teacher, student, steps)
-        x, y, loss = data.weak_train, data.y_train, None
+        labeled = self.labeled
+        rows = np.arange(len(data.y_train))
+        if labeled is not None and method.rows == "labeled":
+            rows, labeled = np.flatnonzero(labeled), None
+        x, y, loss = data.weak_train[rows], data.y_train[rows], None
         if isinstance(model, keras_dskd.Distiller):
-            strong = data.strong_train[self._teacher_rows(method.pairs)]
+            strong = data.strong_train[self._teacher_rows(method.pairs)[rows]]
             if self.settings["mix"]:  # No row is seen twice.
                 x = {"student": x, "teacher": strong}
             else:
                 features = model.cache_teacher(strong, batch_size=256, verbose=0)
                 x = {"student": x, "teacher_features": features}
+            if labeled is not None:
+                x["label_mask"] = labeled
             student = model.student  # A method may have made another of it.
         if method.label_smoothing or self.settings["mix"]:
             y = np.eye(self.data_set.data.classes, dtype="float32")[y]
             loss = keras.losses.CategoricalCrossentropy(
                 from_logits=True, label_smoothing=method.label_smoothing
             )
-        epochs = self.settings["epochs"]
-        self._train(model, x, y, epochs, loss, mix=self.settings["mix"])
+        self._train(model, x, y, steps, loss, mix=self.settings["mix"])
         scores = self._scores(name, student, data.weak_test)
         correct = self._teacher_accuracy
         if not method.is_teacher_trained:
@@ -108,14 +113,31 @@ class SeedRuns:
         )
 
     @cached_property
+    def labeled(self):
+        """Which rows to train on have labels: a bool array, or `None` for all."""
+        settings = self.settings
+        return data_sets.labeled_rows(
+            self.data_set,
+            settings["split"],
+            self.seed,
+            settings["limit"],
+            settings["labeled"],
+            settings["labeled_scenes"],
+        )
+
+    @cached_property
     def teacher(self):
         """The trained teacher, read from its file if there is one."""
         path = self._teacher_path()
         if path.exists():
             return keras.saving.load_model(path)
         trained = self._network("teacher", _TEACHER)
-        epochs = self.settings["teacher_epochs"]
-        self._train(trained, self.data.strong_train, self.data.y_train, epochs)
+        x, y = self.data.strong_train, self.data.y_train
+        size = self.settings["batch_size"]
+        steps = self.settings["teacher_epochs"] * (len(y) // size)
+        if self.settings["teacher_rows"] == "labeled":
+            x, y = x[self.labeled], y[self.labeled]
+        self._train(trained, x, y, steps)
         # Without the optimizer's state, which would be two thirds of the file.
         teacher = self._network("teacher", _TEACHER)
         teacher.set_weights(trained.get_weights())
@@ -131,6 +153,8 @@ class SeedRuns:
         identity["epochs"] = identity.pop("teacher_epochs")
         for name in ("degrade", "student_widths", "mix"):
             del identity[name]
+        if identity.pop("teacher_rows") == "all":
+            del identity["labeled"], identity["labeled_scenes"]
         for name in ("method", "weight", "keras_dskd"):
             del identity[name]
         text = json.dumps(identity, sort_keys=True)
@@ -157,11 +181,12 @@ class SeedRuns:
                 rows[of_class] = rng.permutation(of_class)
         return rows
 
-    def _train(self, model, x, y, epochs, loss=None, mix=0.0):
+    def _train(self, model, x, y, steps, loss=None, mix=0.0):
         options = {
-            name: self.settings[name] for name in ("batch_size", "learning_rate")
+            "batch_size": min(self.settings["batch_size"], len(y)),
+            "learning_rate": self.settings["learning_rate"],
         }
-        train(model, x, y, seed=self.seed, epochs=epochs, loss=loss, mix=mix, **options)
+        train(model, x, y, seed=self.seed, steps=steps, loss=loss, mix=mix, **options)
 
     def _scores(self, name, model, x):
         logits = _logits(model, x)

@@ -134,6 +134,45 @@ def test_limit_keeps_class_shares_and_scored_rows(images):
         data_sets.split(images, "validation", 0, limit=81)
 
 
+def test_labeled_rows_keep_class_shares_or_are_whole_scenes(images):
+    def mask(**given):
+        return data_sets.labeled_rows(images, "validation", 0, **given)
+
+    rows = data_sets.split(images, "validation", 0)
+    scenes = dict(zip(contents(images.data.weak_train), images.scenes, strict=True))
+    of_rows = np.array([scenes[value] for value in contents(rows.weak_train)])
+    assert mask() is None
+    for labeled in (20, 0.25):
+        assert np.abs(np.bincount(rows.y_train[mask(labeled=labeled)]) - 5).max() <= 1
+    few = mask(scenes=3)
+    assert len(np.unique(of_rows[few])) == 3
+    assert not set(of_rows[few]) & set(of_rows[~few])
+    for given, message in (
+        ({"labeled": 80}, "--labeled 80: own has 80 rows"),
+        ({"scenes": 16}, "--labeled-scenes 16: own has 16 scenes"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            mask(**given)
+    with pytest.raises(SystemExit, match="does not say which scene"):
+        table = data_sets.load("breast_cancer")
+        data_sets.labeled_rows(table, "test", 0, scenes=1)
+
+
+def test_sequences_are_standardized_by_channel(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"scene_train": None, "subject_train": np.arange(100) // 50}
+    for part, count in (("train", 100), ("test", 20)):
+        for side in ("strong", "weak"):
+            values = rng.normal(3.0, [1.0, 5.0], (count, 10, 2))
+            arrays[f"{side}_{part}"] = values.astype("float32")
+    loaded = data_sets.load(file_of_images(tmp_path / "own.npz", **arrays))
+    assert loaded.has_positions and not loaded.is_images
+    np.testing.assert_array_equal(loaded.scenes, arrays["subject_train"])
+    rows = data_sets.split(loaded, "test", 0)
+    np.testing.assert_allclose(rows.weak_train.mean((0, 1)), 0, atol=1e-5)
+    np.testing.assert_allclose(rows.weak_train.std((0, 1)), 1, rtol=1e-4)
+
+
 def test_degradation_replaces_the_weak_modality(tmp_path, images):
     path = str(tmp_path / "own.npz")
     grey = data_sets.load(path, "colour_loss:1")

@@ -17,6 +17,7 @@ BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 for needed in ("scipy", "sklearn"):
     pytest.importorskip(needed, reason=f"the benchmarks need {needed}")
 sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent)]
+comparisons = pytest.importorskip("comparisons")
 measuring = pytest.importorskip("measuring")
 methods = pytest.importorskip("methods")
 method_list = pytest.importorskip("method_list")
@@ -170,10 +171,48 @@ def test_teacher_and_student_have_their_own_epochs(monkeypatch, tmp_path):
     table = methods.data_sets.load("breast_cancer")
     of_seed = runs.SeedRuns(table, 0, methods.settings_of(given, 3), tmp_path)
     seen = []
-    monkeypatch.setattr(runs, "train", lambda *_, epochs, **__: seen.append(epochs))
+    monkeypatch.setattr(runs, "train", lambda *_, steps, **__: seen.append(steps))
     monkeypatch.setattr(runs.SeedRuns, "_scores", lambda *_: {"accuracy": 0.0})
     of_seed.run("soft_targets", method_list.METHODS["soft_targets"])
     assert seen == [2, 3]
+
+
+def test_students_see_the_rows_of_their_protocol(monkeypatch, tmp_path):
+    given = methods.parse([*JOB, "--labeled", "20", "--teacher-rows", "labeled"])
+    table = methods.data_sets.load("breast_cancer")
+    of_seed = runs.SeedRuns(table, 0, methods.settings_of(given, 3), tmp_path)
+    seen = []
+    monkeypatch.setattr(
+        runs, "train", lambda _, x, y, **options: seen.append((x, y, options["steps"]))
+    )
+    monkeypatch.setattr(runs.SeedRuns, "_scores", lambda *_: {"accuracy": 0.0})
+    names = ("student", "soft_targets", "soft_targets_on_labeled", "teacher_only")
+    for name in names:
+        of_seed.run(name, method_list.METHODS[name])
+    teacher, student, on_pairs, on_labeled, teacher_only = seen
+    labeled = of_seed.labeled
+    assert labeled.sum() == 20
+    np.testing.assert_array_equal(teacher[0], of_seed.data.strong_train[labeled])
+    np.testing.assert_array_equal(student[0], of_seed.data.weak_train[labeled])
+    for made in (on_pairs, teacher_only):
+        np.testing.assert_array_equal(made[0]["student"], of_seed.data.weak_train)
+        np.testing.assert_array_equal(made[0]["label_mask"], labeled)
+    assert len(on_labeled[0]["student"]) == 20 and "label_mask" not in on_labeled[0]
+    assert [made[2] for made in seen] == [1, 3, 3, 3, 3]  # Steps.
+
+
+def test_few_labels_are_recorded(tmp_path, capsys):
+    job = [*JOB[: JOB.index("--methods")], "--methods", "student", "recommended_t1"]
+    methods.main(arguments(tmp_path, *job, "--labeled", "0.2", "--seeds", "1"))
+    made = [json.loads(line) for line in lines(tmp_path)]
+    assert [record["method"] for record in made] == [
+        "teacher",
+        "student",
+        "recommended_t1",
+    ]
+    assert {record["labeled"] for record in made} == {0.2}
+    (group,) = comparisons.groups(made)
+    assert group.trained_on == "breast_cancer, 100 rows, 20% labeled"
 
 
 def test_best_epochs_option_sets_the_epochs_per_method(tmp_path, capsys):
@@ -266,7 +305,7 @@ def test_methods_with_one_seed_share_weights_rows_and_options(monkeypatch, tmp_p
 
 def test_every_method_makes_a_model():
     teacher = models.mlp((3,), 3, (8, 8, 6), "teacher")
-    found = method_list.chosen(method_list.GROUPS, is_images=False)
+    found = method_list.chosen(method_list.GROUPS, has_positions=False)
     left_out = {
         "attention_transfer",
         "attention_transfer_alone",
@@ -287,7 +326,7 @@ def test_every_method_makes_a_model():
 def test_feature_map_methods_read_the_blocks(name):
     teacher = models.cnn((16, 16, 3), 3, (8, 8, 6), "teacher")
     student = models.cnn((16, 16, 1), 3, (4, 4, 4), "student")
-    (method,) = method_list.chosen([name], is_images=True).values()
+    (method,) = method_list.chosen([name], has_positions=True).values()
     losses = method.make(teacher, student, 10).distillation_losses
     read = [(loss.teacher_layer_name, loss.student_layer_name) for loss in losses[1:]]
     blocks = ["block2", "block3"] if name == "attention_transfer" else ["block3"]
@@ -298,7 +337,7 @@ def test_fading_attention_decays_to_zero():
     teacher = models.cnn((16, 16, 3), 3, (8, 8, 6), "teacher")
     student = models.cnn((16, 16, 1), 3, (4, 4, 4), "student")
     name = "fading_attention@30"
-    (method,) = method_list.chosen([name], is_images=True).values()
+    (method,) = method_list.chosen([name], has_positions=True).values()
     made = method.make(teacher, student, 10)
     read = [
         (type(loss).__name__, loss.teacher_layer_name)
