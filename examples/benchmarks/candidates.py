@@ -89,12 +89,18 @@ def teacher_only(teacher, student, steps):
     )
 
 
-def at_temperature(make, temperature, teacher, student, steps):
-    """A method whose soft targets have another temperature."""
-    made = make(teacher, student, steps)
-    for loss in made.distillation_losses:
-        if isinstance(loss, losses.SoftTargets):
-            loss.temperature = temperature
+def soft_targets(teacher, student, steps, temperature):
+    """Labels and soft targets, half and half, at another temperature."""
+    return keras_dskd.Distiller(teacher, student, losses.SoftTargets(temperature))
+
+
+def recommended(teacher, student, steps, temperature):
+    """`recommended` with soft targets at another temperature."""
+    blocks = ["block2", "block3"]
+    made = keras_dskd.recommended(
+        teacher, student, blocks, task="multiclass", steps=steps
+    )
+    made.distillation_losses[0].temperature = temperature
     return made
 
 

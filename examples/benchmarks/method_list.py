@@ -14,14 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import baselines
+import candidates
 from baselines import TERMS, weighted
-from candidates import (
-    ALIGNED,
-    aligned,
-    at_temperature,
-    fading_attention,
-    teacher_only,
-)
+from candidates import ALIGNED, aligned, fading_attention
 
 from keras_dskd import losses
 
@@ -126,14 +121,14 @@ METHODS.update(
     {
         "soft_targets_on_labeled": Method(compare.soft_targets, "few", rows="labeled"),
         "recommended_on_labeled": Method(compare.recommended, "few", rows="labeled"),
-        "teacher_only": Method(teacher_only, "few"),
+        "teacher_only": Method(candidates.teacher_only, "few"),
         **{
             f"{name}_t{temperature:g}": Method(
-                functools.partial(at_temperature, make, temperature), "few"
+                functools.partial(make, temperature=temperature), "few"
             )
             for name, make in {
-                "soft_targets": compare.soft_targets,
-                "recommended": compare.recommended,
+                "soft_targets": candidates.soft_targets,
+                "recommended": candidates.recommended,
             }.items()
             for temperature in (1.0, 2.0)
         },

@@ -24,12 +24,14 @@ class Task(NamedTuple):
         network: Function of `(width, name)` that returns a `keras.Model`.
         loss: What `compile` takes.
         score: Function of `(y, prediction)` that returns a number, 1 at best.
+        length: How many times as many steps its students need.
     """
 
     make: callable
     network: callable
     loss: object
     score: callable
+    length: int = 1
 
 
 def samples(task, seed):
@@ -285,7 +287,7 @@ TASKS = {
         three_digits, flattened((8, 24, 1), 10), _labels(), balanced_accuracy
     ),
     "numbers": Task(center, flattened((16, 16, 1), 3), "mse", r_squared),
-    "segmentation": Task(segments, u_net, _classes(), mean_iou),
+    "segmentation": Task(segments, u_net, _classes(), mean_iou, length=3),
     "two heads": Task(
         class_and_ink, two_heads, {"digit": _classes(), "ink": "mse"}, both
     ),

@@ -125,7 +125,7 @@ def main():
     for name in arguments.only or task_list.TASKS:
         for seed in range(arguments.seeds):
             sizes = {
-                "steps": arguments.steps,
+                "steps": arguments.steps * task_list.TASKS[name].length,
                 "labeled": arguments.labeled,
                 "pairs": arguments.pairs,
             }

@@ -201,6 +201,16 @@ def test_students_see_the_rows_of_their_protocol(monkeypatch, tmp_path):
     assert [made[2] for made in seen] == [1, 3, 3, 3, 3]  # Steps.
 
 
+@pytest.mark.parametrize("name", ["soft_targets_t2", "recommended_t2"])
+def test_methods_of_other_temperatures_have_them(name):
+    teacher, student = (
+        models.mlp((4,), 3, (4, 4, 4), role) for role in ("teacher", "student")
+    )
+    made = method_list.METHODS[name].make(teacher, student, 10)
+    made.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert made.loss_terms[0].loss.temperature == 2.0
+
+
 def test_few_labels_are_recorded(tmp_path, capsys):
     job = [*JOB[: JOB.index("--methods")], "--methods", "student", "recommended_t1"]
     methods.main(arguments(tmp_path, *job, "--labeled", "0.2", "--seeds", "1"))
