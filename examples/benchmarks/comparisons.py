@@ -62,16 +62,23 @@ class Group:
     @property
     def trained_on(self):
         """The data, and how many rows of them at most."""
-        limit, labeled = self.about["limit"], self.about.get("labeled")
+        limit = self.about["limit"]
         text = f"{self.name}, {limit} rows" if limit else f"{self.name}, all rows"
+        return ", ".join([text, *self.labels])
+
+    @property
+    def labels(self):
+        """Which rows had labels, as a list of phrases; empty if all rows had."""
+        labeled, scenes = self.about.get("labeled"), self.about.get("labeled_scenes")
+        phrases = []
         if labeled:
             share = f"{labeled:.0%}" if labeled < 1 else f"{labeled:g}"
-            text += f", {share} labeled"
-        if self.about.get("labeled_scenes"):
-            text += f", {self.about['labeled_scenes']} scenes labeled"
+            phrases.append(f"{share} labeled")
+        if scenes:
+            phrases.append(f"{scenes} scene{'s' if scenes > 1 else ''} labeled")
         if self.about.get("teacher_rows") == "labeled":
-            text += ", teacher on these"
-        return text
+            phrases.append("teacher on these")
+        return phrases
 
     @property
     def backend(self):

@@ -71,10 +71,11 @@ def title(group):
     """What the runs of a group share, in words."""
     about = group.about
     record = next(iter(next(iter(group.runs.values())).values()))
+    labels = "".join(f"{phrase}, " for phrase in group.labels)
     return (
         f"{group.name} ({group.backend}): {record['train_samples']} rows to train, "
-        f"{record['scored_samples']} {about['split']} rows, {_epochs(group)}, batches "
-        f"of {about['batch_size']}"
+        f"{labels}{record['scored_samples']} {about['split']} rows, "
+        f"{_epochs(group)}, batches of {about['batch_size']}"
     )
 
 

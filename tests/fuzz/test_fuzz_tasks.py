@@ -24,13 +24,15 @@ SEEDS = st.integers(0, 2**32 - 1).map(lambda seed: (seed + 7919 * SEED) % 2**32)
 
 # Losses in float32, times T² = 16, of the same outputs.
 CLOSE = {"rtol": 5e-4, "atol": 5e-4}
+# XLA computes in float32 what the policy rounds to bfloat16, outputs included.
+CLOSE_IN_BFLOAT16 = {"rtol": 3e-2, "atol": 3e-2}
 
 
-def assert_logs(logs, expected):
+def assert_logs(logs, expected, close=CLOSE):
     for name, value in expected.items():
         if name in ("loss", "student_loss") and np.isnan(value):
             continue
-        np.testing.assert_allclose(logs[name], value, err_msg=name, **CLOSE)
+        np.testing.assert_allclose(logs[name], value, err_msg=name, **close)
     assert logs["total_loss"] == logs["loss"]
 
 
@@ -45,7 +47,9 @@ def check(spec):
     is_valid = None if case.is_undecided() else expected is not None
     logs = answer(case.run, is_valid)
     if expected is not None:
-        assert_logs(logs, expected)
+        is_rounded = "bfloat16" in "".join(spec.policies)
+        is_excess = is_rounded and spec.way == "compiled"
+        assert_logs(logs, expected, CLOSE_IN_BFLOAT16 if is_excess else CLOSE)
 
 
 @fuzzed("tasks", cases=4, share=0.5, spec=SEEDS.map(task_specs.draw))
