@@ -97,12 +97,10 @@ def table(lines):
         ]
         for method in methods:
             difference = 100 * np.array([s[method] - s["student"] for s in scores])
-            error = (
-                difference.std(ddof=1) / len(scores) ** 0.5
-                if len(scores) > 1
-                else np.nan
-            )
-            cells.append(f"{difference.mean():+.1f} ± {error:.1f}")
+            cells.append(f"{difference.mean():+.1f}")
+            if len(scores) > 1:
+                error = difference.std(ddof=1) / len(scores) ** 0.5
+                cells[-1] += f" ± {error:.1f}"
         print(f"| {task} | {backend} | {len(scores)} | {' | '.join(cells)} |")
 
 

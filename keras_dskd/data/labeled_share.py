@@ -16,9 +16,8 @@ class LabeledShare(ArrayDataset):
     If few of many pairs have labels, a batch that is drawn at random holds few of them,
     or none. Here each batch holds `labeled_rows` rows with labels, which repeat within
     an epoch, and beside them rows without labels. An epoch is one pass over the rows
-    without labels.
-
-    Each labeled row is drawn equally often, up to one time.
+    without labels. In an epoch, the numbers of times that two labeled rows are drawn
+    differ by one at most.
 
     Args:
         x: The input of `fit`, with a `"label_mask"`: what

@@ -41,10 +41,7 @@ class ReadsLabelMask(FollowsStudent):
         """As `keras.Model.compile`. See `FollowsStudent`."""
         super().compile(*args, **kwargs)
         keras_private.wrap_compiled(
-            self,
-            LabeledLoss,
-            update_of_labeled,
-            update_of_mean,
+            self, LabeledLoss, update_of_labeled, update_of_mean
         )
 
     def compute_student_loss(

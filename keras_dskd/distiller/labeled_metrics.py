@@ -42,8 +42,6 @@ def update_of_labeled(metric: keras.metrics.Metric) -> Update:
     ) -> Any:
         rows = current_rows()
         if rows is None:
-            if sample_weight is None:
-                return update(y_true, y_pred)
             return update(y_true, y_pred, sample_weight=sample_weight)
         # IoU counts in integers.
         is_integer = keras.backend.is_int_dtype(metric.dtype)

@@ -73,7 +73,8 @@ def check_pairs(
             are then compared together, or the layer that `teacher_layer_name` names.
         student: The student, a built `keras.Model`.
         x: `{"teacher": ..., "student": ...}`, arrays as `fit` takes them. Samples that
-            `"teacher_mask"` masks out are ignored.
+            `"teacher_mask"` masks out are ignored, and with `y` also those that
+            `"label_mask"` masks out.
         y: Class labels: class indices `(n,)`, or one-hot `(n, classes)`. If given, the
             random pairings only exchange samples within a class. The test then also
             detects pairs that are wrong but share their class, for example when sorted
@@ -180,16 +181,16 @@ def _samples(pair: pairs.Pair, y: Nested) -> list[Any]:
             "Expected arrays with one row per sample. Received: "
             f"{[type(array).__name__ for array in keras.tree.flatten(arrays)]}"
         )
-    if pair.teacher_mask is not None:
-        mask = np.reshape(sliceable(pair.teacher_mask), -1)
-        valid = np.flatnonzero(mask)
-        counts.append(len(mask))
+    given = [pair.teacher_mask, None if y is None else pair.label_mask]
+    masks = [np.reshape(sliceable(mask), -1) for mask in given if mask is not None]
+    counts += [len(mask) for mask in masks]
     if len(set(counts)) > 1:
         raise ValueError(
-            "Both modalities, labels and mask must have the same number of samples. "
+            "Both modalities, labels and masks must have the same number of samples. "
             f"Received: {counts}"
         )
-    if pair.teacher_mask is not None:
+    if masks:
+        valid = np.flatnonzero(np.all(masks, axis=0))
         arrays = keras.tree.map_structure(lambda array: array[valid], arrays)
         counts = [len(valid)]
     if (counts[0] or 0) < 8:

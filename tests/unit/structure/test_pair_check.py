@@ -150,6 +150,16 @@ def test_samples_without_a_teacher_are_ignored():
     assert not found.looks_shuffled
 
 
+def test_samples_without_labels_are_ignored_if_labels_are_given():
+    has_label = np.arange(N) % 2 == 0
+    y = np.arange(N) // 2 % 2
+    x = {**X, "label_mask": has_label}
+    kept = {name: array[has_label] for name, array in X.items()}
+    expected = check_pairs(*models(), kept, y[has_label])
+    assert check_pairs(*models(), x, np.where(has_label, y, -1)) == expected
+    assert check_pairs(*models(), x).samples == N
+
+
 def test_images_are_compared_by_named_layers():
     strong = images(N, 3)
     weak = strong.mean(axis=-1, keepdims=True)
