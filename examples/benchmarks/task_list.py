@@ -219,7 +219,8 @@ def transformer(width, name):
     """Two transformer blocks over the steps that are not padding."""
     inputs = keras.Input((16, 8))
     x = layers.Dense(2 * width)(layers.Masking()(inputs))
-    x = x + layers.Embedding(16, 2 * width)(keras.ops.arange(16))
+    steps = keras.ops.cumsum(keras.ops.ones_like(inputs[..., 0], "int32"), axis=1)
+    x = x + layers.Embedding(16, 2 * width)(steps - 1)
     for _ in range(2):
         read = layers.LayerNormalization()(x)
         x = layers.Add()([x, layers.MultiHeadAttention(2, width)(read, read)])

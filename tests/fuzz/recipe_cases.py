@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import reference
 from fuzz import task_nets
-from fuzz.task_cases import absolute
+from fuzz.task_cases import IS_TENSORFLOW, absolute
 from fuzz.task_nets import Output
 from fuzz.task_specs import IS_TORCH, KINDS, Term
 from fuzz.task_values import own_value, refuse_unless, term_value
@@ -222,6 +222,9 @@ class RecipeCase:
             for term in made.loss_terms[1:]
         }
         assert len(terms) == 2
+        if IS_TENSORFLOW and self.spec.compiled == "binary":
+            # Keras takes the logits of a softmax for those of a sigmoid.
+            own = np.nan if self.spec.kinds[1] == "softmax" else own
         # The weights of the structure rise from 0.
         loss = 0.5 * own + 0.5 * value
         return {"student_loss": own, name: value, **terms, "loss": loss}
