@@ -97,9 +97,7 @@ def soft_targets(teacher, student, steps, temperature):
 def recommended(teacher, student, steps, temperature):
     """`recommended` with soft targets at another temperature."""
     blocks = ["block2", "block3"]
-    made = keras_dskd.recommended(
-        teacher, student, blocks, task="multiclass", steps=steps
-    )
+    made = keras_dskd.recommended(teacher, student, blocks, steps=steps)
     made.distillation_losses[0].temperature = temperature
     return made
 

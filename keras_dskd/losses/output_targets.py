@@ -6,8 +6,9 @@ import keras
 
 from keras_dskd.features.output_kind import OutputKind, output_kinds
 from keras_dskd.features.outputs import symbolic_outputs
+from keras_dskd.internal.schedules import serialize_weight
 from keras_dskd.internal.tasks import TASKS, Task
-from keras_dskd.internal.types import Config, Tensor
+from keras_dskd.internal.types import Config, Tensor, Weight
 from keras_dskd.losses.base import LayerLoss
 from keras_dskd.losses.binary_soft_targets import BinarySoftTargets
 from keras_dskd.losses.output_loss import OutputLoss
@@ -15,6 +16,8 @@ from keras_dskd.losses.regression_targets import RegressionTargets
 from keras_dskd.losses.soft_targets import SoftTargets
 from keras_dskd.ops.rows import channel_axis
 
+#: Of the recipes.
+_TEMPERATURE = 4.0
 _TASK_OF_KIND: dict[OutputKind, Task] = {"softmax": "multiclass", "sigmoid": "binary"}
 
 
@@ -66,6 +69,7 @@ class OutputTargets(LayerLoss):
         student_layer_name: Student layer to read. `None` for the model's output.
         axis: Axis of the classes.
         from_logits: For each role, whether the output is logits.
+        temperature: Of the loss to come; assign it before or after `compile`.
     """
 
     name = "output_targets"
@@ -76,20 +80,31 @@ class OutputTargets(LayerLoss):
         student_layer_name: str | None = None,
         axis: int = -1,
         from_logits: dict[str, bool] | None = None,
+        temperature: Weight = _TEMPERATURE,
     ) -> None:
         super().__init__(teacher_layer_name, student_layer_name)
         self.axis = axis
         self.from_logits = from_logits or {"teacher": True, "student": True}
+        self.temperature: Any = temperature
 
     def for_task(self, task: Task) -> OutputLoss:
-        """The loss for a task."""
+        """The loss for a task.
+
+        Raises:
+            ValueError: If it has no temperature, and one was assigned.
+        """
         layers = self.teacher_layer_name or None, self.student_layer_name
         from_logits = self.from_logits["teacher"], self.from_logits["student"]
         if task == "regression":
+            if self.temperature != _TEMPERATURE:
+                raise ValueError(
+                    "RegressionTargets has no temperature. Received: "
+                    f"temperature={self.temperature!r}"
+                )
             return RegressionTargets(*layers)
         if task == "binary":
-            return BinarySoftTargets(4.0, *layers, *from_logits)
-        return SoftTargets(4.0, *layers, *from_logits, axis=self.axis)
+            return BinarySoftTargets(self.temperature, *layers, *from_logits)
+        return SoftTargets(self.temperature, *layers, *from_logits, axis=self.axis)
 
     def compute_loss(
         self,
@@ -109,6 +124,7 @@ class OutputTargets(LayerLoss):
             **super().get_config(),
             "axis": self.axis,
             "from_logits": self.from_logits,
+            "temperature": serialize_weight(self.temperature),
         }
 
 

@@ -86,6 +86,18 @@ def test_a_given_task_decides_before_compile():
     assert isinstance(distiller.distillation_losses[0], losses.RegressionTargets)
 
 
+def test_a_temperature_assigned_before_compile_stays():
+    distiller = keras_dskd.recommended(*pair(outputs=3))
+    distiller.distillation_losses[0].temperature = 1.5
+    distiller.compile("sgd", CROSS_ENTROPY)
+    assert isinstance(distiller.distillation_losses[0], losses.SoftTargets)
+    assert distiller.distillation_losses[0].temperature == 1.5
+    distiller = keras_dskd.recommended(*pair(outputs=1))
+    distiller.distillation_losses[0].temperature = 1.5
+    with pytest.raises(ValueError, match="no temperature. Received: temperature=1.5"):
+        distiller.compile("sgd", "mse")
+
+
 def test_contradictions_between_models_and_task_raise():
     with pytest.raises(ValueError, match="teacher'.* softmax, and .* in a sigmoid"):
         keras_dskd.recommended(
