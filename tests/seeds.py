@@ -13,5 +13,9 @@ def set_seed(seed):
     """
     if keras.backend.backend() == "tensorflow":
         keras.utils.set_random_seed(seed)
+    elif keras.backend.backend() == "torch":
+        import torch
+
+        torch.manual_seed(seed)  # Draws the order of rows in `fit`.
     random.seed(seed)
     np.random.seed(seed)
