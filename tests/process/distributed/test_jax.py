@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "jax", reason="keras.distribution is tested on JAX"
 )
 PROGRAM = Path(__file__).with_name("jax_program.py")
+TESTS = Path(__file__).parents[2]
 TRAININGS = [
     *(("8 devices", kind) for kind in replicated.LOSSES),
     ("whole batches", "samples"),
@@ -24,12 +25,18 @@ TRAININGS = [
 
 
 def start(*arguments):
+    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
         [sys.executable, PROGRAM, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": path,
+        },
     )
 
 
