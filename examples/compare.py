@@ -172,11 +172,11 @@ def table(scores, name):
         values = np.array(values)
         line = f"{method:26} {100 * values.mean():6.2f} "
         line += f"{100 * values.std(ddof=1):7.2f}" if len(values) > 1 else f"{'':7}"
-        if method not in ("student alone", "teacher, strong modality"):
+        if method != "student alone" and not method.startswith("teacher"):
             line += f"   {_difference(100 * (values - baseline))}"
         lines.append(line)
     lines.append(
-        f"{len(baseline)} seeds; spread: standard deviation over seeds; interval: "
+        f"seeds: {len(baseline)}; spread: standard deviation over seeds; interval: "
         "paired t, uncorrected"
     )
     return "\n".join(lines)

@@ -153,10 +153,10 @@ def start():
 
 
 def main():
-    """Trains a teacher and a student of the quickstart's digits."""
+    """Trains a teacher and a student on degraded digits."""
     # Imported here, for `train` to be of use without what these need.
+    import digits
     import models
-    import quickstart
     import training
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -164,7 +164,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=50, help="of all processes")
     parser.add_argument("--out", default="student.keras")
     arguments = parser.parse_args()
-    data = quickstart.load()
+    data = digits.load()
     shape, widths = data.strong_train.shape[1:], (16, 32, 64)
     # Before processes are joined: each trains the teacher alone. For a large teacher
     # load its file here.

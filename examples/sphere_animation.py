@@ -1,7 +1,7 @@
 """Animate features on the unit sphere while students learn, as a GIF.
 
 Two students start from the same weights and see the same degraded digits in the same
-order (see quickstart.py): one learns from labels alone, the other from a teacher too.
+order (see digits.py): one learns from labels alone, the other from a teacher too.
 Each frame shows the features of held-out digits at a step of the training, a colour and
 a number a class. The directions of view are those of the last frame throughout, and the
 right sphere is turned so that its classes lie as those of the left one do. So much
@@ -18,10 +18,10 @@ from pathlib import Path
 import compare
 import keras
 import numpy as np
+from digits import load
 from matplotlib.animation import PillowWriter
 from matplotlib.figure import Figure
 from models import cnn
-from quickstart import load
 from training import train
 
 import keras_dskd

@@ -19,13 +19,16 @@ def train(
     learning_rate=3e-3,
     loss=None,
     mix=0.0,
+    labeled_share=0.25,
+    moves=None,
+    average=False,
     callbacks=None,
 ):
     """Trains with AdamW, the learning rate warmed up and then brought down.
 
     Args:
         model: What is compiled and fitted: a student, or a distiller.
-        x: Its input. With a "label_mask", a quarter of each batch has labels.
+        x: Its input.
         y: Labels.
         seed: Of the order of rows, and of what is mixed.
         epochs: Number of epochs.
@@ -35,20 +38,31 @@ def train(
         learning_rate: The highest.
         loss: Loss of the labels; by default that of class indices.
         mix: `alpha` of `keras_dskd.MixedPairs`, or 0 to show rows as they are.
+        labeled_share: If `x` has a "label_mask": the share of each batch that has
+            labels, or 0 to draw all rows alike.
+        moves: Layers of `keras_dskd.AugmentedPairs`, or `None`.
+        average: Whether the trained weights are a moving average over steps.
         callbacks: Callbacks for `fit`.
 
     Returns:
         What `fit` returned, a `keras.callbacks.History`.
     """
-    has_mask = isinstance(x, dict) and "label_mask" in x
-    dataset = keras_dskd.LabeledShare if has_mask else keras_dskd.ArrayDataset
-    batches = dataset(x, y, batch_size=batch_size, seed=seed, drop_remainder=True)
+    order = {"batch_size": batch_size, "seed": seed, "drop_remainder": True}
+    if isinstance(x, dict) and "label_mask" in x and labeled_share:
+        count = min(round(labeled_share * batch_size), int(sum(x["label_mask"])))
+        batches = keras_dskd.LabeledShare(x, y, labeled_rows=max(count, 1), **order)
+    else:
+        batches = keras_dskd.ArrayDataset(x, y, **order)
     if mix:
         batches = keras_dskd.MixedPairs(batches, alpha=mix, seed=seed)
+    if moves:
+        batches = keras_dskd.AugmentedPairs(batches, moves, seed=seed)
     if epochs is None:
         epochs = max(round(steps / len(batches)), 1)
     model.compile(
-        keras.optimizers.AdamW(one_cycle(learning_rate, epochs * len(batches))),
+        keras.optimizers.AdamW(
+            one_cycle(learning_rate, epochs * len(batches)), use_ema=average
+        ),
         loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     # Keras would change the order of batches, by a generator that models draw from too.

@@ -1,4 +1,4 @@
-"""Search the weights of a distiller's terms with KerasTuner, on the quickstart's data.
+"""Search the weights of a distiller's terms with KerasTuner, on degraded digits.
 
     python examples/tune_weights.py
 
@@ -10,8 +10,8 @@ stopped goes on from `--out`.
 
 import argparse
 
+import digits
 import keras
-import quickstart
 from models import cnn
 from sklearn.model_selection import train_test_split
 from training import train
@@ -70,7 +70,7 @@ def main():
     parser.add_argument("--out", default="out/tune_weights")
     arguments = parser.parse_args()
     keras.utils.set_random_seed(0)
-    data = quickstart.load()
+    data = digits.load()
 
     def student():
         return cnn(SHAPE, data.classes, WIDTHS, "student")

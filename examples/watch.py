@@ -1,12 +1,10 @@
 """Distil between the sensors of a watch: accelerometer to gyroscope.
 
-    pip install seglearn pandas
     python examples/watch.py
 
-Ten people did seven shoulder exercises with a smartwatch on their wrist. The teacher
-reads the accelerometer and the gyroscope, the student the gyroscope alone. The
-recordings come with seglearn (`load_watch`, BSD-3; Burns et al. 2018, arXiv
-1802.01489), which needs pandas. Nothing is downloaded.
+The data of quickstart.py: ten people did seven shoulder exercises with a watch on. Here
+the teacher reads the accelerometer and the gyroscope, and knows the labels that the
+student knows. The student reads the gyroscope alone.
 
 Windows are 2 seconds long (100 steps), and start every second. **Each fold leaves one
 person out.** Windows of one person look alike, so a split by window would measure how
@@ -31,28 +29,17 @@ import numpy as np
 from compare import PairedData, compare
 from models import sequence_cnn
 
-STEPS, STRIDE = 100, 50
 PEOPLE, UNLABELED = 10, 255
 
 
 def from_seglearn():
     """Windows of both sensors, exercises and people, from seglearn's recordings."""
-    from seglearn.datasets import load_watch
+    from quickstart import windows  # Which imports seglearn.
 
-    watch = load_watch()
-    windows, exercises, people = [], [], []
-    for recording, exercise, person in zip(
-        watch["X"], watch["y"], watch["subject"], strict=True
-    ):
-        for start in range(0, len(recording) - STEPS + 1, STRIDE):
-            windows.append(recording[start : start + STEPS])
-            exercises.append(exercise)
-            people.append(person)
-    people = np.array(people)
+    acceleration, rotation, exercises, people = windows()
     # In the order of a file whose test set is people 8, 9 and 10.
     order = np.argsort(people > 7, kind="stable")
-    windows = np.stack(windows)[order].astype("float32")  # (n, 100, 6)
-    return windows[..., :3], windows[..., 3:], np.array(exercises)[order], people[order]
+    return acceleration[order], rotation[order], exercises[order], people[order]
 
 
 def from_file(path):

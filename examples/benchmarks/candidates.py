@@ -94,6 +94,13 @@ def soft_targets(teacher, student, steps, temperature):
     return keras_dskd.Distiller(teacher, student, losses.SoftTargets(temperature))
 
 
+def label_weight(teacher, student, steps, weight):
+    """Soft targets at temperature 4, and labels of some weight beside them."""
+    return keras_dskd.Distiller(
+        teacher, student, losses.SoftTargets(4.0), student_loss_weight=weight
+    )
+
+
 def recommended(teacher, student, steps, temperature):
     """`recommended` with soft targets at another temperature."""
     blocks = ["block2", "block3"]

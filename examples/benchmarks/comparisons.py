@@ -78,6 +78,8 @@ class Group:
             phrases.append(f"{scenes} scene{'s' if scenes > 1 else ''} labeled")
         if self.about.get("teacher_rows") == "labeled":
             phrases.append("teacher on these")
+        if self.about.get("pairs"):
+            phrases.append(f"{self.about['pairs']} pairs")
         return phrases
 
     @property

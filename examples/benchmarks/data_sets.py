@@ -10,8 +10,8 @@ from sklearn.datasets import load_breast_cancer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import degradations
+import digits
 import optical_to_radar
-import quickstart
 from compare import PairedData
 
 #: Data sets that ship with scikit-learn.
@@ -42,14 +42,14 @@ class DataSet:
     degrade: str | None = None
 
     @property
-    def has_positions(self):
-        """Whether rows are images or sequences, and not rows of a table."""
-        return self.data.strong_train.ndim > 2
+    def axes(self):
+        """Axes of positions of a row: 0 of tables, 1 of sequences, 2 of images."""
+        return self.data.strong_train.ndim - 2
 
     @property
     def is_images(self):
         """Whether rows are images."""
-        return self.data.strong_train.ndim == 4
+        return self.axes == 2
 
 
 def load(source, degrade=None):
@@ -70,7 +70,7 @@ def load(source, degrade=None):
     """
     scenes = None
     if source == "digits":
-        data = quickstart.load()
+        data = digits.load()
     elif source == "breast_cancer":
         data = breast_cancer()
     elif Path(source).suffix == ".npz":

@@ -95,6 +95,6 @@ def at_best_epochs(records):
 def trained_on(record):
     """What a choice holds for: entries of a record that say what is learnt from."""
     names = ("data", "degrade", "limit", "mix", "network")
-    labels = ("labeled", "labeled_scenes", "teacher_rows")
+    labels = ("labeled", "labeled_scenes", "teacher_rows", "pairs")
     names += tuple(name for name in labels if record.get(name) not in (None, "all"))
     return tuple(record.get(name) for name in names)

@@ -37,8 +37,15 @@ class Method:
             `"any"` row, or that of a row of the same `"class"`.
         is_teacher_trained: Whether the teacher has learnt anything.
         label_smoothing: Share of the labels that goes to all classes alike.
-        reads_maps: Whether it needs feature maps, so that tables are none for it.
+        axes: Axes of positions that its data must have: 0 if tables will do, 1 for
+            sequences and images, 2 for images.
         rows: Where few rows have labels: it trains on `"all"`, or on the `"labeled"`.
+        labeled_share: Where few rows have labels: their share of each batch, or 0 to
+            draw all rows alike.
+        is_augmented: Whether images are shifted, both by one draw.
+        is_averaged: Whether the student's weights are a moving average over steps.
+        confidence: The teacher's terms leave out unlabeled rows on which its highest
+            probability is below this.
     """
 
     make: Callable
@@ -47,8 +54,12 @@ class Method:
     pairs: str = "own"
     is_teacher_trained: bool = True
     label_smoothing: float = 0.0
-    reads_maps: bool = False
+    axes: int = 0
     rows: str = "all"
+    labeled_share: float = 0.25
+    is_augmented: bool = False
+    is_averaged: bool = False
+    confidence: float = 0.0
 
 
 METHODS = {
@@ -72,7 +83,7 @@ METHODS = {
             functools.partial(weighted, terms),
             "baselines",
             weight=weight,
-            reads_maps=terms is baselines.attention_transfer,
+            axes=int(terms is baselines.attention_transfer),
         )
         for name, (terms, weight) in TERMS.items()
     },
@@ -87,7 +98,7 @@ METHODS = {
             functools.partial(weighted, terms, soft_targets=False),
             "alone",
             weight=weight,
-            reads_maps=terms is baselines.attention_transfer,
+            axes=int(terms is baselines.attention_transfer),
         )
         for name, (terms, weight) in TERMS.items()
     },
@@ -106,14 +117,14 @@ METHODS.update(
             functools.partial(aligned, **options),
             "candidates",
             weight=ALIGNED,
-            reads_maps="rows" in options,
+            axes=int("rows" in options),
         )
         for name, options in _CANDIDATES.items()
     }
 )
 
 METHODS["fading_attention"] = Method(
-    fading_attention, "candidates", weight=30.0, reads_maps=True
+    fading_attention, "candidates", weight=30.0, axes=1
 )
 
 # Where few rows have labels.
@@ -135,16 +146,58 @@ METHODS.update(
     }
 )
 
-GROUPS = ("methods", "controls", "baselines", "alone", "candidates", "few")
+# What may be chosen there, with soft targets.
+METHODS.update(
+    {
+        "labels": Method(candidates.label_weight, "few_choices", weight=0.5),
+        **{
+            f"labeled_share_{share:g}": Method(
+                compare.soft_targets, "few_choices", labeled_share=share
+            )
+            for share in (0, 0.1, 0.5)
+        },
+        **{
+            f"confident_{confidence:g}": Method(
+                compare.soft_targets, "few_choices", confidence=confidence
+            )
+            for confidence in (0.8, 0.95)
+        },
+        **{
+            f"{name}_{word}": Method(
+                make,
+                "few_choices",
+                rows="labeled" if name == "student" else "all",
+                axes=2 if word == "augmented" else 0,
+                **{f"is_{word}": True},
+            )
+            for name, make in {
+                "student": compare.alone,
+                "soft_targets": compare.soft_targets,
+                "recommended": compare.recommended,
+            }.items()
+            for word in ("averaged", "augmented")
+        },
+    }
+)
+
+GROUPS = (
+    "methods",
+    "controls",
+    "baselines",
+    "alone",
+    "candidates",
+    "few",
+    "few_choices",
+)
 
 
-def chosen(names, has_positions):
+def chosen(names, axes):
     """The methods that names stand for.
 
     Args:
         names: Keys of `METHODS`, `name@weight`, or `GROUPS`.
-        has_positions: Whether the data are images or sequences. Of a group on tables,
-            methods that read feature maps are left out, which is printed.
+        axes: Axes of positions that the data have: 0 of tables, 1 of sequences, 2 of
+            images. Of a group, methods that need more are left out, which is printed.
 
     Returns:
         Dict of name -> `Method`, the weight set.
@@ -157,12 +210,13 @@ def chosen(names, has_positions):
         members = [key for key, method in METHODS.items() if method.group == name]
         for member in members or [name]:
             method = _method(member)
-            if has_positions or not method.reads_maps:
+            needed = ("tables", "sequences or images", "images")[method.axes]
+            if axes >= method.axes:
                 found[member] = method
             elif members:
-                print(f"{member} reads feature maps, and is left out of tables.")
+                print(f"{member} needs {needed}, and is left out.")
             else:
-                raise SystemExit(f"{member} reads feature maps, which tables lack.")
+                raise SystemExit(f"{member} needs {needed}.")
     return found
 
 

@@ -92,6 +92,13 @@ def parse(argv):
         default="all",
         help="rows that the teacher learns from (default: all)",
     )
+    parser.add_argument(
+        "--pairs",
+        type=positive,
+        metavar="N",
+        help="pairs that methods train on, those with labels included (default: all). "
+        "The teacher still learns from --teacher-rows",
+    )
     lengths = parser.add_mutually_exclusive_group()
     lengths.add_argument(
         "--epochs",
@@ -181,6 +188,7 @@ def settings_of(arguments, epochs=None):
         labeled=arguments.labeled,
         labeled_scenes=arguments.labeled_scenes,
         teacher_rows=arguments.teacher_rows,
+        pairs=arguments.pairs,
     )
 
 
@@ -192,7 +200,7 @@ def plan(arguments, records):
     missing = []
     for source, degrade in itertools.product(arguments.data, arguments.degrade):
         data_set = data_sets.load(source, degrade)
-        methods = chosen(arguments.methods, data_set.has_positions)
+        methods = chosen(arguments.methods, data_set.axes)
         by_epochs = methods_by_epochs(arguments, data_set, methods)
         for seed, (epochs, names) in itertools.product(
             arguments.seeds, by_epochs.items()
@@ -247,7 +255,7 @@ def main(argv=None):
             if name == "teacher":
                 record = of_seed.run_teacher()
             else:
-                methods = chosen([name], data_set.has_positions)
+                methods = chosen([name], data_set.axes)
                 record = of_seed.run(name, methods[name])
             records.add(record)
             # What the backend has compiled would pile up over hundreds of runs.

@@ -22,8 +22,8 @@ import numpy as np
 import keras_dskd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import digits
 import optical_to_radar
-import quickstart
 from models import cnn
 
 SIZES = (64, 128, 256, 512)
@@ -31,7 +31,7 @@ SIZES = (64, 128, 256, 512)
 
 def data_sets(folder):
     """`(name, PairedData)` of the digits, and of each file in the folder."""
-    yield "digits", quickstart.load()
+    yield "digits", digits.load()
     for path in sorted(folder.glob("*.npz")) if folder else []:
         yield path.stem, optical_to_radar.load(path)
 

@@ -33,6 +33,8 @@ class Settings:
         labeled: Number or share of the rows with labels, or `None` for all rows.
         labeled_scenes: Number of scenes, or persons, with labels instead.
         teacher_rows: Rows that the teacher is trained on: `"all"`, or `"labeled"`.
+        pairs: Pairs, with and without labels, that methods train on, or `None` for all.
+            The teacher is trained on `teacher_rows` all the same.
     """
 
     split: str = "validation"
@@ -48,6 +50,7 @@ class Settings:
     labeled: float | None = None
     labeled_scenes: int | None = None
     teacher_rows: str = "all"
+    pairs: int | None = None
 
     def of(self, data_set):
         """What it comes to for a data set: a dict without open choices."""
@@ -67,12 +70,12 @@ class Settings:
             )
         chosen = asdict(self)
         if not data_set.is_images:
-            chosen["network"] = "sequence_cnn" if data_set.has_positions else "mlp"
+            chosen["network"] = "sequence_cnn" if data_set.axes else "mlp"
         of_steps = max(1, round(STEPS / (count // self.batch_size)))
         for name in ("epochs", "teacher_epochs"):
             chosen[name] = chosen[name] or of_steps
         for role, widths in WIDTHS.items():
-            given = chosen[f"{role}_widths"] or widths[data_set.has_positions]
+            given = chosen[f"{role}_widths"] or widths[data_set.axes > 0]
             chosen[f"{role}_widths"] = list(given)
         lengths = {len(chosen[f"{role}_widths"]) for role in WIDTHS}
         if len(lengths) > 1 or min(lengths) < 3:

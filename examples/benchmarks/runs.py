@@ -11,7 +11,11 @@ from pathlib import Path
 import data_sets
 import keras
 import numpy as np
-from calibration import expected_calibration_error, negative_log_likelihood
+from calibration import (
+    expected_calibration_error,
+    log_probabilities,
+    negative_log_likelihood,
+)
 
 import keras_dskd
 
@@ -71,27 +75,39 @@ class SeedRuns:
             len(data.y_train) // self.settings["batch_size"]
         )
         model = method.make(teacher, student, steps)
-        labeled = self.labeled
-        rows = np.arange(len(data.y_train))
-        if labeled is not None and method.rows == "labeled":
-            rows, labeled = np.flatnonzero(labeled), None
+        rows, labeled = self._rows(method.rows)
         x, y, loss = data.weak_train[rows], data.y_train[rows], None
         if isinstance(model, keras_dskd.Distiller):
             strong = data.strong_train[self._teacher_rows(method.pairs)[rows]]
-            if self.settings["mix"]:  # No row is seen twice.
+            # No row is seen twice where pairs are mixed or augmented.
+            if self.settings["mix"] or method.is_augmented:
                 x = {"student": x, "teacher": strong}
             else:
                 features = model.cache_teacher(strong, batch_size=256, verbose=0)
                 x = {"student": x, "teacher_features": features}
             if labeled is not None:
                 x["label_mask"] = labeled
+                if method.confidence:
+                    surest = log_probabilities(_logits(teacher, strong)).max(axis=1)
+                    is_sure = surest >= np.log(method.confidence)
+                    x["teacher_mask"] = labeled | is_sure
             student = model.student  # A method may have made another of it.
         if method.label_smoothing or self.settings["mix"]:
             y = np.eye(self.data_set.data.classes, dtype="float32")[y]
             loss = keras.losses.CategoricalCrossentropy(
                 from_logits=True, label_smoothing=method.label_smoothing
             )
-        self._train(model, x, y, steps, loss, mix=self.settings["mix"])
+        self._train(
+            model,
+            x,
+            y,
+            steps,
+            loss=loss,
+            mix=self.settings["mix"],
+            labeled_share=method.labeled_share,
+            moves=[_shift()] if method.is_augmented else None,
+            average=method.is_averaged,
+        )
         scores = self._scores(name, student, data.weak_test)
         correct = self._teacher_accuracy
         if not method.is_teacher_trained:
@@ -151,7 +167,7 @@ class SeedRuns:
         # The weak modality and the student are nothing to the teacher.
         identity = self.identity("teacher")
         identity["epochs"] = identity.pop("teacher_epochs")
-        for name in ("degrade", "student_widths", "mix"):
+        for name in ("degrade", "student_widths", "mix", "pairs"):
             del identity[name]
         if identity.pop("teacher_rows") == "all":
             del identity["labeled"], identity["labeled_scenes"]
@@ -169,6 +185,25 @@ class SeedRuns:
         keras.utils.set_random_seed(first + self.seed)
         return network(rows.shape[1:], self.data_set.data.classes, widths, role)
 
+    def _rows(self, kind):
+        """Rows to train a student on, and which have labels: `None` if all have."""
+        labeled, count = self.labeled, self.settings["pairs"]
+        if labeled is None:
+            labeled = np.ones(len(self.data.y_train), bool)
+        if kind == "labeled":
+            return np.flatnonzero(labeled), None
+        if count is None:
+            count = len(labeled)
+        if not labeled.sum() <= count <= len(labeled):
+            raise SystemExit(
+                f"--pairs {count}: there are {len(labeled)} pairs to train on, and "
+                f"{labeled.sum()} of them have labels."
+            )
+        # All with labels, and others by chance.
+        chance = np.random.default_rng([4, self.seed]).random(len(labeled))
+        rows = np.sort(np.argsort(chance - labeled)[:count])
+        return rows, None if labeled[rows].all() else labeled[rows]
+
     def _teacher_rows(self, pairs):
         """Which teacher row each row of the student is shown with."""
         y, rng = self.data.y_train, np.random.default_rng([2, self.seed])
@@ -181,12 +216,17 @@ class SeedRuns:
                 rows[of_class] = rng.permutation(of_class)
         return rows
 
-    def _train(self, model, x, y, steps, loss=None, mix=0.0):
-        options = {
-            "batch_size": min(self.settings["batch_size"], len(y)),
-            "learning_rate": self.settings["learning_rate"],
-        }
-        train(model, x, y, seed=self.seed, steps=steps, loss=loss, mix=mix, **options)
+    def _train(self, model, x, y, steps, **options):
+        train(
+            model,
+            x,
+            y,
+            seed=self.seed,
+            steps=steps,
+            batch_size=min(self.settings["batch_size"], len(y)),
+            learning_rate=self.settings["learning_rate"],
+            **options,
+        )
 
     def _scores(self, name, model, x):
         logits = _logits(model, x)
@@ -217,6 +257,11 @@ class SeedRuns:
             "scored_samples": len(self.data.y_test),
             "seconds": round(time.perf_counter() - start, 2),
         }
+
+
+def _shift():
+    """By an eighth of the image at most; nearest pixels, so that noise stays noise."""
+    return keras.layers.RandomTranslation(0.125, 0.125, interpolation="nearest")
 
 
 def _logits(model, x):

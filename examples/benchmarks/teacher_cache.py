@@ -29,8 +29,8 @@ import numpy as np
 import keras_dskd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import digits
 import optical_to_radar
-import quickstart
 from models import cnn
 
 BATCH = 64
@@ -247,9 +247,7 @@ def main():
     parser.add_argument("--memory-of", help="a side, measured alone")
     parser.add_argument("--folder", type=Path, help="of the caches, with --memory-of")
     arguments = parser.parse_args()
-    data = (
-        optical_to_radar.load(arguments.data) if arguments.data else quickstart.load()
-    )
+    data = optical_to_radar.load(arguments.data) if arguments.data else digits.load()
     for part in ("strong_train", "weak_train", "y_train"):
         # Full batches alone: one program a side.
         kept = min(arguments.samples, len(data.y_train)) // BATCH * BATCH

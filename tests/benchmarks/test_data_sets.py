@@ -47,7 +47,7 @@ def test_first_rows_of_a_stratified_order_keep_class_shares():
         np.testing.assert_allclose(shares, count * np.array([0.6, 0.3, 0.1]), atol=1)
 
 
-def test_digits_match_the_quickstart():
+def test_digits_are_those_of_the_example():
     digits = data_sets.load("digits")
     assert digits.data.strong_train.shape == (1000, 8, 8, 1)
     assert digits.is_images
@@ -166,7 +166,7 @@ def test_sequences_are_standardized_by_channel(tmp_path):
             values = rng.normal(3.0, [1.0, 5.0], (count, 10, 2))
             arrays[f"{side}_{part}"] = values.astype("float32")
     loaded = data_sets.load(file_of_images(tmp_path / "own.npz", **arrays))
-    assert loaded.has_positions and not loaded.is_images
+    assert loaded.axes == 1 and not loaded.is_images
     np.testing.assert_array_equal(loaded.scenes, arrays["subject_train"])
     rows = data_sets.split(loaded, "test", 0)
     np.testing.assert_allclose(rows.weak_train.mean((0, 1)), 0, atol=1e-5)

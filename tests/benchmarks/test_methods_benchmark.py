@@ -225,6 +225,58 @@ def test_few_labels_are_recorded(tmp_path, capsys):
     assert group.trained_on == "breast_cancer, 100 rows, 20% labeled"
 
 
+def seen_by(names, monkeypatch, *changed):
+    """The runs of a seed, and what `train` was given in each: `(x, y, options)`."""
+    table, seen = methods.data_sets.load("breast_cancer"), []
+    given = methods.parse([*JOB, "--labeled", "20", *changed])
+    of_seed = runs.SeedRuns(table, 0, methods.settings_of(given), "unused")
+    of_seed.teacher = of_seed._network("teacher", 0)
+    monkeypatch.setattr(
+        runs, "train", lambda model, x, y, **options: seen.append((x, y, options))
+    )
+    monkeypatch.setattr(runs.SeedRuns, "_scores", lambda *_: {"accuracy": 0.0})
+    for name in names:
+        of_seed.run(name, method_list.METHODS[name])
+    return of_seed, seen
+
+
+def test_pairs_option_keeps_the_labeled_rows(monkeypatch):
+    names = ("student", "soft_targets", "soft_targets_on_labeled")
+    of_seed, seen = seen_by(names, monkeypatch, "--pairs", "50")
+    student, on_pairs, on_labeled = seen
+    assert len(student[0]) == len(on_labeled[0]["student"]) == 20
+    x, y, _ = on_pairs
+    assert len(y) == len(x["student"]) == 50
+    assert x["label_mask"].sum() == 20
+    np.testing.assert_array_equal(x["student"][x["label_mask"]], student[0])
+    np.testing.assert_array_equal(y[x["label_mask"]], student[1])
+    with pytest.raises(SystemExit, match="100 pairs to train on, and 20 of them have"):
+        seen_by(["soft_targets"], monkeypatch, "--pairs", "10")
+
+
+def test_methods_to_choose_from_differ_as_their_names_say(monkeypatch):
+    names = ("soft_targets", "labeled_share_0.5", "soft_targets_averaged")
+    _, seen = seen_by(names, monkeypatch)
+    plain, share, averaged = (options for *_, options in seen)
+    assert (plain["labeled_share"], plain["average"], plain["moves"]) == (
+        0.25,
+        False,
+        None,
+    )
+    assert plain | {"labeled_share": 0.5} == share
+    assert plain | {"average": True} == averaged
+
+
+def test_unsure_teacher_is_masked_on_unlabeled_rows(monkeypatch):
+    of_seed, ((x, *_),) = seen_by(["confident_0.95"], monkeypatch)
+    logits = of_seed.teacher.predict(of_seed.data.strong_train, verbose=0)
+    exponentials = np.exp(logits)
+    surest = (exponentials / exponentials.sum(axis=1, keepdims=True)).max(axis=1)
+    expected = x["label_mask"] | (surest >= 0.95)
+    np.testing.assert_array_equal(x["teacher_mask"], expected)
+    assert not expected.all()
+
+
 def test_best_epochs_option_sets_the_epochs_per_method(tmp_path, capsys):
     chosen = tmp_path / "chosen.jsonl"
     shared = dict.fromkeys(records.RESULTS, 0.0)
@@ -315,28 +367,37 @@ def test_methods_with_one_seed_share_weights_rows_and_options(monkeypatch, tmp_p
 
 def test_every_method_makes_a_model():
     teacher = models.mlp((3,), 3, (8, 8, 6), "teacher")
-    found = method_list.chosen(method_list.GROUPS, has_positions=False)
+    found = method_list.chosen(method_list.GROUPS, axes=0)
     left_out = {
         "attention_transfer",
         "attention_transfer_alone",
         "fading_attention",
         "positions",
+        "student_augmented",
+        "soft_targets_augmented",
+        "recommended_augmented",
     }
     assert set(found) == set(method_list.METHODS) - left_out
     for name, method in found.items():
         student = models.mlp((2,), 3, (4, 4, 4), "student")
         made = method.make(teacher, student, 10)
-        if method.label_smoothing or name == "student":
+        if method.label_smoothing or name in ("student", "student_averaged"):
             assert made is student
         else:
             assert isinstance(made, keras_dskd.Distiller)
+
+
+def test_methods_of_images_are_refused_for_sequences():
+    assert "attention_transfer" in method_list.chosen(["baselines"], axes=1)
+    with pytest.raises(SystemExit, match="student_augmented needs images"):
+        method_list.chosen(["student_augmented"], axes=1)
 
 
 @pytest.mark.parametrize("name", ["attention_transfer", "similarity_preserving"])
 def test_feature_map_methods_read_the_blocks(name):
     teacher = models.cnn((16, 16, 3), 3, (8, 8, 6), "teacher")
     student = models.cnn((16, 16, 1), 3, (4, 4, 4), "student")
-    (method,) = method_list.chosen([name], has_positions=True).values()
+    (method,) = method_list.chosen([name], axes=2).values()
     losses = method.make(teacher, student, 10).distillation_losses
     read = [(loss.teacher_layer_name, loss.student_layer_name) for loss in losses[1:]]
     blocks = ["block2", "block3"] if name == "attention_transfer" else ["block3"]
@@ -347,7 +408,7 @@ def test_fading_attention_decays_to_zero():
     teacher = models.cnn((16, 16, 3), 3, (8, 8, 6), "teacher")
     student = models.cnn((16, 16, 1), 3, (4, 4, 4), "student")
     name = "fading_attention@30"
-    (method,) = method_list.chosen([name], has_positions=True).values()
+    (method,) = method_list.chosen([name], axes=2).values()
     made = method.make(teacher, student, 10)
     read = [
         (type(loss).__name__, loss.teacher_layer_name)
@@ -411,7 +472,9 @@ def test_invalid_arguments_are_refused_before_training(tmp_path, given, message)
 
 def test_feature_map_method_on_a_table_is_refused(tmp_path):
     given = ("--data", "breast_cancer", "--methods", "attention_transfer")
-    with pytest.raises(SystemExit, match="reads feature maps, which tables lack"):
+    with pytest.raises(
+        SystemExit, match="attention_transfer needs sequences or images"
+    ):
         methods.main(arguments(tmp_path, *given))
 
 

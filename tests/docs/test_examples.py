@@ -50,23 +50,36 @@ def check_outputs(folder, printed):
     return results
 
 
-def test_quickstart_writes_a_model_a_table_and_figures(tmp_path):
+def test_quickstart_prints_a_table_and_writes_the_student(tmp_path):
+    pytest.importorskip("seglearn", reason="the quickstart's data come with seglearn")
     script = EXAMPLES / "quickstart.py"
     # In a new process, as a newcomer runs it.
     result = subprocess.run(
-        [sys.executable, script, "--seeds=1", "--epochs=2", "--out", tmp_path],
+        [sys.executable, script, "--seeds=1", "--steps=10", "--out", tmp_path],
         capture_output=True,
         text=True,
         env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
     )
     assert result.returncode == 0, result.stderr
-    results = check_outputs(tmp_path, result.stdout)
+    scores = json.loads((tmp_path / "results.json").read_text())
+    learners = ("student alone", "+ teacher, 2 people", "+ teacher, all people")
+    for name in ("teacher, all people", *learners):
+        assert re.search(rf"^{re.escape(name)} +\d+\.\d\d", result.stdout, re.MULTILINE)
+        assert len(scores[name]) == 1 and 0 <= scores[name][0] <= 1
+    student = keras.saving.load_model(tmp_path / "student.keras")
+    assert student.predict(np.zeros((2, 100, 3)), verbose=0).shape == (2, 7)
+
+
+@pytest.mark.backend_neutral  # Trains as the other examples do.
+def test_digits_write_a_model_a_table_and_figures(run, tmp_path):
+    printed = run("digits.py", "--seeds", 1, "--epochs", 1, "--out", tmp_path)
+    results = check_outputs(tmp_path, printed)
     assert (results["train_samples"], results["test_samples"]) == (1000, 797)
     student = keras.saving.load_model(tmp_path / "student.keras")
     assert student.predict(np.zeros((2, 8, 8, 1)), verbose=0).shape == (2, 10)
 
 
-@pytest.mark.backend_neutral  # Trains as the quickstart does.
+@pytest.mark.backend_neutral  # Trains as the other examples do.
 def test_sphere_animation_is_a_gif_of_each_moment(run, tmp_path):
     image = pytest.importorskip("PIL.Image", reason="figures need Pillow")
     path = tmp_path / "sphere.gif"
@@ -92,7 +105,7 @@ def paired_file(path, **changed):
     return path
 
 
-@pytest.mark.backend_neutral  # Trains as the quickstart does.
+@pytest.mark.backend_neutral  # Trains as the other examples do.
 def test_optical_to_radar_runs_on_your_file(run, tmp_path):
     data = paired_file(tmp_path / "own.npz")
     out = tmp_path / "out"
@@ -115,7 +128,7 @@ def test_optical_to_radar_refuses_a_wrong_file(run, tmp_path, changed, message):
         run("optical_to_radar.py", "--data", data)
 
 
-@pytest.mark.backend_neutral  # Trains as the quickstart does.
+@pytest.mark.backend_neutral  # Trains as the other examples do.
 def test_land_cover_reports_mean_iou_of_a_file(run, tmp_path):
     data = paired_file(tmp_path / "own.npz")
     out = tmp_path / "out"
@@ -165,6 +178,7 @@ def watch(monkeypatch):
     datasets.load_watch = lambda: loaded
     monkeypatch.setitem(sys.modules, "seglearn", types.ModuleType("seglearn"))
     monkeypatch.setitem(sys.modules, "seglearn.datasets", datasets)
+    monkeypatch.delitem(sys.modules, "quickstart", raising=False)
     return pytest.importorskip("watch")
 
 
@@ -195,7 +209,7 @@ def test_watch_leaves_a_person_out_and_keeps_labels_of_some(watch):
     assert len(data.weak_train) == len(data.strong_train) == 6
 
 
-@pytest.mark.backend_neutral  # Trains as the quickstart does.
+@pytest.mark.backend_neutral  # Trains as the other examples do.
 def test_watch_runs_on_your_file(run, tmp_path):
     rng = np.random.default_rng(0)
     arrays = {}

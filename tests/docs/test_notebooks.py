@@ -22,6 +22,8 @@ SMALL = {
     "optical_to_radar": 'data, size = "no such file.npz", 16\n'
     "limit, epochs, batch_size, seed = 64, 1, 16, 0\n"
     'widths, methods = (4, 4, 4), ("student alone", "+ recommended")',
+    "sensors": "labeled_people, teacher_people = 2, 7\n"
+    "steps, batch_size, widths, seed = 4, 64, (4, 4, 4), 0",
     "tabular_views": 'data = "wine"\nepochs, batch_size, seeds = 2, 16, 1\n'
     'widths, methods = (4, 4), ("student alone", "+ recommended")',
 }
@@ -111,6 +113,8 @@ def run_cell(shell, cell):
 def test_notebook_runs_from_top_to_bottom(name, shell, tmp_path, monkeypatch):
     if name == "degraded_images":
         pytest.importorskip("keras_cv", reason="the notebook's backbone is KerasCV's")
+    if name == "sensors":
+        pytest.importorskip("seglearn", reason="the notebook's data come with seglearn")
     monkeypatch.chdir(tmp_path)
     notebook = small(name)
     with snippets.one_step_per_fit():
