@@ -56,9 +56,9 @@ def fit(model, data, steps):
     model.fit(data, epochs=epochs, shuffle=False, verbose=0)
 
 
-def run(seed, labeled_people, steps, progress):
+def run(data, seed, labeled_people, steps, progress):
     """All trainings of a seed: dict of name to accuracy, and the distilled student."""
-    strong, weak, y, people = windows()
+    strong, weak, y, people = data
     train, test = people <= 7, people > 7
     # Each channel has mean 0 and standard deviation 1 over the people to train on.
     strong, weak = (x - x[train].mean((0, 1)) for x in (strong, weak))
@@ -105,15 +105,19 @@ def run(seed, labeled_people, steps, progress):
 def main():
     """Trains, prints the table, and writes what came of it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--labeled", type=int, default=2, help="people, 1 to 6")
+    parser.add_argument("--seeds", type=int, default=3, help="1 or more")
+    parser.add_argument(
+        "--labeled", type=int, default=2, choices=range(1, 7), help="people"
+    )
     parser.add_argument("--steps", type=int, default=600, help="of each training")
     parser.add_argument("--out", type=Path, default=Path("out/quickstart"))
     arguments = parser.parse_args()
+    if arguments.seeds < 1:
+        parser.error(f"--seeds must be 1 or more. Received: {arguments.seeds}")
     progress = Progress(6 * arguments.seeds)
-    runs = []
+    data, runs = windows(), []
     for seed in range(arguments.seeds):
-        scores, student = run(seed, arguments.labeled, arguments.steps, progress)
+        scores, student = run(data, seed, arguments.labeled, arguments.steps, progress)
         runs.append(scores)
     progress.done()
     scores = {name: [of_seed[name] for of_seed in runs] for name in runs[0]}

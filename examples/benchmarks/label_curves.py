@@ -20,6 +20,9 @@ from records import kept, read
 
 ALL = math.inf
 
+#: What all runs of a curve share.
+SHARED = ("epochs", "limit", "batch_size", "degrade", "mix", "network")
+
 TEACHERS = {
     None: "student alone",
     "all": "with a teacher that learned from all labels",
@@ -37,8 +40,11 @@ def curves(records, method):
     Returns:
         Dict of `"data set (backend)"` -> dict of key of `TEACHERS` -> dict of number of
         labeled rows or scenes, or `ALL`, ascending -> array of one accuracy per seed.
+
+    Raises:
+        SystemExit: If runs of a data set differ in what a curve shares.
     """
-    found = {}
+    found, settings = {}, {}
     for record in records:
         count = record.get("labeled_scenes") or record.get("labeled") or ALL
         if record["method"] == "student":
@@ -51,6 +57,12 @@ def curves(records, method):
             teachers = [record["teacher_rows"]]
         for teacher in teachers:
             data = f"{record['data']} ({record['backend']})"
+            about = {name: record.get(name) for name in SHARED}
+            if settings.setdefault(data, about) != about:
+                raise SystemExit(
+                    f"{data}: runs of several settings. Choose with --where. "
+                    f"Received: {settings[data]} and {about}"
+                )
             by_count = found.setdefault(data, {}).setdefault(teacher, {})
             # A student alone is the same whatever the teacher learned from.
             by_count.setdefault(count, {})[record["seed"]] = 100 * record["accuracy"]
@@ -135,17 +147,19 @@ def main(argv=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--data", nargs="+", help="only these data sets")
+    parser.add_argument(
+        "--where",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="keep runs of which this is so, as in data=digits backend=jax",
+    )
     parser.add_argument("--method", default="recommended")
     parser.add_argument("--unit", default="labels", help="of the horizontal axis")
     parser.add_argument("--out", type=Path, help="file for the figure")
     arguments = parser.parse_args(argv)
-    records = kept(read(arguments.files), ["split=test"])
-    if arguments.data:
-        records = [record for record in records if record["data"] in arguments.data]
+    records = kept(read(arguments.files), ["split=test", *arguments.where])
     found = curves(records, arguments.method)
-    if not found:
-        raise SystemExit(f"No runs on test rows of {arguments.data}.")
     for data, by_teacher in found.items():
         print(f"\n### {data}, {arguments.method}, accuracy, % (seeds)\n")
         table(*rows_of(by_teacher))

@@ -207,6 +207,7 @@ def plan(arguments, records):
         ):
             settings = settings_of(arguments, epochs)
             of_seed = SeedRuns(data_set, seed, settings)
+            of_seed.rows("all")
             names = [
                 name
                 for name in ("teacher", *names)

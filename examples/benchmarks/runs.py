@@ -75,7 +75,7 @@ class SeedRuns:
             len(data.y_train) // self.settings["batch_size"]
         )
         model = method.make(teacher, student, steps)
-        rows, labeled = self._rows(method.rows)
+        rows, labeled = self.rows(method.rows)
         x, y, loss = data.weak_train[rows], data.y_train[rows], None
         if isinstance(model, keras_dskd.Distiller):
             strong = data.strong_train[self._teacher_rows(method.pairs)[rows]]
@@ -185,8 +185,15 @@ class SeedRuns:
         keras.utils.set_random_seed(first + self.seed)
         return network(rows.shape[1:], self.data_set.data.classes, widths, role)
 
-    def _rows(self, kind):
-        """Rows to train a student on, and which have labels: `None` if all have."""
+    def rows(self, kind):
+        """Rows to train a student on, and which have labels: `None` if all have.
+
+        Args:
+            kind: `"all"` for all pairs, or `"labeled"`.
+
+        Raises:
+            SystemExit: If there are fewer rows than the settings ask for.
+        """
         labeled, count = self.labeled, self.settings["pairs"]
         if labeled is None:
             labeled = np.ones(len(self.data.y_train), bool)

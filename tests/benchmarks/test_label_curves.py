@@ -84,7 +84,7 @@ def test_backends_and_data_sets_have_curves_of_their_own():
 def test_committed_lines_draw_a_figure(tmp_path, capsys):
     lines = Path(label_curves.__file__).parent / "results" / "few_labels.jsonl"
     path = tmp_path / "labels.png"
-    given = [str(lines), "--data", "watch_acc_gyro", "--out", str(path)]
+    given = [str(lines), "--where", "data=watch_acc_gyro", "--out", str(path)]
     label_curves.main(given)
     assert path.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
@@ -92,7 +92,7 @@ def test_committed_lines_draw_a_figure(tmp_path, capsys):
         assert f"| {words} | " in printed
 
 
-def test_data_set_without_runs_is_refused():
-    lines = Path(label_curves.__file__).parent / "results" / "few_labels.jsonl"
-    with pytest.raises(SystemExit, match="No runs on test rows of"):
-        label_curves.main([str(lines), "--data", "unknown"])
+def test_runs_of_several_settings_are_refused():
+    made = [*RECORDS, record("student", 0.5, labeled=50, limit=1000)]
+    with pytest.raises(SystemExit, match=r"pairs \(jax\): runs of several settings"):
+        label_curves.curves(made, "recommended")

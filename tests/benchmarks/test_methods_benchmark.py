@@ -461,6 +461,9 @@ def test_reused_classifier_has_frozen_teacher_weights():
         (("--degrade", "speckle:2"), "between 0 and 1"),
         (("--limit", "801"), "digits has 800 rows"),
         (("--limit", "30"), "less than a batch of 64"),
+        (("--labeled", "801"), "digits has 800 rows"),
+        (("--pairs", "700"), "800 pairs to train on, and 800 of them have labels"),
+        (("--labeled", "20", "--pairs", "10"), "and 20 of them have labels"),
         (("--student-widths", "4", "4"), "equally many widths"),
     ],
 )
