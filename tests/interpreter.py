@@ -8,14 +8,17 @@ from pathlib import Path
 import keras
 
 TESTS = Path(__file__).parent
+LIGHT = TESTS / "light.py"
 
 
-def start(*arguments, backend=None, **options):
+def start(*arguments, backend=None, is_light=True, **options):
     """Starts Python with the package and the support modules of the tests.
 
     Args:
         *arguments: A program and its arguments, or `"-c"` and code.
         backend: The backend of Keras. Defaults to that of this process.
+        is_light: Whether to hide packages that Keras imports where it finds them; see
+            `light.py`.
         **options: Options of `subprocess.Popen`; `environment` adds variables.
     """
     environment = {
@@ -25,7 +28,7 @@ def start(*arguments, backend=None, **options):
         **options.pop("environment", {}),
     }
     return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
+        [sys.executable, *([LIGHT] if is_light else []), *map(str, arguments)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

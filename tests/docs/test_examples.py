@@ -1,10 +1,8 @@
 """The example scripts run at a small size."""
 
 import json
-import os
 import re
 import runpy
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -50,21 +48,14 @@ def check_outputs(folder, printed):
     return results
 
 
-def test_quickstart_prints_a_table_and_writes_the_student(tmp_path):
+def test_quickstart_prints_a_table_and_writes_the_student(run, tmp_path):
     pytest.importorskip("seglearn", reason="the quickstart's data come with seglearn")
-    script = EXAMPLES / "quickstart.py"
-    # In a new process, as a newcomer runs it.
-    result = subprocess.run(
-        [sys.executable, script, "--seeds=1", "--steps=10", "--out", tmp_path],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
-    )
-    assert result.returncode == 0, result.stderr
+    with snippets.one_step_per_fit():
+        printed = run("quickstart.py", "--seeds", 1, "--out", tmp_path)
     scores = json.loads((tmp_path / "results.json").read_text())
     learners = ("student alone", "+ teacher, 2 people", "+ teacher, all people")
     for name in ("teacher, all people", *learners):
-        assert re.search(rf"^{re.escape(name)} +\d+\.\d\d", result.stdout, re.MULTILINE)
+        assert re.search(rf"^{re.escape(name)} +\d+\.\d\d", printed, re.MULTILINE)
         assert len(scores[name]) == 1 and 0 <= scores[name][0] <= 1
     student = keras.saving.load_model(tmp_path / "student.keras")
     assert student.predict(np.zeros((2, 100, 3)), verbose=0).shape == (2, 7)

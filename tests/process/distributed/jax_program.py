@@ -23,8 +23,8 @@ os.environ["JAX_CPU_COLLECTIVES_IMPLEMENTATION"] = "gloo"
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
-import replicated  # noqa: E402
 from keras import distribution  # noqa: E402
+from process.distributed import replicated  # noqa: E402
 
 BATCH = replicated.BATCH
 FULL = BATCH * replicated.STEPS

@@ -1,12 +1,10 @@
 """`keras.distribution` on JAX trains like one device with the whole batch."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
+import interpreter
 import keras
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "jax", reason="keras.distribution is tested on JAX"
 )
 PROGRAM = Path(__file__).with_name("jax_program.py")
-TESTS = Path(__file__).parents[2]
 TRAININGS = [
     *(("8 devices", kind) for kind in replicated.LOSSES),
     ("whole batches", "samples"),
@@ -25,27 +22,16 @@ TRAININGS = [
 
 
 def start(*arguments):
-    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
-    return subprocess.Popen(
-        [sys.executable, PROGRAM, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={
-            **os.environ,
-            "KERAS_BACKEND": "jax",
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": path,
-        },
-    )
+    environment = {"JAX_PLATFORMS": "cpu"}
+    return interpreter.start(PROGRAM, *arguments, environment=environment)
 
 
 def finish(program):
     try:
-        said, _ = program.communicate(timeout=600)
+        _, errors = program.communicate(timeout=600)
     finally:
         program.kill()
-    assert program.returncode == 0, said
+    assert program.returncode == 0, errors
 
 
 @pytest.fixture(scope="module")

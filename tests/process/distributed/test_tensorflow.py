@@ -2,19 +2,17 @@
 
 import contextlib
 import json
-import os
-import pathlib
 import socket
-import subprocess
-import sys
+from pathlib import Path
 
+import interpreter
 import keras
 import pytest
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("needs the TensorFlow backend", allow_module_level=True)
 
-TESTS = pathlib.Path(__file__).parents[2]
+FOLDER = Path(__file__).parent
 KINDS = {2: ["moments", "samples"], 3: ["pairs"]}
 
 
@@ -30,20 +28,11 @@ def differences():
 
 def program(name, *arguments, **environment):
     """Starts a module of this folder."""
-    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
-    environment |= {
-        "PYTHONPATH": path,
-        # With oneDNN, a convolution of zero rows has the shape of its input. A batch
-        # that leaves a replica without rows would then fail.
-        "TF_ENABLE_ONEDNN_OPTS": "0",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", f"process.distributed.{name}", *arguments],
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    # With oneDNN, a convolution of zero rows has the shape of its input. A batch that
+    # leaves a replica without rows would then fail.
+    environment["TF_ENABLE_ONEDNN_OPTS"] = "0"
+    path = FOLDER / f"{name}.py"
+    return interpreter.start(path, *arguments, environment=environment)
 
 
 def found_by(started):

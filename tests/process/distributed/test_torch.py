@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import interpreter
 import keras
 import pytest
 from process.distributed import planted, replicated
@@ -17,11 +18,11 @@ pytestmark = pytest.mark.skipif(
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def torchrun(program, *arguments, processes=2):
-    """Runs a program in several processes; returns what it printed."""
+def torchrun(*program, processes=2):
+    """Runs a program and its arguments in processes; returns what they printed."""
     launched = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        + [f"--nproc_per_node={processes}", program, *map(str, arguments)],
+        + [f"--nproc_per_node={processes}", *map(str, program)],
         env={
             **os.environ,
             "KERAS_BACKEND": "torch",
@@ -48,7 +49,8 @@ def torchrun(program, *arguments, processes=2):
 def recorded(tmp_path_factory):
     """The folder with the recordings of two processes."""
     folder = tmp_path_factory.mktemp("torch")
-    torchrun(ROOT / "tests/process/distributed/torch_program.py", folder)
+    program = ROOT / "tests/process/distributed/torch_program.py"
+    torchrun(interpreter.LIGHT, program, folder)
     return folder
 
 
