@@ -14,6 +14,7 @@ distiller.student: a plain Keras model
 
 from keras_dskd import callbacks, layers, losses, ops
 from keras_dskd.callbacks import StructureHistory
+from keras_dskd.choice import choose
 from keras_dskd.data.augmentation import AugmentedPairs
 from keras_dskd.data.dataset import ArrayDataset, CachedDataset
 from keras_dskd.data.labeled_share import LabeledShare
@@ -37,6 +38,7 @@ __all__ = [
     "__version__",
     "callbacks",
     "check_pairs",
+    "choose",
     "dskd",
     "layers",
     "losses",

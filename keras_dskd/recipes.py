@@ -97,7 +97,7 @@ def dskd(
         "student", deep
     ):
         projectors = features.projectors([deep])
-    outputs = _output_losses(teacher, student, task)
+    outputs = output_losses(teacher, student, task)
     weights = [
         *(1.0 for _ in outputs),
         _rising(0.3 if target == "self" else 2.0, steps),
@@ -177,7 +177,7 @@ def recommended(
     features = RecipeFeatures("recommended", teacher, student)
     aligned = features.intermediate(intermediate_features, 2, reads_teacher=True)
     rows = features.rows(aligned)
-    outputs = _output_losses(teacher, student, task)
+    outputs = output_losses(teacher, student, task)
     return Distiller(
         teacher,
         student,
@@ -202,7 +202,7 @@ def _rising(weight: float, steps: int | None) -> Weight:
     )
 
 
-def _output_losses(
+def output_losses(
     teacher: keras.Model, student: keras.Model, task: Task | None
 ) -> list[keras.distillation.DistillationLoss]:
     """One loss for each pair of outputs."""

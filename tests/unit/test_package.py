@@ -27,8 +27,9 @@ BELOW = {
     "distiller": _READ | {"losses", "teacher_cache", "structure"},
     "callbacks": _READ | {"structure", "distiller"},
     "recipes": _READ | {"losses", "distiller"},
+    "choice": _READ | {"losses", "distiller", "recipes"},
     "__init__": _READ
-    | {"callbacks", "distiller", "layers", "losses", "recipes"}
+    | {"callbacks", "choice", "distiller", "layers", "losses", "recipes"}
     | {"structure", "teacher_cache"},
 }
 
@@ -150,6 +151,7 @@ def test_public_names_are_those_of_the_contract():
         "__version__",
         "callbacks",
         "check_pairs",
+        "choose",
         "dskd",
         "layers",
         "losses",
