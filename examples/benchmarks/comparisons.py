@@ -155,7 +155,7 @@ def groups(records):
         )
     found = {}
     for record in records:
-        names = sorted(set(record) - {*RESULTS, "method", "weight", "seed"})
+        names = sorted(set(record) - {*RESULTS, "method", "weight", "seed", "chosen"})
         about = {name: record[name] for name in names}
         group = found.setdefault(repr(about), Group(about, {}))
         runs = group.runs.setdefault(record["method"], {})

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from comparisons import BASELINES, METRICS, groups, overall, slope
 from epoch_choice import at_best_epochs
+from method_choice import counts, with_chosen
 from paired_statistics import holm
 from records import kept, of_methods, read
 
@@ -38,6 +39,13 @@ def main(argv=None):
         help="of the runs on test rows those with the epochs that are best of the "
         "method by the runs on validation rows, which are among the files",
     )
+    parser.add_argument(
+        "--choose",
+        nargs="+",
+        metavar="METHOD",
+        help="add the method `chosen`: for each seed, the one of these that is best by "
+        "the runs on validation rows, which are among the files",
+    )
     parser.add_argument("--metric", choices=list(METRICS), default="accuracy")
     parser.add_argument("--plots", type=Path, help="folder for the figures")
     arguments = parser.parse_args(argv)
@@ -46,10 +54,14 @@ def main(argv=None):
     always = ("teacher", *BASELINES)
     if arguments.best_epochs:
         records = at_best_epochs(records)
+    if arguments.choose:
+        records = with_chosen(records, arguments.choose)
     made = groups(of_methods(records, arguments.methods, always))
     for group in made:
         print(f"\n### {title(group)}\n")
         table(*differences(group, metric))
+        if "chosen" in group.runs:
+            print(f"chosen: {counts(group.runs['chosen'])}\n")
         table(*diagnostics(group))
     for of_sets in families(made):
         if len(of_sets) > 1:

@@ -345,6 +345,20 @@ def test_best_epochs_compares_each_method_at_its_best_epochs(tmp_path, capsys):
     assert rows(text, "recommended")[0][4] == "+30.00 [+27.52, +32.48]"
 
 
+def test_chosen_method_is_a_row_with_its_choices(tmp_path, capsys):
+    validation = some(lower(0.1), split="validation", epochs=6)
+    files = [
+        written(tmp_path / "validation.jsonl", validation),
+        written(tmp_path / "test.jsonl", some()),
+    ]
+    text = printed(capsys, *files, "--choose", "student", "recommended")
+    assert rows(text, "chosen")[0] == rows(text, "recommended")[0][:0] + [
+        "chosen",
+        *rows(text, "recommended")[0][1:],
+    ]
+    assert "chosen: recommended 3" in text
+
+
 def test_figure_of_epochs_has_a_panel_per_data_set(tmp_path, capsys):
     made = [*at_epochs(), *at_epochs(data="others", limit=90)]
     printed(capsys, written(tmp_path / "a.jsonl", made), "--plots", tmp_path)
