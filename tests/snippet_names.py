@@ -70,6 +70,7 @@ class Names:
     np = numpy = np
     count, index = 2, 0
 
+    build_student = staticmethod(radar_student)
     teacher = functools.cached_property(lambda self: optical_teacher())
     student = functools.cached_property(lambda self: radar_student())
 

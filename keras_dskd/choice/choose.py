@@ -45,7 +45,7 @@ def choose(
 
     ```python
     def train(distiller):
-        distiller.compile("adam", crossentropy)
+        distiller.compile("adam", loss)
         distiller.fit({"teacher": optical, "student": radar}, labels, epochs=20)
 
 
