@@ -1,4 +1,4 @@
-"""How often `check_pairs` warns of good pairs, and misses bad ones.
+"""How often `check_pairs` is wrong or unclear, on good pairs and on bad ones.
 
 For each data set a teacher is trained for some epochs, and the student is left as it
 was initialised, as it is when a user checks pairs. Then subsets of several sizes are
@@ -53,8 +53,8 @@ def models(data, epochs):
     return teacher, student
 
 
-def is_warned(teacher, student, x_teacher, x_student, y=None):
-    """Whether `check_pairs` warns."""
+def answer(teacher, student, x_teacher, x_student, y=None):
+    """The answer of `check_pairs`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return keras_dskd.check_pairs(
@@ -64,13 +64,19 @@ def is_warned(teacher, student, x_teacher, x_student, y=None):
             y,
             permutations=199,
             verbose=0,
-        ).looks_shuffled
+        ).answer
 
 
 def rates(teacher, student, data, size, repeats, seed):
-    """Shares of draws: good pairs warned of, shuffled and shifted pairs missed."""
+    """Shares of draws of which `check_pairs` was wrong, and was unclear.
+
+    Returns:
+        Array `(4, 2)`: of good pairs, of shuffled ones, of good pairs with labels, and
+        of shifted ones with labels.
+    """
+    good, bad = ("shuffled", "unclear"), ("paired", "unclear")
     random = np.random.default_rng(seed)
-    warned = []
+    found = []
     for _ in range(repeats):
         drawn = random.permutation(len(data.y_test))[:size]
         drawn = drawn[np.argsort(data.y_test[drawn], kind="stable")]
@@ -78,15 +84,14 @@ def rates(teacher, student, data, size, repeats, seed):
         y = data.y_test[drawn]
         shuffled = weak[random.permutation(size)]
         shifted = np.roll(weak, 1, axis=0)
-        warned.append(
-            (
-                is_warned(teacher, student, strong, weak),
-                not is_warned(teacher, student, strong, shuffled),
-                is_warned(teacher, student, strong, weak, y),
-                not is_warned(teacher, student, strong, shifted, y),
-            )
+        checks = (
+            (answer(teacher, student, strong, weak), good),
+            (answer(teacher, student, strong, shuffled), bad),
+            (answer(teacher, student, strong, weak, y), good),
+            (answer(teacher, student, strong, shifted, y), bad),
         )
-    return np.mean(warned, axis=0)
+        found.append([[given == one for one in which] for given, which in checks])
+    return np.mean(found, axis=0)
 
 
 def main():
@@ -98,8 +103,9 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     print(
-        "| data | pairs | good pairs warned of | shuffled pairs missed "
-        "| the same with `y` | shifted by one, missed with `y` |"
+        "| data | pairs | good pairs look shuffled / unclear "
+        "| shuffled pairs look paired / unclear | good pairs with `y` "
+        "| shifted by one, with `y` |"
     )
     print("|---|---|---|---|---|---|")
     for name, data in data_sets(arguments.data):
@@ -109,7 +115,9 @@ def main():
             shares = rates(
                 teacher, student, data, size, arguments.repeats, arguments.seed
             )
-            cells = " | ".join(f"{share:.0%}" for share in shares)
+            cells = " | ".join(
+                " / ".join(f"{share:.0%}" for share in of_kind) for of_kind in shares
+            )
             print(f"| {name} | {size} | {cells} |", flush=True)
 
 

@@ -18,6 +18,8 @@ from keras_dskd.structure.report import FeatureStructure, StructureReport
 
 #: A channel is dead if its standard deviation is at most this share of the largest one.
 DEAD_SHARE = 1e-6
+#: The name of the classes that the output says. No layer can have it.
+_CLASSES = "/classes"
 
 
 def structure_report(
@@ -41,7 +43,9 @@ def structure_report(
         layers: Name or names of the layers to measure. See
             `keras_dskd.features.taps.Tap`.
         y: Labels for the accuracy of the model's final output: class indices `(n,)`, or
-            one-hot `(n, classes)`. Defaults to `None`: no accuracy is computed.
+            one-hot `(n, classes)`. For a class at each position, as in segmentation,
+            `(n, ...)` or `(n, ..., classes)`; the accuracy is that of all positions.
+            Defaults to `None`: no accuracy is computed.
         name: Name of the report. Defaults to the model's name.
         batch_size: Number of samples per batch.
         max_samples: Measure the structure on at most this many samples, evenly spaced
@@ -63,15 +67,15 @@ def structure_report(
         raise ValueError("`layers` must name at least one layer. Received: layers=[]")
     pairs.check_fits(model, x)
     read = [*layers, OUTPUT] if y is not None else layers
-    features = FeatureModel(model, read, pooled=layers).predict(
+    features = ClassReader(model, read, pooled=layers).predict(
         x, batch_size=batch_size, verbose=verbose
     )
     picked = arrays.evenly_spaced_rows(len(features[layers[0]]), max_samples)
     accuracy = labels = None
     if y is not None:
-        labels = _class_indices(y, features[OUTPUT])
-        accuracy = float(np.mean(np.argmax(features[OUTPUT], axis=-1) == labels))
-        labels = labels[picked]
+        labels = _class_indices(y, features[_CLASSES])
+        accuracy = float(np.mean(features[_CLASSES] == labels))
+        labels = labels[picked] if labels.ndim == 1 else None
     return StructureReport(
         name=name or model.name,
         layers={layer: measure(features[layer][picked]) for layer in layers},
@@ -106,20 +110,41 @@ def measure(rows: Any) -> FeatureStructure:
     )
 
 
-def _class_indices(y: Any, output: NDArray[Any]) -> NDArray[Any]:
-    if output.ndim == 2 and output.shape[1] == 1:
+class ClassReader(FeatureModel):
+    """Reads which class an output says: outputs of all pixels may not fit in memory."""
+
+    def call(self, inputs: Nested) -> dict[str, Nested]:
+        features = super().call(inputs)
+        if OUTPUT in self.names:
+            output: Any = features[OUTPUT]
+            if OUTPUT not in self.pooled:
+                del features[OUTPUT]
+            if len(getattr(output, "shape", ())) > 1 and output.shape[-1] != 1:
+                output = keras_ops.argmax(output, axis=-1)
+            features[_CLASSES] = output
+        return features
+
+
+def _class_indices(y: Any, predicted: Any) -> NDArray[Any]:
+    """The labels, in the form of the classes that `ClassReader` read."""
+    if not isinstance(predicted, np.ndarray):
+        raise ValueError(
+            "Accuracy needs one output. Received: a model with several outputs. Leave "
+            "out `y`."
+        )
+    if not np.issubdtype(predicted.dtype, np.integer):
         raise ValueError(
             "Accuracy needs one output per class, but the output has one column. "
-            f"Received: an output of shape {output.shape}. Leave out `y`."
+            f"Received: an output of shape {predicted.shape}. Leave out `y`."
         )
-    y = remove_class_axis(np.asarray(y))
+    y = remove_class_axis(np.asarray(y), predicted.ndim)
+    if y.shape != predicted.shape:
+        raise ValueError(
+            "Accuracy needs one label per prediction. Received: labels of shape "
+            f"{y.shape} and predicted classes of shape {predicted.shape}"
+        )
     if not np.array_equal(y, np.round(y)):
         raise ValueError("Labels must be class indices. Received fractions in `y`.")
-    if output.ndim != 2 or len(y) != len(output):
-        raise ValueError(
-            "Accuracy needs one label per sample and an output of shape (n, classes). "
-            f"Received: {len(y)} labels and an output of shape {output.shape}"
-        )
     return y.astype(int)
 
 

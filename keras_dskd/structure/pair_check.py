@@ -1,5 +1,6 @@
 """Check that the two modalities of each pair belong together."""
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,12 +11,19 @@ from numpy.typing import NDArray
 
 from keras_dskd.data import pairs
 from keras_dskd.data.arrays import evenly_spaced, row_count, sliceable
+from keras_dskd.data.some_rows import is_data_set, some_rows
 from keras_dskd.features.feature_model import FeatureModel
 from keras_dskd.features.landmarks import head_input
 from keras_dskd.features.taps import OUTPUT
 from keras_dskd.features.teachers import Teacher, as_model
-from keras_dskd.internal.types import Nested, Role
+from keras_dskd.internal.types import Nested, Role, Shape
 from keras_dskd.ops.labels import remove_class_axis
+from keras_dskd.ops.rows import as_rows
+
+#: Up to this p-value, shuffled pairs are not the only explanation.
+_UNCLEAR = 0.2
+#: Numbers of a sample. Larger outputs are averaged over positions.
+_LARGE = 4096
 
 
 @dataclass(frozen=True)
@@ -26,16 +34,23 @@ class PairCheck:
         agreement: Distance correlation between the teacher's and the student's
             features, from 0 (independent) to 1.
         by_chance: Mean agreement of the same features over the random pairings.
-        p_value: Share of pairings that agree at least as well as the given pairing.
+        p_value: Share of pairings that agree at least as well as the given pairing. The
+            smaller, the surer it is that the rows are pairs.
         samples: Number of samples that were compared.
-        looks_shuffled: Whether `p_value` is above the level of the test.
+        answer: "paired" if `p_value` is at most the level of the test, "unclear" up to
+            0.2, and "shuffled" above.
     """
 
     agreement: float
     by_chance: float
     p_value: float
     samples: int
-    looks_shuffled: bool
+    answer: Literal["paired", "unclear", "shuffled"]
+
+    @property
+    def looks_shuffled(self) -> bool:
+        """Whether the answer is "shuffled"."""
+        return self.answer == "shuffled"
 
 
 def check_pairs(
@@ -52,18 +67,20 @@ def check_pairs(
     seed: int = 0,
     verbose: int | Literal["auto"] = "auto",
 ) -> PairCheck:
-    """Warn if the pairs look shuffled: if they agree no better than random pairs.
+    """Tell whether rows are pairs: whether they agree better than random pairs.
 
     This is a permutation test of independence between the teacher's and the student's
     features, which are pooled over positions and standardized per channel. The
     statistic is their distance correlation, which is 0 only for independent features.
     The given pairing is compared with `permutations` random pairings.
 
-    Shuffled pairs pass without a warning with probability `level`. How often good pairs
-    cause a false alarm depends on the number of samples and on how much the modalities
-    share. False alarms in 100 draws, measured by `examples/benchmarks/pair_check.py`:
-    0 with 128 pairs or more on all four image data sets, and 22 with 64 optical/radar
-    pairs. With `y`: 0 with 256 pairs or more, and 12 with 128.
+    There are three answers. The rows are "paired" if at most a share `level` of the
+    random pairings agrees as well as they do. They are "shuffled" if more than a fifth
+    of them do, and in between it is "unclear". The last two cause a warning. Shuffled
+    pairs pass as paired with probability `level`, and are called unclear with
+    probability 0.2 - `level`. With few samples, or modalities that share little, good
+    pairs can be unclear or look shuffled; `examples/benchmarks/pair_check.py` measures
+    how often.
 
     The teacher should be trained. The student may be untrained: features of random
     layers still distinguish the samples.
@@ -72,20 +89,25 @@ def check_pairs(
         teacher: The teacher, a built `keras.Model`, or a dict of several. Their outputs
             are then compared together, or the layer that `teacher_layer_name` names.
         student: The student, a built `keras.Model`.
-        x: `{"teacher": ..., "student": ...}`, arrays as `fit` takes them. Samples that
+        x: `{"teacher": ..., "student": ...}`, arrays as `fit` takes them, or a data set
+            that yields such batches: a `PyDataset`, a `tf.data` data set, or a torch
+            `DataLoader`. Labels of a data set are not used. Samples that
             `"teacher_mask"` masks out are ignored, and with `y` also those that
             `"label_mask"` masks out.
         y: Class labels: class indices `(n,)`, or one-hot `(n, classes)`. If given, the
             random pairings only exchange samples within a class. The test then also
             detects pairs that are wrong but share their class, for example when sorted
-            data is shifted by one row.
+            data is shifted by one row. Modalities that share no more than the class
+            look the same to it: run the test without `y`, too.
         teacher_layer_name: Layer of the teacher to compare. Defaults to the input of
-            the last `Dense` layer, or the final output if there is no such layer.
+            the last `Dense` layer, or the final output if there is no such layer. A
+            layer is averaged over positions, and so are large outputs.
         student_layer_name: Layer of the student to compare, with the same default.
         level: Significance level of the test, between 0 and 1.
         permutations: Number of random pairings.
-        max_samples: Compare at most this many samples, evenly spaced over the data.
-            Time and memory grow with its square.
+        max_samples: Compare at most this many samples, evenly spaced over the data. Of
+            a data set without a length, the first ones. Time and memory grow with its
+            square.
         batch_size: Number of samples per batch.
         seed: Seed of the random pairings.
         verbose: 0 prints nothing; 1 or `"auto"` shows progress bars for the teacher,
@@ -96,8 +118,8 @@ def check_pairs(
 
     Raises:
         ValueError: If there are fewer than 8 pairs, the modalities differ in their
-            number of samples, a modality does not fit its model, or features are not
-            finite.
+            number of samples, a modality does not fit its model, features are not
+            finite, or `y` is not one class per sample.
 
     Source:
         Székely, Rizzo and Bakirov 2007, "Measuring and testing dependence by
@@ -109,6 +131,13 @@ def check_pairs(
             f"1 / level - 1. Received: level={level}, permutations={permutations}"
         )
     teacher = as_model(teacher)
+    if is_data_set(x):
+        if y is not None:
+            raise ValueError(
+                "Pass arrays to use `y`. Received: `y` and a data set, "
+                f"{type(x).__name__}"
+            )
+        x = some_rows(x, max_samples)
     x_teacher, x_student, *labels = evenly_spaced(
         _samples(pairs.split(x), y), max_samples
     )
@@ -122,9 +151,7 @@ def check_pairs(
             ("student", student, student_layer_name, x_student),
         )
     ]
-    classes = (
-        remove_class_axis(labels[0]) if labels else np.zeros(len(distances[0]), int)
-    )
+    classes = _classes(labels[0]) if labels else np.zeros(len(distances[0]), int)
     _, members = np.unique(classes, return_counts=True)
     if members[members > 1].sum() < 8:
         raise ValueError(
@@ -153,18 +180,60 @@ def check_pairs(
         by_chance=float(np.mean(others)),
         p_value=float(p_value),
         samples=len(classes),
-        looks_shuffled=bool(p_value > level),
+        answer="paired"
+        if p_value <= level
+        else "unclear"
+        if p_value <= _UNCLEAR
+        else "shuffled",
     )
-    if result.looks_shuffled:
-        warnings.warn(
-            f"Pairs look shuffled: teacher and student agree ({result.agreement:.3f}) "
-            f"no better than random pairs ({result.by_chance:.3f} on average), p = "
-            f"{p_value:.3f} > level={level}, {result.samples} samples. Check that row "
-            "i of both modalities is the same sample. With few samples, or modalities "
-            "that share little, this can be a false alarm.",
-            stacklevel=2,
-        )
+    if result.answer != "paired":
+        warnings.warn(_warning(result, bool(labels)), stacklevel=2)
     return result
+
+
+def _warning(result: PairCheck, is_within_class: bool) -> str:
+    """The text for pairs that are not clearly paired."""
+    which = "random pairs of one class" if is_within_class else "random pairs"
+    found = (
+        f"{result.p_value:.1%} of {which} agree as well as the given pairs "
+        f"({result.agreement:.3f}; {result.by_chance:.3f} on average), by "
+        f"{result.samples} samples."
+    )
+    if result.answer == "unclear":
+        return (
+            f"It is unclear whether the rows are pairs: {found} Check more samples, or "
+            "use a better teacher."
+        )
+    little = "no more than the class" if is_within_class else "too little"
+    return (
+        f"Pairs look shuffled: {found} Check that row i of both modalities is the same "
+        f"sample. If it is, the samples are too few, or the modalities share {little}."
+    )
+
+
+def _classes(y: NDArray[Any]) -> NDArray[Any]:
+    """The class of each sample.
+
+    Raises:
+        ValueError: If the labels are not class indices or one-hot.
+    """
+    classes = remove_class_axis(y)
+    if y.ndim == 2 and y.shape[1] > 1 and not _is_one_hot(y):
+        raise ValueError(
+            "`y` must be class indices or one-hot labels. Received: rows of "
+            f"y.shape={y.shape} with other than one 1. Leave out `y` if samples can "
+            "have several labels."
+        )
+    if classes.dtype.kind == "f" and not np.array_equal(classes, np.round(classes)):
+        raise ValueError(
+            "`y` must be class indices or one-hot labels. Received: numbers with "
+            f"fractions, of dtype {classes.dtype}. Leave out `y` in a regression."
+        )
+    return classes
+
+
+def _is_one_hot(y: NDArray[Any]) -> bool:
+    return bool(np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all())
 
 
 def _samples(pair: pairs.Pair, y: Nested) -> list[Any]:
@@ -211,7 +280,8 @@ def _standardized_rows(
             layer_name = head_input(model)
         except ValueError:
             layer_name = OUTPUT
-    features = FeatureModel(
+    reads = SmallOutputs if layer_name == OUTPUT else FeatureModel
+    features = reads(
         model, [layer_name], pooled={layer_name} - {OUTPUT}, role=role
     ).predict(x, batch_size=batch_size, verbose=verbose)[layer_name]
     rows = np.concatenate(
@@ -228,6 +298,28 @@ def _standardized_rows(
         )
     spread = rows.std(axis=0)
     return (rows - rows.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+
+
+class SmallOutputs(FeatureModel):
+    """Averages large outputs over positions in each batch.
+
+    The outputs of a data set, such as classes of pixels, may not fit in memory.
+    """
+
+    def call(self, inputs: Nested) -> dict[str, Nested]:
+        features = super().call(inputs)
+        features[OUTPUT] = keras.tree.map_structure(
+            lambda output: as_rows(output) if _is_large(output.shape) else output,
+            features[OUTPUT],
+        )
+        return features
+
+
+def _is_large(shape: Shape) -> bool:
+    return (
+        len(shape) > 2
+        and math.prod(length or _LARGE + 1 for length in shape[1:]) > _LARGE
+    )
 
 
 def _double_centered_distances(rows: NDArray[Any]) -> NDArray[Any]:

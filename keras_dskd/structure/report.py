@@ -64,7 +64,7 @@ class StructureReport:
         accuracy: Share of all samples that are classified correctly. `None` without
             labels.
         labels: `(n,)`: the class of each sample that the structure was measured on.
-            `None` without labels.
+            `None` without labels, and with labels at each position.
         samples: Number of samples in the data. The structure may be measured on fewer.
     """
 

@@ -109,6 +109,7 @@ def run_cell(shell, cell):
 # So few samples do not show that they are paired.
 @pytest.mark.backend_neutral
 @pytest.mark.filterwarnings("ignore:Pairs look shuffled")
+@pytest.mark.filterwarnings("ignore:It is unclear whether the rows are pairs")
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_notebook_runs_from_top_to_bottom(name, shell, tmp_path, monkeypatch):
     if name == "degraded_images":

@@ -9,6 +9,7 @@ import pytest
 from small_models import Subclassed, cnn, images, mlp, rows
 
 from keras_dskd import check_pairs
+from keras_dskd.data.some_rows import some_rows
 
 N = 96
 # Two views of the same hidden causes: each mixes them differently and adds noise.
@@ -17,7 +18,7 @@ X = {
     "teacher": CAUSES @ rows(3, 6, seed=1) + 0.3 * rows(N, 6, seed=2),
     "student": CAUSES @ rows(3, 4, seed=3) + 0.3 * rows(N, 4, seed=4),
 }
-SHUFFLED = {**X, "student": X["student"][np.random.default_rng(5).permutation(N)]}
+SHUFFLED = {**X, "student": X["student"][np.random.default_rng(12).permutation(N)]}
 UNRELATED = {**X, "student": rows(N, 4, seed=6)}
 
 
@@ -57,7 +58,7 @@ def test_good_pairs_pass_silently(capsys):
     """A warning would fail this test, because the suite turns warnings into errors."""
     found = check_pairs(*models(), X, verbose=0)
     assert capsys.readouterr().out == ""
-    assert not found.looks_shuffled
+    assert not found.looks_shuffled and found.answer == "paired"
     assert found.p_value == 1 / 1000
     assert found.agreement > found.by_chance
     assert found.samples == N
@@ -100,9 +101,9 @@ def test_the_agreement_is_the_distance_correlation_of_the_head_inputs():
 @pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarning")
 @pytest.mark.parametrize("x", [SHUFFLED, UNRELATED], ids=["shuffled", "unrelated"])
 def test_wrong_pairs_cause_a_warning(x):
-    with pytest.warns(UserWarning, match="Pairs look shuffled: .* random pairs"):
+    with pytest.warns(UserWarning, match="Pairs look shuffled: .*% of random pairs"):
         found = check_pairs(*models(), x)
-    assert found.looks_shuffled
+    assert found.looks_shuffled and found.answer == "shuffled"
     assert found.agreement == pytest.approx(found.by_chance, abs=0.1)
 
 
@@ -110,17 +111,38 @@ def test_wrong_pairs_cause_a_warning(x):
 def test_unrelated_pairs_pass_with_the_probability_of_the_level():
     """The share of 100 draws is within 4 standard deviations of the level."""
     teacher, student = models()
-    passed = [
-        not quietly(
+    answers = [
+        quietly(
             teacher,
             student,
             {"teacher": rows(16, 6, seed=seed), "student": rows(16, 4, seed=seed + 1)},
-            level=0.2,
+            level=0.1,
             permutations=19,
-        ).looks_shuffled
+        ).answer
         for seed in range(0, 200, 2)
     ]
-    assert 0.2 - 4 * 0.04 < np.mean(passed) < 0.2 + 4 * 0.04
+    for answer, share in (("paired", 0.1), ("unclear", 0.1), ("shuffled", 0.8)):
+        deviation = np.sqrt(share * (1 - share) / 100)
+        assert abs(answers.count(answer) / 100 - share) < 4 * deviation
+
+
+@pytest.mark.backend_neutral
+def test_pairs_that_agree_a_little_are_unclear():
+    """Weaker agreement makes the same pairs paired, unclear, and shuffled."""
+    found = {}
+    for share in (1.0, 0.2, 0.0):
+        mixed = share * X["student"] + (1 - share) * SHUFFLED["student"]
+        x = {**X, "student": mixed}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = check_pairs(*models(), x)
+        found[result.answer] = [
+            str(one.message) for one in caught if one.category is UserWarning
+        ]
+    assert list(found) == ["paired", "unclear", "shuffled"]
+    assert found["paired"] == []
+    assert found["unclear"][0].startswith("It is unclear whether the rows are pairs: ")
+    assert found["shuffled"][0].startswith("Pairs look shuffled: ")
 
 
 def test_labels_reveal_pairs_that_are_wrong_within_their_class():
@@ -198,6 +220,79 @@ def test_constant_features_look_shuffled():
     assert (found.agreement, found.p_value, found.looks_shuffled) == (0.0, 1.0, True)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarning")
+def test_shuffled_pairs_of_one_class_may_share_no_more_than_the_class():
+    y = np.arange(N) % 4
+    with pytest.warns(UserWarning, match="of one class .* share no more than the cla"):
+        found = check_pairs(*models(), UNRELATED, y)
+    assert found.answer == "shuffled"
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of 16, without labels."""
+
+    def __len__(self):
+        return N // 16
+
+    def __getitem__(self, index):
+        taken = slice(16 * index, 16 * index + 16)
+        return ({name: array[taken] for name, array in X.items()},)
+
+
+def tf_data():
+    tf = pytest.importorskip("tensorflow")
+    return tf.data.Dataset.from_tensor_slices((X, np.zeros(N))).batch(10)
+
+
+def data_loader():
+    torch = pytest.importorskip("torch")
+    samples = [({name: array[i] for name, array in X.items()}, 0) for i in range(N)]
+    return torch.utils.data.DataLoader(samples, batch_size=7, shuffle=True)
+
+
+@pytest.mark.backend_neutral
+@pytest.mark.parametrize("make", [Batches, tf_data, data_loader])
+def test_a_data_set_gives_the_result_of_its_arrays(make):
+    expected = check_pairs(*models(), X, verbose=0)
+    found = check_pairs(*models(), make(), verbose=0)
+    assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(expected))
+    some = check_pairs(*models(), make(), max_samples=40, verbose=0)
+    assert some.samples == 40
+
+
+@pytest.mark.backend_neutral
+def test_reading_a_data_loader_leaves_the_random_state():
+    torch = pytest.importorskip("torch")
+    loader = data_loader()
+    before = torch.random.get_rng_state()
+    some_rows(loader, 40)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.backend_neutral
+def test_data_that_cannot_be_read_again_is_refused():
+    batches = (Batches()[index] for index in range(3))
+    with pytest.raises(ValueError, match="use up its batches.*Received: generator"):
+        check_pairs(*models(), batches)
+    assert len(list(batches)) == 3
+    with pytest.raises(ValueError, match="Pass arrays to use `y`.*Batches"):
+        check_pairs(*models(), Batches(), np.zeros(N))
+
+
+@pytest.mark.parametrize("size", [4, 40])
+def test_outputs_for_each_position_are_compared(size):
+    def dense(channels, name):
+        """Its output is a feature map; no layer is known as the head."""
+        inputs = keras.Input((size, size, channels))
+        maps = keras.layers.Conv2D(3, 1, name="conv")(inputs)
+        return keras.Model(inputs, keras.layers.UpSampling2D(2)(maps), name=name)
+
+    weak = images(N, 1, size) + rows(N, 1)[:, None, None]
+    x = {"teacher": np.concatenate([weak, weak, weak], axis=-1), "student": weak}
+    found = check_pairs(dense(3, "teacher"), dense(1, "student"), x, verbose=0)
+    assert found.answer == "paired"
+
+
 @pytest.mark.parametrize(
     ("x", "kwargs", "message"),
     [
@@ -214,6 +309,8 @@ def test_constant_features_look_shuffled():
             {"y": np.arange(N)},
             "At least 8 samples .* Received: 96 classes",
         ),
+        (X, {"y": rows(N, 1)}, "with fractions, of dtype float32. Leave out `y`"),
+        (X, {"y": np.ones((N, 3))}, r"y.shape=\(96, 3\) with other than one 1"),
         (X, {"level": 0.0}, "Received: level=0.0"),
         (X, {"level": 0.01, "permutations": 50}, "permutations=50"),
         (X, {"teacher_layer_name": "hiden"}, 'Tap "hiden" not found'),
@@ -230,6 +327,8 @@ def test_constant_features_look_shuffled():
         "no teacher",
         "too few labels",
         "one sample per class",
+        "numbers to regress",
+        "several labels per sample",
         "level of 0",
         "too few permutations",
         "unknown layer",

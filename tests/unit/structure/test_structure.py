@@ -152,8 +152,43 @@ def test_an_empty_list_of_layers_raises():
         keras_dskd.structure_report(model(), images(), [])
 
 
+@pytest.mark.parametrize("form", ["indices", "one-hot", "last axis of 1"])
+def test_dense_predictions_are_scored_per_position(form):
+    inputs = keras.Input((4, 4, 1))
+    features = keras.layers.Conv2D(5, 3, padding="same", name="features")(inputs)
+    net = keras.Model(inputs, keras.layers.Conv2D(3, 1, name="logits")(features))
+    x = np.random.default_rng(0).normal(size=(9, 4, 4, 1)).astype("float32")
+    y = net.predict(x, verbose=0).argmax(axis=-1)
+    y[:, 0] = (y[:, 0] + 1) % 3  # A quarter of the positions is wrong.
+    forms = {"indices": y, "one-hot": np.eye(3)[y], "last axis of 1": y[..., None]}
+    for layers in ("features", ["features", "logits"]):
+        report = keras_dskd.structure_report(net, x, layers, y=forms[form], verbose=0)
+        assert report.accuracy == pytest.approx(0.75)
+        assert report.labels is None
+        report.plot()
+    with pytest.raises(ValueError, match=r"indices of rank 3.*\(9, 3\)"):
+        keras_dskd.structure_report(net, x, "features", y=np.eye(3)[y[:, 0, 0]])
+
+
+def test_accuracy_with_the_output_among_the_layers():
+    net, x = model(), images()
+    y = net.predict(x, verbose=0).argmax(axis=-1)
+    report = keras_dskd.structure_report(net, x, "(output)", y=y)
+    assert report.accuracy == 1.0
+    assert report.layers["(output)"].channels == 3
+
+
+def test_accuracy_of_several_outputs_raises():
+    inputs = keras.Input((3,))
+    heads = [keras.layers.Dense(2, name=name)(inputs) for name in ("one", "two")]
+    net = keras.Model(inputs, heads)
+    x = np.random.default_rng(0).normal(size=(9, 3)).astype("float32")
+    with pytest.raises(ValueError, match="Received: a model with several outputs"):
+        keras_dskd.structure_report(net, x, "one", y=np.ones(9))
+
+
 def test_a_wrong_number_of_labels_raises():
-    with pytest.raises(ValueError, match="one label per sample"):
+    with pytest.raises(ValueError, match="one label per prediction"):
         keras_dskd.structure_report(model(), images(), "features", y=np.zeros(39))
 
 
