@@ -256,7 +256,9 @@ class ResumableModel(keras.Model):
         else:
             check_nothing_shared(self.teacher, self.student)
             teacher = keras.saving.serialize_keras_object(self.teacher)
-        return {**super().get_config(), "teacher": teacher, **to_config(self)}
+        config = {**super().get_config(), "teacher": teacher, **to_config(self)}
+        _name_optimizers_publicly(config)
+        return config
 
     @classmethod
     def from_config(cls, config: Config) -> "Self":
@@ -268,6 +270,17 @@ class ResumableModel(keras.Model):
         distiller._awaits_teacher = is_absent
         distiller.saves_teacher = not is_absent
         return distiller
+
+
+def _name_optimizers_publicly(config: Any) -> None:
+    """Applies `_name_publicly` to the optimizers of compiled models in a config."""
+    if isinstance(config, dict):
+        compiled = config.get("compile_config")
+        if isinstance(compiled, dict):
+            _name_publicly(compiled.get("optimizer"))
+    for value in config.values() if isinstance(config, dict) else config:
+        if isinstance(value, (dict, list, tuple)):
+            _name_optimizers_publicly(value)
 
 
 def _name_publicly(optimizer: Any) -> None:

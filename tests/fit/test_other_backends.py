@@ -7,6 +7,7 @@ test needs two backends.
 import io
 import json
 import pathlib
+import re
 import zipfile
 
 import h5py
@@ -14,6 +15,9 @@ import keras
 import numpy as np
 import pytest
 import resumable
+from small_models import mlp
+
+import keras_dskd
 
 FOLDER = pathlib.Path(__file__).parents[1] / "fixtures" / "resumed"
 
@@ -37,6 +41,23 @@ def test_run_saved_on_another_backend_resumes(saved_on, as_file, tmp_path):
         for name, values in logs.items():
             # Eight steps of Adam in float32, which amplifies small differences.
             np.testing.assert_allclose(values, expected[name], rtol=2e-3, atol=1e-4)
+
+
+def test_file_with_compiled_models_names_no_backend(tmp_path):
+    backbone = mlp(4)
+    student = keras.Sequential([keras.Input((4,)), backbone], name="outer")
+    teacher = mlp(4, name="teacher")
+    for model in (teacher, backbone, student):
+        model.compile(keras.optimizers.Adam(), "sparse_categorical_crossentropy")
+        model.optimizer.build(model.trainable_variables)
+    outer = keras_dskd.Distiller(teacher, student, keras_dskd.losses.SoftTargets())
+    outer.compile(keras.optimizers.SGD())
+    outer.save(tmp_path / "distiller.keras")
+    config = zipfile.ZipFile(tmp_path / "distiller.keras").read("config.json").decode()
+    assert config.count('"compile_config"') == 4
+    assert not re.findall(r"[\w.]*backend[\w.]*", config)
+    loaded = keras.models.load_model(tmp_path / "distiller.keras", safe_mode=True)
+    assert isinstance(loaded.teacher.optimizer, keras.optimizers.Adam)
 
 
 def layout(content):
