@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -45,7 +46,9 @@ def replacing(filepath: FilePath) -> Iterator[str]:
 
 def is_partial(entry: str, name: str) -> bool:
     """Whether `replacing` made this entry of a folder while it wrote file `name`."""
-    return entry.startswith(f"{_PARTIAL}{name}")
+    # Of exactly the names that it chooses: others are the user's.
+    ending = re.escape(f"{_PARTIAL}{name}-") + "[0-9a-f]{8}" + f"({re.escape(_LOCK)})?"
+    return re.fullmatch(ending, entry) is not None
 
 
 @contextlib.contextmanager
@@ -72,7 +75,8 @@ def _remove_abandoned(folder: str, name: str) -> None:
     entries = (entry for entry in os.listdir(folder) if is_partial(entry, name))
     for work in {os.path.join(folder, entry.removesuffix(_LOCK)) for entry in entries}:
         with contextlib.suppress(OSError), holding(work + _LOCK):
-            shutil.rmtree(work, ignore_errors=True)
+            if not os.path.isdir(work) or set(os.listdir(work)) <= {name}:
+                shutil.rmtree(work, ignore_errors=True)
 
 
 def _remove(filepath: str) -> None:

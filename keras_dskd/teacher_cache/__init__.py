@@ -7,6 +7,7 @@ shards         the rows of one process of several
 storage        the stored dtype, and its rounding error
 feature_files  `.npy` files that grow by rows, with checksums
 manifest       `manifest.json`: what was run on what, and how many rows are finished
+manifest_form  which entries a manifest has, and of which types
 ```
 """
 

@@ -12,11 +12,13 @@ import filelock
 
 from keras_dskd.internal import files
 from keras_dskd.internal.types import Config, FilePath, Nested
+from keras_dskd.teacher_cache import manifest_form
 
 MANIFEST = "manifest.json"
 FORMAT = "keras_dskd teacher cache 2"
 
 _LOCK = ".lock"
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 _NEW = "Pass another `path`, or delete the folder to create the cache again."
 
 
@@ -49,7 +51,7 @@ def read_manifest(path: FilePath) -> Config | None:
     try:
         manifest = json.loads(content)
         checksum = manifest.pop("checksum")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise ValueError(damaged(filepath, "It cannot be read")) from error
     if manifest.get("format") != FORMAT:
         raise ValueError(
@@ -58,6 +60,8 @@ def read_manifest(path: FilePath) -> Config | None:
         )
     if checksum != _checksum(manifest):
         raise ValueError(damaged(filepath, "Its checksum differs"))
+    if problem := manifest_form.problem(manifest):
+        raise ValueError(damaged(filepath, f"{problem[0].upper()}{problem[1:]}"))
     return manifest
 
 

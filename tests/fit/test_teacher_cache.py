@@ -1,8 +1,11 @@
 """The teacher's features on disk are the right ones, or an error says what is wrong."""
 
 import contextlib
+import copy
 import errno
+import functools
 import json
+import operator
 import os
 import pickle
 import shutil
@@ -738,7 +741,53 @@ def test_manifest_with_files_elsewhere_is_refused(copied):
     manifest = manifests.read_manifest(folder)
     manifest["features"]["gap"]["file"] = "../gap.npy"
     manifests.write_manifest(folder, manifest)
-    with pytest.raises(ValueError, match="Expected the name of a file"):
+    with pytest.raises(ValueError, match='damaged: .* "file" is wrong. Delete the fol'):
+        keras_dskd.open_teacher_cache(folder)
+
+
+def places(entry, path=()):
+    """The paths of all entries of a manifest."""
+    items = entry.items() if isinstance(entry, dict) else ()
+    items = enumerate(entry) if isinstance(entry, list) else items
+    for key, item in items:
+        yield (*path, key)
+        yield from places(item, (*path, key))
+
+
+@pytest.mark.backend_neutral
+def test_manifest_with_a_right_checksum_and_wrong_contents_is_refused(copied):
+    """Reading one either works or raises `ValueError`, whatever an entry holds."""
+    _, folder = copied
+    good = manifests.read_manifest(folder)
+    wrong = (None, [], {}, "x", "../gap.npy", -1, 3.5, 10**30, {"dict": []}, [[]])
+    messages = set()
+    for path in places(good):
+        for value in (*wrong, "missing"):
+            crafted = copy.deepcopy(good)
+            parent = functools.reduce(operator.getitem, path[:-1], crafted)
+            parent[path[-1]] = value
+            if value == "missing":
+                del parent[path[-1]]
+            manifests.write_manifest(folder, crafted)
+            try:
+                keras_dskd.open_teacher_cache(folder)
+            except ValueError as error:
+                messages.add(str(error))
+    for name in ('"finished_rows" is wrong', '"shape" is wrong', '"dtype" is wrong'):
+        assert any(name in message for message in messages)
+    assert {path.name for path in folder.iterdir()} == {
+        "manifest.json",
+        *(entry["file"] for entry in good["features"].values()),
+    }
+
+
+@pytest.mark.backend_neutral
+def test_manifest_of_great_depth_is_refused(copied):
+    _, folder = copied
+    (folder / "manifest.json").write_text(
+        '{"format": ' + "[" * 10**5 + "]" * 10**5 + "}"
+    )
+    with pytest.raises(ValueError, match="It cannot be read"):
         keras_dskd.open_teacher_cache(folder)
 
 

@@ -26,13 +26,12 @@ def test_two_writers_of_one_file_do_not_interfere(tmp_path):
 
 
 def test_abandoned_partial_files_are_removed(tmp_path):
-    abandoned = [tmp_path / ".partial-a.txt", tmp_path / ".partial-a.txt-x1"]
+    abandoned = [tmp_path / f".partial-a.txt-0123456{n}" for n in (1, 2)]
     for folder in abandoned:
         folder.mkdir()
         (folder / "a.txt").write_text("half")
-    (abandoned[1] / ".lock").touch()
-    (tmp_path / ".partial-a.txt-x1.lock").touch()
-    (tmp_path / ".partial-a.txt-x2.lock").touch()
+    (tmp_path / ".partial-a.txt-01234562.lock").touch()
+    (tmp_path / ".partial-a.txt-01234563.lock").touch()
     write(tmp_path / "a.txt")
     assert os.listdir(tmp_path) == ["a.txt"]
 
@@ -95,6 +94,24 @@ def test_files_that_cannot_be_locked_are_written(tmp_path, monkeypatch):
         patch.setattr(fcntl, "flock", unsupported)
         write(tmp_path / "a.txt")
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".partial-a.txt-notes",
+        ".partial-a.txt",
+        ".partial-a.txt-01234567-2",
+        ".partial-a.txt-0123456789",
+        ".partial-a.txt-01234567",  # Its name is one of ours. Its contents are not.
+    ],
+)
+def test_folders_of_the_user_are_kept(name, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.tex").write_text("Years of work.")
+    write(tmp_path / "a.txt")
+    assert (tmp_path / name / "thesis.tex").read_text() == "Years of work."
+    assert sorted(os.listdir(tmp_path)) == [name, "a.txt"]
 
 
 def test_lock_is_held_once_and_leaves_no_file(tmp_path):
