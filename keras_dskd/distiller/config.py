@@ -27,6 +27,33 @@ def to_config(distiller: Any) -> Config:
     }
 
 
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "teacher": dict,
+    "student": dict,
+    "distillation_losses": (list, tuple),
+    "distillation_loss_weights": (list, tuple),
+    "student_loss_weight": (int, float, dict),
+    "projectors": dict,
+}
+
+
+def check_entries(config: Config) -> None:
+    """Checks the config of a file, before anything is made of it.
+
+    Raises:
+        ValueError: If it lacks an entry, or an entry is of another type.
+    """
+    config = {"projectors": {}, **config}
+    for name, types in _TYPES.items():
+        value = config.get(name)
+        if not isinstance(value, types):
+            raise ValueError(
+                f"The config of a distiller lacks {name!r}, or it is of a wrong type: "
+                f"{type(value).__name__}. The file is damaged, or was not saved by "
+                "`Distiller.save`."
+            )
+
+
 def from_config(config: Config) -> Config:
     """The inverse of `to_config`. Other entries stay as they are."""
     deserialize = keras.saving.deserialize_keras_object

@@ -14,7 +14,7 @@ from keras_dskd.distiller.absent_teacher import (
     loading_with,
     teacher_from_config,
 )
-from keras_dskd.distiller.config import from_config, to_config
+from keras_dskd.distiller.config import check_entries, from_config, to_config
 from keras_dskd.distiller.saved_parts import Parts, SeedStates
 from keras_dskd.features.teachers import StoredTeacher, as_model
 from keras_dskd.internal import files
@@ -262,6 +262,7 @@ class ResumableModel(keras.Model):
 
     @classmethod
     def from_config(cls, config: Config) -> "Self":
+        check_entries(config)
         teacher, is_absent = teacher_from_config(config["teacher"])
         config = from_config({**config, "teacher": teacher})
         evaluates_teacher = config.pop("evaluates_teacher", False)

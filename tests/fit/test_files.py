@@ -1,5 +1,6 @@
 """Files of a distiller: what they hold, and that training resumes from them."""
 
+import json
 import os
 import zipfile
 
@@ -647,3 +648,31 @@ def test_a_lambda_as_the_compiled_loss_is_named(tmp_path):
     with pytest.raises(ValueError, match="cannot be loaded safely .*compile/loss"):
         made.save(tmp_path / "distiller.keras")
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.backend_neutral
+@pytest.mark.parametrize("value", ["missing", None, "text", 3.5, [], {}])
+def test_file_with_a_wrong_config_raises_value_error(value, tmp_path):
+    made = keras_dskd.Distiller(
+        mlp(4, name="teacher"), mlp(4), keras_dskd.losses.SoftTargets()
+    )
+    made.save(tmp_path / "good.keras")
+    with zipfile.ZipFile(tmp_path / "good.keras") as good:
+        content = {name: good.read(name) for name in good.namelist()}
+    for name in ("teacher", "student", "distillation_losses", "student_loss_weight"):
+        if name == "student_loss_weight" and value == 3.5:
+            continue  # A number, which the constructor checks.
+        config = json.loads(content["config.json"])
+        config["config"][name] = value
+        if value == "missing":
+            del config["config"][name]
+        with zipfile.ZipFile(tmp_path / "bad.keras", "w") as bad:
+            for entry, data in content.items():
+                is_config = entry == "config.json"
+                bad.writestr(entry, json.dumps(config) if is_config else data)
+        with pytest.raises(ValueError) as raised:
+            keras.models.load_model(tmp_path / "bad.keras")
+        is_container = isinstance(value, (list, dict))
+        assert is_container or f"lacks '{name}', or it is of a wrong" in str(
+            raised.value
+        )
