@@ -95,30 +95,34 @@ def choose(
             one finite number per row.
     """
     x, y = _arrays(validation_data)
-    if seeds < 1:
-        raise ValueError(f"`seeds` must be 1 or more. Received: seeds={seeds}")
-    if candidates is not None and not candidates:
-        raise ValueError("`candidates` must not be empty.")
+    _check_arguments(build_student, train, candidates, seeds)
     recipe = functools.partial(
         recommended, intermediate_features=intermediate_features, task=task, steps=steps
     )
     if candidates is None:
         # Prints the layers that the recipe picks. If it does not fit the models, it
         # raises an error before the first training.
-        recipe(teacher, build_student())
+        recipe(teacher, _built(build_student))
     students: list[keras.Model] = []
     trained: dict[str, Distiller] = {}
     scores: dict[str, list[NDArray[Any]]] = {}
 
     def run(name: str, seed: int) -> None:
         keras.utils.set_random_seed(seed)
-        student = build_student()
+        student = _built(build_student)
         if any(student is other for other in students):
             raise ValueError("`build_student` must return a new model at each call.")
         students.append(student)
         distiller = _silently(makers[name], teacher, student)
+        if not isinstance(distiller, Distiller):
+            raise ValueError(
+                f"The candidate {name!r} must return a `keras_dskd.Distiller`. "
+                f"Received: {distiller!r}"
+            )
         keras.utils.set_random_seed(seed)
         train(distiller)
+        if not distiller.compiled:
+            raise ValueError("`train` must compile and fit the distiller that it gets.")
         predictions = student.predict(x, verbose=0)
         found = row_scores(score or default_score(distiller), y, predictions)
         trained.setdefault(name, distiller)
@@ -141,6 +145,41 @@ def choose(
     if verbose:
         choice.summary()
     return choice
+
+
+def _check_arguments(
+    build_student: Any, train: Any, candidates: Any, seeds: Any
+) -> None:
+    """Raises `ValueError` for arguments of wrong types."""
+    for name, function in (("build_student", build_student), ("train", train)):
+        if not callable(function) or isinstance(function, keras.Model):
+            raise ValueError(
+                f"`{name}` must be a function. Received: {type(function).__name__}"
+            )
+    if not isinstance(seeds, int) or seeds < 1:
+        raise ValueError(
+            f"`seeds` must be a whole number, 1 or more. Received: seeds={seeds!r}"
+        )
+    if candidates is not None and not (isinstance(candidates, Mapping) and candidates):
+        raise ValueError(
+            "`candidates` must be a dict of at least one name and function of "
+            f"`(teacher, student)`. Received: {candidates!r}"
+        )
+
+
+def _built(build_student: Callable[[], keras.Model]) -> keras.Model:
+    """A new student.
+
+    Raises:
+        ValueError: If it is no model.
+    """
+    student = build_student()
+    if not isinstance(student, keras.Model):
+        raise ValueError(
+            "`build_student` must return a `keras.Model`. Received: "
+            f"{type(student).__name__}"
+        )
+    return student
 
 
 def _silently(make: Candidate, *models: Any) -> Distiller:

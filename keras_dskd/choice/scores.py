@@ -79,11 +79,13 @@ def _is_class(y: Any, predictions: NDArray[Any], axis: int) -> NDArray[Any]:
             f"{labels.min()} to {labels.max()}. If some mark entries to leave out, "
             "pass a `score` that leaves them out."
         )
-    return labels == predictions.argmax(axis=-1)
+    # A student that diverged predicts NaN, which is never right.
+    return (labels == predictions.argmax(axis=-1)) & ~np.isnan(predictions).any(axis=-1)
 
 
 def _has_labels(y: Any, predictions: NDArray[Any], threshold: float) -> NDArray[Any]:
-    return (_like(y, predictions) > 0.5) == (predictions > threshold)
+    is_right = (_like(y, predictions) > 0.5) == (predictions > threshold)
+    return is_right & ~np.isnan(predictions)
 
 
 def _like(y: Any, predictions: NDArray[Any]) -> NDArray[Any]:

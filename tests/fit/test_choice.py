@@ -191,8 +191,21 @@ def test_summary_lists_gains_and_the_choice():
         ({"validation_data": (rows(10), Y)}, r"numbers of rows: \[10, 24\]"),
         ({"validation_data": (rows(0), Y[:0])}, r"numbers of rows: \[0\]"),
         ({"validation_data": (rows(3), [0, 1, 2])}, "numbers of rows"),
-        ({"seeds": 0}, "`seeds` must be 1 or more. Received: seeds=0"),
-        ({"candidates": {}}, "`candidates` must not be empty"),
+        ({"seeds": 0}, "a whole number, 1 or more. Received: seeds=0"),
+        ({"seeds": 1.5}, "a whole number, 1 or more. Received: seeds=1.5"),
+        ({"candidates": {}}, "a dict of at least one name.*Received: {}"),
+        ({"candidates": ["dskd"]}, r"a dict of at least one name.*\['dskd'\]"),
+        (
+            {"candidates": {"none": lambda teacher, student: None}},
+            "The candidate 'none' must return a `keras_dskd.Distiller`.*None",
+        ),
+        (
+            {"build_student": student()},
+            "`build_student` must be a function.*Sequential",
+        ),
+        ({"build_student": lambda: None}, "must return a `keras.Model`.*NoneType"),
+        ({"train": student()}, "`train` must be a function. Received: Sequential"),
+        ({"train": lambda distiller: None}, "`train` must compile and fit"),
         ({"intermediate_features": "hiden"}, "hidden"),
         ({"score": lambda y, p: y[:4] == 0}, r"for each of 10 rows.*\(4,\)"),
         ({"score": lambda y, p: np.where(y, np.nan, 1)}, "finite. Received: . of 10"),
@@ -209,6 +222,19 @@ def test_summary_lists_gains_and_the_choice():
 def test_wrong_arguments_raise(options, message):
     with pytest.raises(ValueError, match=message):
         choose(verbose=False, **options)
+
+
+@pytest.mark.backend_neutral
+def test_a_student_that_diverged_is_not_chosen():
+    def diverging(distiller):
+        distiller.compile("adam", crossentropy())
+        if distiller.student_loss_weight == 1.0:
+            weights = distiller.student.get_weights()
+            distiller.student.set_weights([np.nan * weight for weight in weights])
+
+    choice = choose(train=diverging, verbose=False)
+    assert choice.scores["student alone"].mean() == 0.0
+    assert choice.name != "student alone"
 
 
 @pytest.mark.backend_neutral
