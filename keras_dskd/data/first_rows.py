@@ -28,7 +28,7 @@ def first_rows(x: Any) -> tuple[Nested, Any]:
         batch = x[0]
     elif hasattr(x, "collate_fn") and hasattr(x, "dataset"):
         # A `DataLoader`. Its iterator would draw from torch's random state.
-        if not hasattr(x.dataset, "__getitem__"):
+        if not reads_by_index(x):
             return None, x
         samples = range(min(_ROWS, len(x.dataset)))
         batch = x.collate_fn([x.dataset[index] for index in samples])
@@ -43,6 +43,12 @@ def first_rows(x: Any) -> tuple[Nested, Any]:
         return None, x
     batch = tuple(batch) if isinstance(batch, list) else batch
     return _rows(keras.utils.unpack_x_y_sample_weight(batch)[0]), x
+
+
+def reads_by_index(loader: Any) -> bool:
+    """Whether a `DataLoader` reads its rows by index: not from an `IterableDataset`."""
+    dataset = loader.dataset
+    return hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
 
 
 def _rows(x: Nested) -> Nested:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_dskd.data.arrays import dense, evenly_spaced_rows, row_count
+from keras_dskd.data.first_rows import reads_by_index
 from keras_dskd.internal.types import Nested
 
 
@@ -59,7 +60,7 @@ def _batches(data: Any, at_most: int) -> Iterable[Any]:
         rows = row_count(_first_array(data[0])) or 1 if batches else 1
         wanted = evenly_spaced_rows(batches, math.ceil(at_most / rows))
         return map(data.__getitem__, wanted.tolist())
-    if hasattr(data, "collate_fn") and hasattr(data.dataset, "__getitem__"):
+    if hasattr(data, "collate_fn") and reads_by_index(data):
         # Iterating a `DataLoader` would draw from torch's random state.
         wanted = evenly_spaced_rows(len(data.dataset), at_most).tolist()
         return iter([data.collate_fn([data.dataset[index] for index in wanted])])

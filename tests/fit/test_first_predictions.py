@@ -186,3 +186,25 @@ def test_models_whose_graph_is_known_are_not_run(monkeypatch):
         "keras_dskd.distiller.first_predictions.first_rows", lambda x: pytest.fail()
     )
     made.fit(X, Y, verbose=0)
+
+
+# Keras says so of any data without a length.
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_loader_of_a_data_set_without_a_length_trains():
+    torch = pytest.importorskip("torch")
+
+    class Samples(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield from zip(X, Y, strict=True)
+
+    loader = torch.utils.data.DataLoader(Samples(), batch_size=12)
+    assert first_rows(loader) == (None, loader)
+    identity = layers.Identity()
+    made = keras_dskd.Distiller(
+        Hidden(identity, "teacher"), Hidden(identity, "student"), SoftTargets()
+    )
+    made.teacher(X)
+    made.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    made.fit(loader, shuffle=False, verbose=0)
+    # On TensorFlow, Keras counts the batch that is missing.
+    assert int(made.optimizer.iterations) in (2, 3)

@@ -250,8 +250,19 @@ def data_loader():
     return torch.utils.data.DataLoader(samples, batch_size=7, shuffle=True)
 
 
+def iterable_loader():
+    torch = pytest.importorskip("torch")
+
+    class Samples(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            for i in range(N):
+                yield {name: array[i] for name, array in X.items()}, 0
+
+    return torch.utils.data.DataLoader(Samples(), batch_size=7)
+
+
 @pytest.mark.backend_neutral
-@pytest.mark.parametrize("make", [Batches, tf_data, data_loader])
+@pytest.mark.parametrize("make", [Batches, tf_data, data_loader, iterable_loader])
 def test_a_data_set_gives_the_result_of_its_arrays(make):
     expected = check_pairs(*models(), X, verbose=0)
     found = check_pairs(*models(), make(), verbose=0)
