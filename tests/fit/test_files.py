@@ -511,7 +511,7 @@ def test_a_failure_while_writing_leaves_the_older_file_unchanged(name, tmp_path)
 
 
 def test_files_left_by_a_killed_process_are_removed(tmp_path):
-    left = tmp_path / ".partial-distiller.keras"
+    left = tmp_path / ".partial-distiller.keras-01234567"
     left.mkdir()
     (left / "distiller.keras").write_bytes(b"half")
     made = resumable.distiller()
