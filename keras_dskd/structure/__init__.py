@@ -7,6 +7,7 @@ table.py         the report as a table
 html.py          the report as one HTML page
 figures/         the report, and the history of `fit`, as matplotlib figures
 pair_check.py    check_pairs: do the two modalities' samples belong together?
+pair_samples.py  the samples that check_pairs compares, and their classes
 ```
 """
 

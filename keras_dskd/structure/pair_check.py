@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dskd.data import pairs
-from keras_dskd.data.arrays import evenly_spaced, row_count, sliceable
+from keras_dskd.data.arrays import evenly_spaced
 from keras_dskd.data.some_rows import is_data_set, some_rows
 from keras_dskd.features.feature_model import FeatureModel
 from keras_dskd.features.landmarks import head_input
 from keras_dskd.features.taps import OUTPUT
 from keras_dskd.features.teachers import Teacher, as_model
 from keras_dskd.internal.types import Nested, Role, Shape
-from keras_dskd.ops.labels import remove_class_axis
 from keras_dskd.ops.rows import as_rows
+from keras_dskd.structure.pair_samples import classes_of, samples_of
 
 #: Up to this p-value, shuffled pairs are not the only explanation.
 _UNCLEAR = 0.2
@@ -139,7 +139,7 @@ def check_pairs(
             )
         x = some_rows(x, max_samples)
     x_teacher, x_student, *labels = evenly_spaced(
-        _samples(pairs.split(x), y), max_samples
+        samples_of(pairs.split(x), y), max_samples
     )
     compared = pairs.Pair(x_teacher, x_student, None)
     pairs.check_input("teacher", compared, teacher, student)
@@ -151,7 +151,7 @@ def check_pairs(
             ("student", student, student_layer_name, x_student),
         )
     ]
-    classes = _classes(labels[0]) if labels else np.zeros(len(distances[0]), int)
+    classes = classes_of(labels[0]) if labels else np.zeros(len(distances[0]), int)
     _, members = np.unique(classes, return_counts=True)
     if members[members > 1].sum() < 8:
         raise ValueError(
@@ -180,15 +180,17 @@ def check_pairs(
         by_chance=float(np.mean(others)),
         p_value=float(p_value),
         samples=len(classes),
-        answer="paired"
-        if p_value <= level
-        else "unclear"
-        if p_value <= _UNCLEAR
-        else "shuffled",
+        answer=_answer(p_value, level),
     )
     if result.answer != "paired":
         warnings.warn(_warning(result, bool(labels)), stacklevel=2)
     return result
+
+
+def _answer(p_value: float, level: float) -> Literal["paired", "unclear", "shuffled"]:
+    if p_value <= level:
+        return "paired"
+    return "unclear" if p_value <= _UNCLEAR else "shuffled"
 
 
 def _warning(result: PairCheck, is_within_class: bool) -> str:
@@ -209,62 +211,6 @@ def _warning(result: PairCheck, is_within_class: bool) -> str:
         f"Pairs look shuffled: {found} Check that row i of both modalities is the same "
         f"sample. If it is, the samples are too few, or the modalities share {little}."
     )
-
-
-def _classes(y: NDArray[Any]) -> NDArray[Any]:
-    """The class of each sample.
-
-    Raises:
-        ValueError: If the labels are not class indices or one-hot.
-    """
-    classes = remove_class_axis(y)
-    if y.ndim == 2 and y.shape[1] > 1 and not _is_one_hot(y):
-        raise ValueError(
-            "`y` must be class indices or one-hot labels. Received: rows of "
-            f"y.shape={y.shape} with other than one 1. Leave out `y` if samples can "
-            "have several labels."
-        )
-    if classes.dtype.kind == "f" and not np.array_equal(classes, np.round(classes)):
-        raise ValueError(
-            "`y` must be class indices or one-hot labels. Received: numbers with "
-            f"fractions, of dtype {classes.dtype}. Leave out `y` in a regression."
-        )
-    return classes
-
-
-def _is_one_hot(y: NDArray[Any]) -> bool:
-    return bool(np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all())
-
-
-def _samples(pair: pairs.Pair, y: Nested) -> list[Any]:
-    """Arrays of both modalities and labels, without masked-out samples."""
-    if pair.teacher is None:
-        raise ValueError(
-            'Expected x={"teacher": ..., "student": ...}. Received: no x["teacher"]'
-        )
-    labels = [] if y is None else [np.asarray(sliceable(y))]
-    arrays = keras.tree.map_structure(sliceable, [pair.teacher, pair.student, *labels])
-    counts = [row_count(array) for array in keras.tree.flatten(arrays)]
-    if None in counts:
-        raise ValueError(
-            "Expected arrays with one row per sample. Received: "
-            f"{[type(array).__name__ for array in keras.tree.flatten(arrays)]}"
-        )
-    given = [pair.teacher_mask, None if y is None else pair.label_mask]
-    masks = [np.reshape(sliceable(mask), -1) for mask in given if mask is not None]
-    counts += [len(mask) for mask in masks]
-    if len(set(counts)) > 1:
-        raise ValueError(
-            "Both modalities, labels and masks must have the same number of samples. "
-            f"Received: {counts}"
-        )
-    if masks:
-        valid = np.flatnonzero(np.all(masks, axis=0))
-        arrays = keras.tree.map_structure(lambda array: array[valid], arrays)
-        counts = [len(valid)]
-    if (counts[0] or 0) < 8:
-        raise ValueError(f"At least 8 pairs are needed. Received: {counts[0]}")
-    return arrays
 
 
 def _standardized_rows(
