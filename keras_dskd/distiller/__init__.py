@@ -22,6 +22,7 @@ labeled_rows    the rows of a step that have labels
 labeled_losses  a compiled loss of these rows
 labeled_metrics compiled metrics of these rows
 evaluating      which losses `evaluate` computes
+idle_teacher    a teacher that `evaluate` leaves where it is
 trainable       the trained variables: all but the teacher's
 trainer         Keras's loops, which keep the weights when a loop fails
 caching         the teacher's features, computed once

@@ -14,6 +14,7 @@ from keras_dskd.distiller.building import build_auxiliary_layers
 from keras_dskd.distiller.caching import CachesTeacher
 from keras_dskd.distiller.evaluating import EvaluatesTeacher, runs_teacher
 from keras_dskd.distiller.forward import Forward, ForwardPass
+from keras_dskd.distiller.idle_teacher import IdlesTeacher
 from keras_dskd.distiller.label_masks import (
     ReadsLabelMask,
     count_of_labeled,
@@ -48,6 +49,7 @@ class Distiller(
     ReadsLabelMask,
     CachesTeacher,
     EvaluatesTeacher,
+    IdlesTeacher,
     GuardedTrainer,
     FitsTask,
     ResumableModel,

@@ -21,6 +21,7 @@ class TrainsStudent(keras.Model):
     _term_weights: keras.layers.Layer
     _seed_states: keras.layers.Layer
     _shares_with_teacher: bool
+    _is_teacher_idle: bool
 
     @property
     def _auxiliary_layers(self) -> tuple[keras.layers.Layer, ...]:
@@ -51,8 +52,17 @@ class TrainsStudent(keras.Model):
 
     @property
     def non_trainable_variables(self) -> list[keras.Variable]:
-        """All other variables, including the teacher's: state of the step."""
-        return _without(self.variables, self.trainable_variables)
+        """All other variables, including the teacher's: state of the step.
+
+        While `evaluate` or `predict` runs the student alone, the teacher's are not:
+        see `IdlesTeacher`.
+        """
+        others = _without(self.variables, self.trainable_variables)
+        if not self._is_teacher_idle:
+            return others
+        used = [self.student, *self._auxiliary_layers]
+        shared = [variable for layer in used for variable in layer.variables]
+        return _without(others, _without(self.teacher.variables, shared))
 
     @property
     def non_trainable_weights(self) -> list[keras.Variable]:

@@ -59,13 +59,17 @@ def keeping_state(
 def keeping_values(model: keras.Model) -> Iterator[None]:
     """A context for `evaluate` or `predict` that restores the variables if it raises.
 
-    On JAX it keeps a copy of the variables. The copy fits in memory, because training
-    needs more memory than that.
+    On JAX it keeps a copy of the variables that the trainer removes. The copy fits in
+    memory, because training needs more memory than that.
     """
     if keras.backend.backend() != "jax":
         yield
         return
-    variables = [*model.variables, *model.metrics_variables]
+    variables = [
+        *model.trainable_variables,
+        *model.non_trainable_variables,
+        *model.metrics_variables,
+    ]
     kept = [(variable, ops.copy(variable.value)) for variable in variables]
     try:
         with explaining_division():
