@@ -3,6 +3,8 @@
 import gc
 import importlib.metadata
 import os
+import zlib
+from pathlib import Path
 
 import keras
 import pytest
@@ -15,6 +17,11 @@ FAST_COMPILATION = (
     "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_parallel_codegen_split_count=1",
 )
+
+
+# Folders whose tests compile many steps. Each test there runs on torch and on one of
+# TensorFlow and JAX, unless it is marked `every_backend`.
+DIVIDED = ("docs", "fit", "process")
 
 
 def pytest_configure():
@@ -36,12 +43,31 @@ def pytest_report_header():
 
 
 def pytest_collection_modifyitems(items):
-    if keras.backend.backend() == "torch":
+    backend = keras.backend.backend()
+    if backend == "torch" or os.environ.get("ALL_TESTS"):
         return
-    skip = pytest.mark.skip(reason="backend neutral: runs with KERAS_BACKEND=torch")
+    neutral = pytest.mark.skip(reason="backend neutral: runs with KERAS_BACKEND=torch")
+    other = pytest.mark.skip(reason="divided: runs on another backend")
     for item in items:
         if item.get_closest_marker("backend_neutral"):
-            item.add_marker(skip)
+            item.add_marker(neutral)
+        elif is_divided(item) and backend != backend_of(item):
+            item.add_marker(other)
+
+
+def is_divided(item):
+    """Whether one of TensorFlow and JAX suffices for a test."""
+    if item.get_closest_marker("divided"):
+        return True
+    # A test with a condition of its own may need one particular backend.
+    if any(map(item.get_closest_marker, ("every_backend", "skipif"))):
+        return False
+    return item.path.relative_to(Path(__file__).parent).parts[0] in DIVIDED
+
+
+def backend_of(item):
+    """TensorFlow or JAX: by the test's name alone, so that the choice never changes."""
+    return ("jax", "tensorflow")[zlib.crc32(item.nodeid.encode()) % 2]
 
 
 def pytest_sessionstart():

@@ -24,6 +24,8 @@ from small_models import (
 
 import keras_dskd
 
+pytestmark = pytest.mark.every_backend
+
 BACKEND = keras.backend.backend()
 
 # A few float32 sums, compared with another program or NumPy.

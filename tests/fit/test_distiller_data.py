@@ -10,6 +10,8 @@ from small_models import crossentropy, labels, mlp, numbers, rows, standing_stil
 
 import keras_dskd
 
+pytestmark = pytest.mark.every_backend
+
 N = 10
 X = {"teacher": rows(N, 6, seed=1), "student": rows(N, 4, seed=2)}
 Y = labels(N)

@@ -9,6 +9,8 @@ from small_models import crossentropy, labels, mlp, rows, standing_still
 import keras_dskd
 from keras_dskd import losses
 
+pytestmark = pytest.mark.every_backend
+
 X, Y = rows(8, 4), labels(8)
 
 

@@ -11,6 +11,8 @@ from small_models import crossentropy, labels, mlp, rows
 import keras_dskd
 from keras_dskd.losses import ChannelAlignment, SoftTargets
 
+pytestmark = pytest.mark.every_backend
+
 X = {"teacher": rows(8, 4), "student": rows(8, 3, seed=1)}
 Y = labels(8)
 

@@ -9,6 +9,8 @@ from stock_distiller import model
 import keras_dskd
 from keras_dskd import losses
 
+pytestmark = pytest.mark.every_backend
+
 
 def cross_entropy():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -14,6 +14,8 @@ from small_models import crossentropy, labels, mlp, rows, standing_still
 import keras_dskd
 from keras_dskd.features.feature_model import FeatureModel
 
+pytestmark = pytest.mark.every_backend
+
 N, BATCH = 12, 4
 TEACHER, STUDENT = rows(N, 6, seed=1), rows(N, 4, seed=2)
 Y = labels(N)

@@ -73,6 +73,7 @@ def layout(content):
     return found
 
 
+@pytest.mark.every_backend
 def test_files_saved_now_have_the_format_of_those_that_every_backend_loads(tmp_path):
     distiller = resumable.distiller()
     resumable.fit(distiller, 1)

@@ -323,6 +323,7 @@ def test_a_batch_of_one_raises_if_the_batch_size_is_known(loss):
         fit(made, {role: x[:1] for role, x in X.items()}, Y[:1])
 
 
+@pytest.mark.every_backend
 def test_a_last_batch_of_one_is_finite_or_raises():
     """Eight samples in batches of seven. TensorFlow does not know the batch size."""
     made = compiled(ChannelIndependence("hidden", "hidden"))

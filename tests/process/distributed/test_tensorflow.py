@@ -9,6 +9,8 @@ import interpreter
 import keras
 import pytest
 
+pytestmark = pytest.mark.every_backend
+
 if keras.backend.backend() != "tensorflow":
     pytest.skip("needs the TensorFlow backend", allow_module_level=True)
 
