@@ -4,7 +4,6 @@ import gc
 import importlib.metadata
 import os
 import zlib
-from pathlib import Path
 
 import keras
 import pytest
@@ -17,11 +16,6 @@ FAST_COMPILATION = (
     "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_parallel_codegen_split_count=1",
 )
-
-
-# Folders whose tests compile many steps. Each test there runs on torch and on one of
-# TensorFlow and JAX, unless it is marked `every_backend`.
-DIVIDED = ("docs", "fit", "process")
 
 
 def pytest_configure():
@@ -56,13 +50,9 @@ def pytest_collection_modifyitems(items):
 
 
 def is_divided(item):
-    """Whether one of TensorFlow and JAX suffices for a test."""
-    if item.get_closest_marker("divided"):
-        return True
+    """Whether one of TensorFlow and JAX suffices for a test, beside torch."""
     # A test with a condition of its own may need one particular backend.
-    if any(map(item.get_closest_marker, ("every_backend", "skipif"))):
-        return False
-    return item.path.relative_to(Path(__file__).parent).parts[0] in DIVIDED
+    return not any(map(item.get_closest_marker, ("every_backend", "skipif")))
 
 
 def backend_of(item):

@@ -7,8 +7,6 @@ from keras import layers
 
 import keras_dskd
 
-pytestmark = pytest.mark.divided
-
 N = 12
 CENTERS = np.random.default_rng(0).uniform(0.4, 0.6, (N, 2))  # Of height and width.
 

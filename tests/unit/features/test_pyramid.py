@@ -15,8 +15,6 @@ from keras_dskd.features.finding import find_layer
 from keras_dskd.features.landmarks import head_input, stage_ends
 from keras_dskd.features.taps import Tap
 
-pytestmark = pytest.mark.divided
-
 # Compiled into different programs, float32 sums may be taken in another order.
 SAME = {"rtol": 1e-5, "atol": 1e-6}
 

@@ -94,6 +94,7 @@ def test_every_public_layer_has_a_case():
     assert sorted(named) == sorted(layers.__all__)
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize(
     "case, shape",
     [

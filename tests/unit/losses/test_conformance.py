@@ -347,6 +347,7 @@ def test_every_public_loss_has_a_case():
 # Values and gradients
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize(
     "case, shape",
     [
@@ -697,7 +698,6 @@ def test_a_saved_distiller_has_its_losses_again(tmp_path):
 # Keras's own Distiller
 
 
-@pytest.mark.divided
 @cases(lambda case: case in ONE_CASE_EACH.values())
 def test_keras_distiller_trains_with_it_on_named_layers(case):
     positions = case.shapes[0][:-1]
