@@ -20,6 +20,7 @@ class IdlesTeacher(keras.Model):
 
     evaluates_teacher: Any
     student_loss_weight: Any
+    test_function: Any
     _is_teacher_idle = False
     _is_idle_in_test_function = False
 

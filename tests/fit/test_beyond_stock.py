@@ -2,8 +2,8 @@
 
 Each test looks for the symptoms of a defect in both classes. Keras's class must show
 all of them, so that a release that fixes one fails here. Ours must show none. The
-README's table comes from the same data: run this file with PYTHONPATH=tests to print
-it.
+table of `migrating.md` comes from the same data: run this file with PYTHONPATH=tests to
+print it. The README has some of its rows.
 """
 
 import functools
@@ -457,9 +457,16 @@ def test_what_is_saved_can_be_used(kind, tmp_path):
     assert refused or is_close(fit(loaded)["loss"], fit(made)["loss"])
 
 
-def test_the_readme_shows_this_table():
-    readme = (FIT.parents[1] / "README.md").read_text(encoding="utf-8")
-    assert "\n".join(TABLE) in readme
+def test_the_documentation_shows_this_table():
+    root = FIT.parents[1]
+    page = (root / "examples" / "docs" / "migrating.md").read_text(encoding="utf-8")
+    assert "\n".join(TABLE) in page
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    start = readme.index(TABLE[0])
+    shown = readme[start : readme.index("\n\n", start)].splitlines()
+    assert shown[:2] == TABLE[:2]
+    assert len(shown) == 6
+    assert set(shown) < set(TABLE)
 
 
 if __name__ == "__main__":
