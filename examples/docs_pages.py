@@ -18,6 +18,10 @@ PAGES = {
     "changelog.md": REPOSITORY / "CHANGELOG.md",
     "distributed.md": EXAMPLES / "DISTRIBUTED.md",
     "results.md": EXAMPLES / "benchmarks" / "RESULTS.md",
+    **{
+        f"results/{path.name}": path
+        for path in sorted((EXAMPLES / "benchmarks" / "tables").glob("*.md"))
+    },
 }
 PICTURES = (
     *EXAMPLES.glob("*.png"),

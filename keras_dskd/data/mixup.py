@@ -30,7 +30,7 @@ class MixedPairs(TransformedDataset):
     Mixing also averages noise. On a noisy modality the student is then trained with
     less noise than at run time, and its `BatchNormalization` keeps the statistics of
     mixtures: on speckled radar images this cost 13 points of accuracy, while blurred
-    digits gained (`examples/benchmarks/RESULTS.md`). Try it on validation rows.
+    digits gained (`examples/benchmarks/tables/noise.md`). Try it on validation rows.
 
     Args:
         data: A `keras.utils.PyDataset` of batches `(x, y)`, such as `ArrayDataset` or

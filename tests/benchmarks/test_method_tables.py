@@ -1,6 +1,7 @@
 """Tables and figures of the method comparison, from records made here."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -376,11 +377,17 @@ def test_figure_of_epochs_has_a_panel_per_data_set(tmp_path, capsys):
     np.testing.assert_allclose(lengths, [3.2146, 0], atol=1e-4)
 
 
-PAGE = (BENCHMARKS / "RESULTS.md").read_text()
-COMMAND = "python examples/benchmarks/method_tables.py "
+SUMMARY = BENCHMARKS / "RESULTS.md"
+TABLES = sorted((BENCHMARKS / "tables").glob("*.md"))
+COMMAND = re.compile(r"python examples/benchmarks/method_tables\.py (?=examples/)")
+PARTS = [
+    pytest.param(part, id=f"{path.stem}: {part[28:58]}")
+    for path in (SUMMARY, *TABLES)
+    for part in COMMAND.split(path.read_text(encoding="utf-8"))[1:]
+]
 
 
-@pytest.mark.parametrize("part", PAGE.split(COMMAND)[1:], ids=lambda part: part[28:58])
+@pytest.mark.parametrize("part", PARTS)
 def test_results_page_shows_what_its_commands_print(part, capsys):
     command, *shown = part.splitlines()
     root = BENCHMARKS.parents[1]
@@ -396,9 +403,31 @@ def test_results_page_shows_what_its_commands_print(part, capsys):
     assert rows.issuperset(shown)
 
 
+def test_every_page_of_tables_shows_what_a_command_prints():
+    assert TABLES
+    for path in TABLES:
+        assert COMMAND.search(path.read_text(encoding="utf-8")), path.name
+
+
+def words(path):
+    return " ".join(path.read_text(encoding="utf-8").replace("+", "").split())
+
+
+def test_summary_has_only_numbers_of_the_tables():
+    summary = words(SUMMARY).split("## Sets")[0]
+    known = "\n".join(words(path) for path in (*TABLES, BENCHMARKS / "README.md"))
+    differences = re.findall(r"-?\d+\.\d+ \[[^]]+\]", summary)
+    assert len(differences) > 30
+    # Words of digits, but no number of arXiv.
+    numbers = re.findall(r"(?<![\d.])\d+\.\d{1,3}(?!\d)", summary)
+    for shown in (*differences, *numbers):
+        assert re.search(rf"(?<![\d.]){re.escape(shown)}(?!\d)", known), shown
+
+
 def test_results_page_uses_every_file_of_results():
+    shown = "".join(path.read_text(encoding="utf-8") for path in TABLES)
     for path in (BENCHMARKS / "results").glob("*.jsonl"):
         # These have their own pages: see test_compatibility.py and test_tasks.py.
         if path.stem in ("compatibility", "tasks"):
             continue
-        assert f"results/{path.name}" in PAGE
+        assert f"results/{path.name}" in shown

@@ -59,6 +59,17 @@ def test_site_has_every_page_of_the_folder(site):
     assert not missing
 
 
+def test_site_has_every_page_of_tables(site):
+    sources = list(EXAMPLES.glob("benchmarks/tables/*.md"))
+    assert sources
+    missing = [
+        path.name
+        for path in sources
+        if not (site / "results" / path.with_suffix(".html").name).exists()
+    ]
+    assert not missing
+
+
 def test_links_within_the_site_are_alive(site):
     pages = {path.resolve(): Page(path) for path in site.glob("**/*.html")}
     dead, checked = [], 0
