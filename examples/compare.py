@@ -1,8 +1,8 @@
-"""Compares methods on paired data: same seeds, weights and order for all.
+"""Compare methods on paired data: same seeds, weights and order of batches for all.
 
-For each seed one teacher is trained on the strong modality, and one set of initial
-weights of the student is drawn. Every method starts from these and sees the same
-batches in the same order, so that differences between methods are paired.
+Each seed trains one teacher on the strong modality and draws one set of initial
+weights for the student. Every method starts from these weights and sees the same
+batches in the same order, so differences between methods are paired.
 """
 
 import functools
@@ -20,7 +20,7 @@ import keras_dskd
 
 @dataclass(frozen=True)
 class PairedData:
-    """Paired images as floats; row i of strong and weak show the same thing."""
+    """Paired images as floats. Row i of strong and weak shows the same thing."""
 
     strong_train: np.ndarray
     weak_train: np.ndarray
@@ -41,7 +41,7 @@ def alone(teacher, student, steps):
 
 
 def soft_targets(teacher, student, steps):
-    """Soft targets alone, half and half with labels."""
+    """Soft targets and labels, with equal weights."""
     return keras_dskd.Distiller(teacher, student, keras_dskd.losses.SoftTargets(4.0))
 
 
@@ -51,7 +51,7 @@ def dskd(teacher, student, steps):
 
 
 def recommended(teacher, student, steps):
-    """The best combination measured."""
+    """The best combination that we measured."""
     return keras_dskd.recommended(teacher, student, ["block2", "block3"], steps=steps)
 
 
@@ -83,7 +83,7 @@ def compare(
     score_name="accuracy",
     layers=("block2", "features"),
 ):
-    """Trains teachers and students, prints a table, and writes what came of it.
+    """Trains teachers and students, prints a table, and writes the results.
 
     Args:
         data: `PairedData`, or a function that returns it for a seed.
@@ -91,14 +91,15 @@ def compare(
         make_student: Function that returns a new student.
         seeds: Number of seeds.
         epochs: Epochs of every training.
-        batch_size: Samples a batch.
+        batch_size: Samples per batch.
         out: Folder for `results.json`, the first seed's `student.keras` and its
             `history.png`, `structure.png` and `structure.html`.
-        loss: Loss of the labels; by default that of class indices.
-        methods: Dict of name to a function of teacher, student and number of steps. It
-            returns the model to train. Needs "student alone" and "+ recommended".
+        loss: Loss for the labels; by default, the loss for class indices.
+        methods: Dict that maps names to functions of teacher, student and number of
+            steps. Each function returns the model to train. The dict must contain
+            "student alone" and "+ recommended".
         score: Function of model, inputs and labels, such as `accuracy`. 1 is best.
-        score_name: Its name.
+        score_name: Name of the score.
         layers: Layers of teacher and student whose structure is reported.
 
     Returns:
@@ -191,6 +192,6 @@ def _difference(differences):
 
 
 def _report(layers, model, x, y, name):
-    # Accuracy is of one label per sample.
+    # Accuracy needs one label per sample.
     labels = y if y.ndim == 1 else None
     return keras_dskd.structure_report(model, x, layers, labels, name=name, verbose=0)

@@ -1,25 +1,25 @@
-"""Weak modalities of graded weakness, made out of images.
+"""Make weak modalities from images, with an adjustable strength.
 
 Each function takes float images `(n, height, width, channels)` with values in [0, 1]
-and a strength in [0, 1], and returns float32 images of the same shape: at 0 the images
-as they are, and at 1 next to nothing of what the function takes away. What is random
-is drawn from a `numpy.random.Generator`.
+and a strength in [0, 1], and returns float32 images of the same shape. Strength 0
+changes nothing. Strength 1 removes almost everything that the function can remove.
+Random numbers come from a `numpy.random.Generator`.
 """
 
 import numpy as np
 
 
 def resolution(images, strength):
-    """Averages over cells; at strength 1 one cell is the whole image.
+    """Averages over cells. At strength 1, one cell covers the whole image.
 
-    A side of `size` pixels is cut in `size^(1 - strength)` cells, rounded: equal steps
-    of strength divide the resolution by equal factors.
+    A side of `size` pixels is cut into `size^(1 - strength)` cells, rounded, so equal
+    steps of strength divide the resolution by equal factors.
     """
     images = _checked(images, strength)
     for axis in (1, 2):
         size = images.shape[axis]
         cells = round(size ** (1 - strength))
-        # Cells differ by a pixel where the side is no multiple of their number.
+        # Cells differ by one pixel if the side is not a multiple of their number.
         edges = np.linspace(0, size, cells + 1).round().astype(int)
         widths = np.diff(edges)
         sums = np.add.reduceat(images, edges[:-1], axis=axis)  # cells along the axis
@@ -32,9 +32,9 @@ def resolution(images, strength):
 def speckle(images, strength, rng):
     """Multiplies each value by gamma noise of mean 1 and this standard deviation.
 
-    The speckle of coherent sensors such as radar: strength 1 is a single look, and
-    strength s is the mean of 1 / s² looks. Values are not clipped to 1, which would
-    darken the images.
+    This is the speckle of coherent sensors such as radar. Strength 1 is a single look,
+    and strength s is the mean of 1 / s² looks. Values are not clipped to 1, because
+    that would darken the images.
     """
     images = _checked(images, strength)
     if strength == 0:
@@ -45,10 +45,11 @@ def speckle(images, strength, rng):
 
 
 def occlusion(images, strength, rng):
-    """Blackens a rectangle of each image, as large a share of it as the strength.
+    """Blackens a rectangle of each image. The strength is its share of the area.
 
-    It has the image's own proportions, to whole pixels, and lies anywhere inside. Of
-    two strengths and equal generators the stronger one covers what the weaker does.
+    The rectangle has the proportions of the image, rounded to whole pixels, and a
+    random position inside it. With equal generators, a stronger occlusion covers
+    everything that a weaker one covers.
     """
     images = _checked(images, strength)
     count, height, width, _ = images.shape
@@ -90,14 +91,14 @@ def degrade(images, name, strength, rng):
         images: Float images `(n, height, width, channels)` in [0, 1].
         name: A key of `DEGRADATIONS`.
         strength: In [0, 1].
-        rng: A `numpy.random.Generator`; read by those that are random alone.
+        rng: A `numpy.random.Generator`; only random degradations use it.
 
     Returns:
         Float32 images of the same shape.
 
     Raises:
-        ValueError: If there is no such degradation, the strength is out of its range,
-            or these are no such images.
+        ValueError: If the degradation is unknown, the strength is out of range, or the
+            images do not have this format.
     """
     if name not in DEGRADATIONS:
         raise ValueError(
@@ -109,7 +110,7 @@ def degrade(images, name, strength, rng):
 
 
 def _checked(images, strength):
-    """The images as float32, if they are images and the strength is one."""
+    """The images as float32, after a check of the images and the strength."""
     images = np.asarray(images)
     if images.ndim != 4:
         raise ValueError(

@@ -1,8 +1,8 @@
 """Distil from images to degraded images, on data that ships with scikit-learn.
 
-Strong modality: handwritten digits, 8x8 grey values. Weak modality: the same digits
-at half the resolution, with low contrast and noise. A teacher learns from the strong
-one; students only ever see the weak one.
+The strong modality is handwritten digits with 8x8 gray values. The weak modality is the
+same digits at half the resolution, with low contrast and noise. The teacher learns from
+the strong modality. Students see only the weak modality.
 
     python examples/digits.py
 
@@ -20,7 +20,7 @@ from sklearn.model_selection import train_test_split
 
 
 def load():
-    """Digits and their degraded versions, 1,000 pairs to train and 797 to test."""
+    """Digits and their degraded versions: 1,000 training pairs and 797 test pairs."""
     digits = load_digits()
     strong = (digits.images / 16).astype("float32")[..., None]  # (n, 8, 8, 1)
     rows = np.arange(len(strong))

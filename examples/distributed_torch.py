@@ -2,12 +2,12 @@
 
     KERAS_BACKEND=torch torchrun --nproc_per_node 2 examples/distributed_torch.py
 
-Each process shows its own part of every batch to its own copy of the models. Batch
-statistics of all losses, and of the student's batch normalization, are those of the
-whole batch, so that the number of processes changes nothing but speed. Processes talk
-by NCCL where there are GPUs, one each, and by gloo where there are none.
+Each process feeds its own part of every batch to its own copy of the models. All losses
+and the student's batch normalization use statistics of the whole batch, so the number
+of processes changes only the speed. Processes communicate by NCCL if each has a GPU,
+and otherwise by gloo.
 
-`train` is the loop to take along. DISTRIBUTED.md explains it.
+`train` is the loop to reuse in your own code. DISTRIBUTED.md explains it.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from keras_dskd.internal import replicas
 class SynchronizedBatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization with the statistics of all processes' rows.
 
-    What `synchronized=True` is to TensorFlow; Keras has none for torch. Weights are
-    those of `keras.layers.BatchNormalization`.
+    It does what `synchronized=True` does on TensorFlow. Keras has no such layer for
+    torch. It has the same weights as `keras.layers.BatchNormalization`.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -81,13 +81,15 @@ def train(distiller, batches, epochs, on_step=lambda logs: None):
     Args:
         distiller: A built, compiled `keras_dskd.Distiller`. All processes start from
             the weights of the first one.
-        batches: Function of no arguments that gives an epoch's batches for this
-            process: `(x, y)` or `(x, y, sample_weight)`, `x` as `fit` takes it. As many
-            in each process; their sizes may differ, of one row at least.
+        batches: Function without arguments that returns an epoch's batches for this
+            process: `(x, y)` or `(x, y, sample_weight)`, with `x` as for `fit`. All
+            processes need the same number of batches. Their sizes may differ, but each
+            needs at least one row.
         epochs: Number of epochs.
         on_step: Called with each step's logs, a dict of floats.
     """
-    # Parallel parts wait for a gradient of all that ask for one. The teacher gets none.
+    # DistributedDataParallel waits for the gradients of all parameters that require
+    # one. The teacher gets no gradients.
     for parameter in distiller.teacher.parameters():
         parameter.requires_grad_(False)
     parallel = torch.nn.parallel.DistributedDataParallel(distiller)
@@ -104,7 +106,7 @@ def train(distiller, batches, epochs, on_step=lambda logs: None):
             with torch.no_grad():
                 distiller.optimizer.apply(gradients, variables)
             logs = distiller.compute_metrics(x, y, prediction, weight)
-            logs["loss"] = logs["total_loss"]  # Which `fit` alone counts.
+            logs["loss"] = logs["total_loss"]  # Only `fit` updates "loss".
             on_step({name: float(value) for name, value in logs.items()})
 
 
@@ -118,14 +120,14 @@ def own_batches(x, y, batch_size, seed=0, sample_weight=None, shuffle=True):
     Args:
         x: Structure of arrays, all samples.
         y: Labels.
-        batch_size: Samples a batch, of all processes together. The last one of an
-            epoch may be smaller; it is left out if there is no row for each process.
-        seed: Of the order of samples, in each epoch another.
+        batch_size: Samples per batch, over all processes together. The last batch of an
+            epoch may be smaller. It is dropped if it has fewer rows than processes.
+        seed: Seed for the order of samples, which differs in each epoch.
         sample_weight: Weights of the samples, or `None`.
-        shuffle: Whether to change their order.
+        shuffle: Whether to shuffle the samples.
 
     Returns:
-        A function that gives the batches of the next epoch.
+        A function that returns the batches of the next epoch.
     """
     rank, world = distributed.get_rank(), distributed.get_world_size()
     rng = np.random.default_rng(seed)  # The same in each process.
@@ -144,7 +146,7 @@ def own_batches(x, y, batch_size, seed=0, sample_weight=None, shuffle=True):
 
 
 def start():
-    """Joins the processes that torchrun started."""
+    """Connects the processes that torchrun started."""
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         distributed.init_process_group("nccl")
@@ -154,7 +156,7 @@ def start():
 
 def main():
     """Trains a teacher and a student on degraded digits."""
-    # Imported here, for `train` to be of use without what these need.
+    # Imported here, so that `train` works without the packages that these need.
     import digits
     import models
     import training

@@ -1,8 +1,8 @@
-"""Hooks of the documentation's site: pages and pictures that live elsewhere.
+"""Hooks of the documentation site: add pages and pictures from other folders.
 
-A page that is read beside the code, such as `DISTRIBUTED.md`, is on the site too. Links
-are written as they work in the repository, and are rewritten: to the page on the site,
-or, where a file is not on it, to the file's name.
+Pages that are stored beside the code, such as `DISTRIBUTED.md`, are also part of the
+site. Links in the pages work in the repository. The hooks rewrite them to the page on
+the site, or to the file's name if the file is not on the site.
 """
 
 import os
@@ -34,7 +34,7 @@ PICTURE = re.compile(r"!\[(?P<text>[^\]]*)\]\((?P<link>[^)\s]+)\)")
 
 
 def on_files(files, config):
-    """Adds what lives outside the folder of pages."""
+    """Adds pages and pictures from outside the folder of pages."""
     for uri, path in ELSEWHERE.items():
         files.append(File.generated(config, uri, abs_src_path=str(path)))
     return files

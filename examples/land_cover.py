@@ -8,17 +8,18 @@ stand in for optical scenes. "Radar" is the photo's brightness at half the resol
 under the speckle of a single look (`degradations.py`). The right-hand part of each
 photo is the test set, and shares no pixel with the training tiles.
 
-With `--data`, tiles are `strong_train` (optical), `weak_train` (radar), `strong_test`
-and `weak_test` of an `.npz` file as `optical_to_radar.py` takes it.
+With `--data`, the tiles come from an `.npz` file in the format of
+`optical_to_radar.py`: `strong_train` (optical), `weak_train` (radar), `strong_test` and
+`weak_test`.
 
-**No person has labeled the pixels.** The class of a pixel is the k-means cluster of its
+**No person labeled the pixels.** The class of a pixel is the k-means cluster of its
 optical colors, averaged over 5x5 pixels: "land cover as the optical sensor sees it". By
-construction the task is easy in optical images and hard in radar, which is the
+construction, the task is easy in optical images and hard in radar, which is the
 situation that the method is for.
 
-Labels are sparse, as from points visited in the field: `--points` random pixels of each
-training tile have a label, and the others are ignored (255). The test set is scored on
-all pixels.
+Labels are sparse, as if people had visited only a few points: `--points` random pixels
+of each training tile have a label, and the others are ignored (255). The score uses all
+pixels of the test set.
 
 Prints a table of mean IoU, and writes `results.json`, `student.keras` and its
 `history.png`, `structure.png` and `structure.html` to `--out`.
@@ -64,7 +65,7 @@ def photos(seed=0):
 
 
 def tiles_of(path, count):
-    """Tiles of a file: at most `count` to train, and half as many to test."""
+    """Tiles from a file: at most `count` for training, and half as many for test."""
     rng = np.random.default_rng(0)
     arrays = []
     with np.load(path, allow_pickle=False) as file:
@@ -106,7 +107,7 @@ def mean_iou(model, x, y):
 
 
 def channel_wise(teacher, student, steps):
-    """Soft targets, and beside them channel-wise distillation of the logits."""
+    """Soft targets, and channel-wise distillation of the logits."""
     losses = [
         keras_dskd.losses.SoftTargets(4.0),
         keras_dskd.losses.ChannelWiseDistillation(4.0),
@@ -133,7 +134,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", help="an .npz file of paired tiles")
-    parser.add_argument("--tiles", type=int, default=1000, help="of the file")
+    parser.add_argument("--tiles", type=int, default=1000, help="tiles from the file")
     parser.add_argument("--points", type=int, default=8, help="labels per tile")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20)

@@ -1,10 +1,10 @@
-"""Networks for the examples, teacher and student alike."""
+"""Networks for the examples, for both teacher and student."""
 
 import keras
 
 
 def cnn(input_shape, classes, widths, name):
-    """Blocks of convolution, batch normalisation, ReLU and pooling.
+    """Blocks of convolution, batch normalization, ReLU and pooling.
 
     Args:
         input_shape: `(height, width, channels)` of images scaled to about [0, 1].
@@ -23,7 +23,7 @@ def cnn(input_shape, classes, widths, name):
         x = keras.layers.Conv2D(
             width, 3, padding="same", use_bias=False, name=f"conv{number}"
         )(x)
-        # Short trainings: statistics must settle within some hundred steps.
+        # Trainings are short: statistics must settle within a few hundred steps.
         x = keras.layers.BatchNormalization(momentum=0.9, name=f"norm{number}")(x)
         x = keras.layers.ReLU(name=f"block{number}")(x)
     x = keras.layers.GlobalAveragePooling2D(name="features")(x)
@@ -34,7 +34,8 @@ def cnn(input_shape, classes, widths, name):
 def resnet(input_shape, classes, widths, name):
     """Residual blocks, two of each width: ResNet-18 with widths 64, 128, 256, 512.
 
-    For images of some 32 pixels: the first convolution is 3x3 and keeps the resolution.
+    For images of about 32x32 pixels: the first convolution is 3x3 and keeps the
+    resolution.
 
     Args:
         input_shape: `(height, width, channels)` of images scaled to about [0, 1].
@@ -75,10 +76,10 @@ def _convolution(x, width, strides=1, kernel=3):
 
 
 def mlp(input_shape, classes, widths, name):
-    """Blocks of a dense layer, batch normalisation and ReLU, for rows of a table.
+    """Blocks of a dense layer, batch normalization and ReLU, for rows of a table.
 
     Args:
-        input_shape: `(columns,)`, of columns that are standardised.
+        input_shape: `(columns,)`. Standardize the columns.
         classes: Number of classes.
         widths: Units of each block.
         name: Name of the model.
@@ -86,7 +87,7 @@ def mlp(input_shape, classes, widths, name):
     Returns:
         A `keras.Model` that gives logits. Block i ends in the layer `block{i}`,
         counted from 1; the last Dense layer, `logits`, reads the layer `features`,
-        which is the last block's end by another name.
+        which equals the end of the last block.
     """
     x = inputs = keras.Input(input_shape)
     for number, width in enumerate(widths, start=1):
@@ -137,7 +138,7 @@ def sequence_cnn(input_shape, classes, widths, name):
     """`cnn` for sequences: blocks of convolution over time, normalization and ReLU.
 
     Args:
-        input_shape: `(steps, channels)`, of channels that are standardized.
+        input_shape: `(steps, channels)`. Standardize the channels.
         classes: Number of classes.
         widths: Channels of each block. Between blocks the number of steps is halved.
         name: Name of the model.

@@ -1,13 +1,13 @@
-"""A watch's accelerometer teaches a network that reads the gyroscope alone.
+"""The accelerometer of a watch teaches a student that reads only the gyroscope.
 
     python examples/quickstart.py
 
-Ten people did seven shoulder exercises with a watch on, and both sensors ran (Burns et
-al. 2018, arXiv 1802.01489; seglearn ships the recordings). The student learns to tell
-the exercise from the gyroscope. It has the labels of two people, and the pairs of
-seven. The other three people are the test.
+Ten people wore a watch and did seven shoulder exercises, while both sensors recorded
+(Burns et al. 2018, arXiv 1802.01489; seglearn ships the recordings). The student learns
+to recognize the exercise from the gyroscope. It has the labels of two people, and the
+pairs of seven. The other three people are the test set.
 
-Prints a table of accuracies. Writes them and the student to `--out`.
+Prints a table of accuracies. Writes the table and the student to `--out`.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def network(role, seed):
 
 
 def fit(model, data, steps):
-    """Trains for some number of steps, to whole epochs."""
+    """Trains for a number of steps, rounded to whole epochs."""
     epochs = max(round(steps / len(data)), 1)
     optimizer = keras.optimizers.AdamW(one_cycle(3e-3, epochs * len(data)))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -57,10 +57,10 @@ def fit(model, data, steps):
 
 
 def run(data, seed, labeled_people, steps, progress):
-    """All trainings of a seed: dict of name to accuracy, and the distilled student."""
+    """Runs one seed: a dict of accuracies by name, and the distilled student."""
     strong, weak, y, people = data
     train, test = people <= 7, people > 7
-    # Each channel has mean 0 and standard deviation 1 over the people to train on.
+    # Each channel has mean 0 and standard deviation 1 over the training people.
     strong, weak = (x - x[train].mean((0, 1)) for x in (strong, weak))
     strong, weak = (x / x[train].std((0, 1)) for x in (strong, weak))
     order = np.random.default_rng(seed).permutation(np.unique(people[train]))
@@ -69,8 +69,8 @@ def run(data, seed, labeled_people, steps, progress):
     batches = {"batch_size": 64, "seed": seed, "drop_remainder": True}
     scores = {}
 
-    # Models of one sensor. A teacher may know more people than the student has labels
-    # of, if it comes from elsewhere.
+    # Models of one sensor. A teacher from elsewhere may have learned from more people
+    # than the student has labels for.
     few, all_people = f"{labeled_people} people", "all people"
     models = {}
     for name, role, x, rows in (
@@ -84,7 +84,7 @@ def run(data, seed, labeled_people, steps, progress):
         fit(models[name], keras_dskd.ArrayDataset(x[rows], y[rows], **batches), steps)
         scores[name] = accuracy(models[name], x[test], y[test])
 
-    # Students with a teacher: all pairs teach, and labels count where there are any.
+    # Students with a teacher: all pairs teach, and labels count only if a pair has one.
     x, labels = keras_dskd.with_unlabeled(
         {"teacher": strong[known], "student": weak[known]},
         y[known],
@@ -103,7 +103,7 @@ def run(data, seed, labeled_people, steps, progress):
 
 
 def main():
-    """Trains, prints the table, and writes what came of it."""
+    """Trains, prints the table, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=3, help="1 or more")
     parser.add_argument(
@@ -122,7 +122,7 @@ def main():
     progress.done()
     scores = {name: [of_seed[name] for of_seed in runs] for name in runs[0]}
     arguments.out.mkdir(parents=True, exist_ok=True)
-    student.save(arguments.out / "student.keras")  # Reads the gyroscope alone.
+    student.save(arguments.out / "student.keras")  # Reads only the gyroscope.
     (arguments.out / "results.json").write_text(json.dumps(scores, indent=2) + "\n")
     print(f"\n{table(scores, 'accuracy')}\n\nWrote {arguments.out}/student.keras")
 

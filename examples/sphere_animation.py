@@ -1,12 +1,12 @@
 """Animate features on the unit sphere while students learn, as a GIF.
 
 Two students start from the same weights and see the same degraded digits in the same
-order (see digits.py): one learns from labels alone, the other from a teacher too.
-Each frame shows the features of held-out digits at a step of the training, a colour and
-a number a class. The directions of view are those of the last frame throughout, and the
-right sphere is turned so that its classes lie as those of the left one do. So much
-of the sphere is drawn as features ever take up. The first frame is the last one, for
-where the animation stands still.
+order (see digits.py). One student learns only from labels, the other also from a
+teacher. Each frame shows the features of held-out digits at one step of the training,
+with one color and one number per class. All frames are seen from the directions chosen
+for the last frame, and the right sphere is turned so that its classes lie as on the
+left sphere. Only the part of the sphere that features reach is drawn. The first frame
+repeats the last one, for viewers that do not play the animation.
 
     python examples/sphere_animation.py --epochs 20 --out out/sphere.gif
 """
@@ -42,15 +42,15 @@ class Moment:
 
 
 class Moments(keras.callbacks.Callback):
-    """Notes the features of a layer at some steps, evenly spaced over the training.
+    """Records the features of a layer at steps evenly spaced over the training.
 
     Args:
         layer: Name of a layer of the student; its maps are pooled over positions.
         x: Held-out input.
         y: Its labels.
         epochs: Number of epochs.
-        steps_per_epoch: Batches an epoch.
-        count: Number of moments, about: the first before training, the last after.
+        steps_per_epoch: Batches per epoch.
+        count: Approximate number of moments: the first before training, the last after.
     """
 
     def __init__(self, layer, x, y, *, epochs, steps_per_epoch, count):
@@ -69,7 +69,7 @@ class Moments(keras.callbacks.Callback):
             self.note()
 
     def note(self):
-        """Adds the features as they are now."""
+        """Records the current features."""
         student = getattr(self.model, "student", self.model)
         read = keras.Model(
             student.input, [student.get_layer(self.layer).output, student.output]
@@ -90,9 +90,9 @@ def animate(trainings, labels, title, path):
     """Writes the GIF.
 
     Args:
-        trainings: Dict of two names -> `Moment`s, of the same steps.
-        labels: `(n,)` class of each row of features; so many rows are drawn.
-        title: What stands above, before the epoch.
+        trainings: Dict that maps two names to `Moment`s at the same steps.
+        labels: `(n,)` class of each row of features; only these n rows are drawn.
+        title: Title, shown before the epoch.
         path: File to write.
     """
     count = len(labels)
@@ -123,7 +123,7 @@ def animate(trainings, labels, title, path):
     frames = len(next(iter(trainings.values())))
     writer = PillowWriter(fps=FRAMES_A_SECOND)
     with writer.saving(figure, path, dpi=100):
-        # The last one is held for two seconds before it starts again.
+        # The last frame is shown for two seconds before the animation starts again.
         for frame in [-1, *range(frames), *[-1] * 2 * FRAMES_A_SECOND]:
             for name, axes in panels.items():
                 moment = trainings[name][frame]
@@ -141,13 +141,13 @@ def animate(trainings, labels, title, path):
 
 
 def alike(left, right, left_rows, right_rows, labels):
-    """The right view turned about its axis, so that classes lie as on the left."""
+    """Turns the right view about its axis, so that classes lie as on the left."""
     means = []
     for rows, directions in ((left_rows, left), (right_rows, right)):
         points, is_kept = sphere_points(rows, directions)
         kept = labels[is_kept]
         means.append([points[kept == c, 1:].mean(axis=0) for c in np.unique(kept)])
-    # Orthogonal Procrustes: the turn, or reflection, of least squared distance.
+    # Orthogonal Procrustes: the rotation or reflection of least squared distance.
     u, _, v = np.linalg.svd(np.transpose(means[0]) @ np.array(means[1]))
     return np.concatenate([right[:1], u @ v @ right[1:]])
 
@@ -160,7 +160,7 @@ def main():
     )
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--frames", type=int, default=36, help="at most")
-    parser.add_argument("--layer", default="block2", help="of the student: see models")
+    parser.add_argument("--layer", default="block2", help="layer of the student")
     parser.add_argument("--method", default="dskd", choices=["dskd", "recommended"])
     parser.add_argument("--points", type=int, default=300, help="drawn, at most")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""What every training of the examples shares: order of rows, schedule, progress."""
+"""Training for all examples: order of rows, schedule, progress."""
 
 import time
 
@@ -24,20 +24,20 @@ def train(
     average=False,
     callbacks=None,
 ):
-    """Trains with AdamW, the learning rate warmed up and then brought down.
+    """Trains with AdamW and a learning rate that warms up and then decays.
 
     Args:
-        model: What is compiled and fitted: a student, or a distiller.
+        model: Model to compile and fit: a student, or a distiller.
         x: Its input.
         y: Labels.
-        seed: Of the order of rows, and of what is mixed.
+        seed: Seed for the order of rows and for mixing.
         epochs: Number of epochs.
-        steps: Number of steps, rounded to whole epochs, in the place of `epochs`.
-        batch_size: Samples a batch; the rest of an epoch is left out, as batch
-            statistics want full batches.
-        learning_rate: The highest.
-        loss: Loss of the labels; by default that of class indices.
-        mix: `alpha` of `keras_dskd.MixedPairs`, or 0 to show rows as they are.
+        steps: Number of steps, rounded to whole epochs, instead of `epochs`.
+        batch_size: Samples per batch. The rest of an epoch is dropped, because batch
+            statistics need full batches.
+        learning_rate: Highest learning rate.
+        loss: Loss for the labels; by default, the loss for class indices.
+        mix: `alpha` of `keras_dskd.MixedPairs`, or 0 not to mix.
         labeled_share: If `x` has a "label_mask": the share of each batch that has
             labels, or 0 to draw all rows alike.
         moves: Layers of `keras_dskd.AugmentedPairs`, or `None`.
@@ -45,7 +45,7 @@ def train(
         callbacks: Callbacks for `fit`.
 
     Returns:
-        What `fit` returned, a `keras.callbacks.History`.
+        The `keras.callbacks.History` that `fit` returned.
     """
     order = {"batch_size": batch_size, "seed": seed, "drop_remainder": True}
     if isinstance(x, dict) and "label_mask" in x and labeled_share:
@@ -65,7 +65,7 @@ def train(
         ),
         loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    # Keras would change the order of batches, by a generator that models draw from too.
+    # Keras would shuffle the batches with a generator that models also use.
     return model.fit(
         batches, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks
     )
@@ -75,14 +75,14 @@ def one_cycle(learning_rate, steps):
     """A learning rate that rises over a fifth of the steps, and falls to 0.
 
     Args:
-        learning_rate: The highest.
-        steps: All steps of the training.
+        learning_rate: Highest learning rate.
+        steps: Number of steps of the training.
 
     Returns:
         A `keras.optimizers.schedules.CosineDecay`.
     """
     warmup = max(steps // 5, 1)
-    # Keras counts the steps of the decay from the end of the warmup on.
+    # Keras counts the decay steps from the end of the warmup.
     return keras.optimizers.schedules.CosineDecay(
         learning_rate / 30,
         max(steps - warmup, 1),
@@ -92,7 +92,7 @@ def one_cycle(learning_rate, steps):
 
 
 class Progress:
-    """One line that says what is being trained, and how long the rest will take."""
+    """One line that shows the current training and the estimated remaining time."""
 
     def __init__(self, total):
         self.total, self.count, self.start = total, 0, time.monotonic()

@@ -1,11 +1,11 @@
-"""Search the weights of a distiller's terms with KerasTuner, on degraded digits.
+"""Search the loss weights of a distiller with KerasTuner, on degraded digits.
 
     python examples/tune_weights.py
 
-Weights are chosen by the accuracy on rows held out of the training. Prints the best
-trials, and the test accuracy of two students, trained with the weights found and with
-those of `keras_dskd.dskd`; of one training each a part is chance. A search that was
-stopped goes on from `--out`.
+Weights are chosen by the accuracy on validation rows. Prints the best trials, and the
+test accuracy of two students: one trained with the weights found, the other with those
+of `keras_dskd.dskd`. Each is trained only once, so part of the difference is chance. To
+continue an interrupted search, use the same `--out`.
 """
 
 import argparse
@@ -28,16 +28,16 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def search(teacher, student, x, y, x_val, y_val, *, epochs, trials, out):
-    """Bayesian optimisation of the weights.
+    """Bayesian optimization of the weights.
 
     Args:
         teacher: A trained model, with the layers `block2` and `features`.
-        student: Function of no arguments that makes a student with such layers.
+        student: Function without arguments that returns a student with these layers.
         x: `{"teacher": ..., "student": ...}`.
         y: Labels.
-        x_val: The weak modality of the rows to choose by.
+        x_val: The weak modality of the validation rows.
         y_val: Their labels.
-        epochs: Of each training.
+        epochs: Epochs of each training.
         trials: Number of trainings.
         out: Folder of the trials.
 
@@ -51,7 +51,7 @@ def search(teacher, student, x, y, x_val, y_val, *, epochs, trials, out):
         for index, term in enumerate(["soft_targets", "independence", "uniformity"]):
             weight = hp.Float(term, 0.01, 10.0, sampling="log")
             made.distillation_loss_weights[index] = weight
-        made.saves_teacher = False  # The tuner writes a checkpoint a trial.
+        made.saves_teacher = False  # The tuner writes one checkpoint per trial.
         made.compile(keras.optimizers.AdamW(3e-3), LOSS, metrics=["accuracy"])
         return made
 

@@ -2,21 +2,21 @@
 
     python examples/watch.py
 
-The data of quickstart.py: ten people did seven shoulder exercises with a watch on. Here
-the teacher reads the accelerometer and the gyroscope, and knows the labels that the
-student knows. The student reads the gyroscope alone.
+The data are those of quickstart.py: ten people wore a watch and did seven shoulder
+exercises. In this script, the teacher reads the accelerometer and the gyroscope, and
+has the same labels as the student. The student reads only the gyroscope.
 
 Windows are 2 seconds long (100 steps), and start every second. **Each fold leaves one
 person out.** Windows of one person look alike, so a split by window would measure how
 well the network remembers people.
 
-Labels are scarce: those of `--labeled` people are known. The windows of the others are
-pairs without a label (255). All methods see the same batches. With `--drop-unlabeled`,
-they see the windows with a label alone.
+Labels are scarce: only `--labeled` people have known labels. The windows of the others
+are pairs without a label (255). All methods see the same batches. With
+`--drop-unlabeled`, they see only the windows with a label.
 
-With `--data`, the windows are those of an `.npz` file with `strong_train`,
-`weak_train`, `y_train`, `subject_train`, and the same for `test`: accelerometer and
-gyroscope, `(n, steps, channels)`.
+With `--data`, the windows come from an `.npz` file with `strong_train`, `weak_train`,
+`y_train`, `subject_train`, and the same for `test`: accelerometer and gyroscope,
+`(n, steps, channels)`.
 
 Prints a table of accuracies, and writes `results.json`, `student.keras` and its
 `history.png`, `structure.png` and `structure.html` to `--out`.
@@ -43,7 +43,7 @@ def from_seglearn():
 
 
 def from_file(path):
-    """The same of an `.npz` file."""
+    """The same, from an `.npz` file."""
     with np.load(path, allow_pickle=False) as file:
         return tuple(
             np.concatenate([file[f"{name}_train"], file[f"{name}_test"]])
@@ -54,8 +54,8 @@ def from_file(path):
 def fold(acceleration, rotation, exercises, people, number, labeled, drop=False):
     """Leaves one person out, and keeps the labels of `labeled` of the others.
 
-    Channels are standardized by the training windows. With `drop`, these are the
-    windows with a label alone.
+    Channels are standardized by the training windows. With `drop`, these are only the
+    windows with a label.
     """
     order = np.roll(np.unique(people), -number)
     in_test = people == order[0]

@@ -1,6 +1,6 @@
-"""Classifiers of three libraries, small and with random weights, for images of 64x64.
+"""Classifiers from three libraries, with random weights, for images of 64x64 pixels.
 
-Those of `keras.applications` have no small form, and are as large as they are.
+They are small, except for those of `keras.applications`, which have no small form.
 """
 
 import importlib
@@ -15,12 +15,12 @@ class Architecture(NamedTuple):
     """A classifier to try.
 
     Attributes:
-        library: The module that it is from.
-        name: What to call it; in a library each is another.
+        library: The module that contains it.
+        name: A name that is unique within the library.
         kind: Name of its class, or function, in the library's models.
-        options: Arguments for it.
+        options: Arguments of the class or function.
         size: Height and width of its images.
-        named: Layers for `recommended` to read, where it cannot pick them.
+        named: Layers for `recommended` to read, if it cannot pick them.
     """
 
     library: str
@@ -32,7 +32,7 @@ class Architecture(NamedTuple):
 
 
 def build(architecture):
-    """The classifier, which gives logits."""
+    """The classifier, which returns logits."""
     image_shape = (architecture.size, architecture.size, 3)
     if architecture.library == "keras.applications":
         return getattr(keras.applications, architecture.kind)(

@@ -1,7 +1,7 @@
-"""Methods of other authors: the losses of each, and where they read.
+"""Methods of other authors: the losses of each method, and the layers that they read.
 
-Weights are those of the total, in which labels have 0.5 and soft targets, where they
-take part, 0.5 as well. What a weight multiplies differs in scale from loss to loss.
+Weights are weights in the total, in which labels have 0.5, and soft targets, if used,
+also 0.5. Losses differ in scale, so their weights cannot be compared.
 """
 
 import keras
@@ -11,15 +11,15 @@ from keras_dskd import losses
 
 
 def weighted(terms, teacher, student, steps, weight, soft_targets=True):
-    """Labels, soft targets if wanted, and the terms of a function with one weight.
+    """Labels, optional soft targets, and further losses with a common weight.
 
     Args:
         terms: Function of `(teacher, student)` that returns losses and projectors.
         teacher: The teacher.
         student: The student.
-        steps: Training steps, which make no difference.
+        steps: Number of training steps; ignored.
         weight: Weight of each loss in the total.
-        soft_targets: Whether soft targets take part.
+        soft_targets: Whether to use soft targets.
 
     Returns:
         A `keras_dskd.Distiller`.
@@ -50,7 +50,7 @@ def fitnet(teacher, student):
 
 
 def contrastive(teacher, student):
-    """Each sample's own teacher feature among those of other classes."""
+    """Picks each sample's own teacher feature among those of other classes."""
     loss = losses.ContrastiveDistillation("features", "features")
     return [loss], projector(teacher)
 
@@ -61,7 +61,7 @@ def relational(teacher, student):
 
 
 def cka(teacher, student):
-    """Representations alike up to rotation."""
+    """Representations that are equal up to rotation."""
     return [losses.CenteredKernelAlignment("features", "features")], None
 
 
@@ -72,7 +72,7 @@ def similarity_preserving(teacher, student):
 
 
 def attention_transfer(teacher, student):
-    """Where feature maps are large, in all blocks but the first."""
+    """The positions where feature maps are large, in all blocks except the first."""
     blocks = zip(_blocks(teacher)[1:], _blocks(student)[1:], strict=True)
     return [losses.AttentionTransfer(*pair) for pair in blocks], None
 
@@ -83,10 +83,10 @@ def decoupled(teacher, student):
 
 
 def reused_classifier(teacher, student, steps):
-    """The teacher's own classifier on features that regress on the teacher's.
+    """The teacher's classifier on student features that regress on the teacher's.
 
-    SimKD (Chen et al. 2022, arXiv 2203.14001) with a linear projector. Labels are not
-    read, and what runs later is another network: the student without its classifier,
+    This is SimKD (Chen et al. 2022, arXiv 2203.14001) with a linear projector. It does
+    not read labels. A different network runs later: the student without its classifier,
     the projector, and the teacher's classifier, which is not trained.
     """
     classifier = teacher.get_layer("logits")
@@ -99,8 +99,8 @@ def reused_classifier(teacher, student, steps):
     return keras_dskd.Distiller(
         teacher,
         network,
-        # The classifier reads features as they are, which a loss on standardised
-        # features would not give.
+        # The classifier needs features on the teacher's scale. A loss on standardized
+        # features would not teach that scale.
         keras.distillation.FeatureDistillation("mse", "features", "projected"),
         student_loss_weight=0.0,
     )
@@ -111,9 +111,9 @@ def _blocks(model):
     return [name for name in names if name.startswith("block")]
 
 
-#: Losses of other authors, and the weight of each in the total where there is no
-#: better one. Weights are those of the sources, halved with the labels, where a source
-#: and the loss share a scale: relational and similarity_preserving.
+#: Losses of other authors, and the default weight of each in the total. If a source
+#: and our loss share a scale (relational and similarity_preserving), the weight is that
+#: of the source, halved like the weight of the labels.
 TERMS = {
     "fitnet": (fitnet, 1.0),
     "attention_transfer": (attention_transfer, 10.0),

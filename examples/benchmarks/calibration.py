@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: from logits and labels, in NumPy."""
+"""Measure how well probabilities are calibrated, from logits and labels, in NumPy."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def negative_log_likelihood(logits, y):
 
 
 def expected_calibration_error(logits, y, bins=15):
-    """Mean distance between how sure predictions are and how often they are right.
+    """Mean difference between the confidence of predictions and their accuracy.
 
     Formula: over bins of equal width of the largest probability,
 
@@ -41,6 +41,6 @@ def expected_calibration_error(logits, y, bins=15):
     confidence = probabilities.max(axis=1)
     excess = (probabilities.argmax(axis=1) == y) - confidence
     edges = np.linspace(0, 1, bins + 1)[1:-1]
-    # Sums of what is right and not expected, or the other way round, in each bin.
+    # Sums of (right - confidence) in each bin.
     sums = np.bincount(np.digitize(confidence, edges, right=True), excess)
     return float(np.abs(sums).sum() / len(y))

@@ -1,7 +1,8 @@
-"""Recipes that may take the place of `recommended`: chosen on validation rows.
+"""Recipes that may replace `recommended`. Validation rows decide.
 
-All have labels and soft targets at 0.5 each, as `recommended` has, and terms that align
-blocks in the middle with the teacher's, each through a linear projector of its own.
+Like `recommended`, all have weights of 0.5 for labels and for soft targets, and losses
+that align blocks in the middle with the teacher's. Each block has its own linear
+projector.
 """
 
 import keras
@@ -24,7 +25,7 @@ def aligned(
     attention=0.0,
     **options,
 ):
-    """Soft targets and a loss on each of some blocks; a contrast; attention at first.
+    """Soft targets, a loss on some blocks, and optional contrast and attention losses.
 
     Args:
         teacher: The teacher.
@@ -35,7 +36,7 @@ def aligned(
         loss: Class of the loss.
         contrast: Weight in the total of `ContrastiveDistillation` on `features`.
         attention: Weight in the total, at the first step, of `AttentionTransfer` on
-            each block but the first. It falls linearly, to 0 at the last step.
+            each block except the first. It falls linearly to 0 at the last step.
         **options: Arguments of the loss.
 
     Returns:
@@ -78,7 +79,7 @@ def aligned(
 
 
 def fading_attention(teacher, student, steps, weight):
-    """`recommended` and attention transfer, strong at first, that fades to nothing."""
+    """`recommended`, and attention transfer that starts strong and fades to 0."""
     return aligned(teacher, student, steps, attention=weight)
 
 
@@ -90,12 +91,12 @@ def teacher_only(teacher, student, steps):
 
 
 def soft_targets(teacher, student, steps, temperature):
-    """Labels and soft targets, half and half, at another temperature."""
+    """Labels and soft targets, with equal weights, at another temperature."""
     return keras_dskd.Distiller(teacher, student, losses.SoftTargets(temperature))
 
 
 def label_weight(teacher, student, steps, weight):
-    """Soft targets at temperature 4, and labels of some weight beside them."""
+    """Soft targets at temperature 4, and labels with another weight."""
     return keras_dskd.Distiller(
         teacher, student, losses.SoftTargets(4.0), student_loss_weight=weight
     )

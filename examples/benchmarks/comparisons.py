@@ -1,4 +1,4 @@
-"""What the runs of `methods.py` say of each method, against two baselines."""
+"""Compare each method in the runs of `methods.py` with two baselines."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from paired_statistics import (
 )
 from records import RESULTS
 
-#: What all methods are compared with: no teacher, and the simplest use of one.
+#: The baselines of all methods: no teacher, and the simplest use of a teacher.
 BASELINES = ("student", "soft_targets")
 
 
@@ -22,10 +22,10 @@ class Metric:
 
     Attributes:
         name: Its name in records.
-        label: What tables call it.
+        label: Its name in tables.
         scale: Factor from records to tables.
-        digits: After the point.
-        sign: 1 where higher is better, -1 where lower is.
+        digits: Number of digits after the decimal point.
+        sign: 1 if higher is better, -1 if lower is better.
     """
 
     name: str
@@ -44,10 +44,10 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in method and seed alone.
+    """Runs that differ only in method and seed.
 
     Attributes:
-        about: What they share: entries of their records.
+        about: Entries of their records that are the same for all.
         runs: Dict of method -> dict of seed -> record.
     """
 
@@ -61,7 +61,7 @@ class Group:
 
     @property
     def trained_on(self):
-        """The data, and how many rows of them at most."""
+        """The data, and the maximum number of rows."""
         limit = self.about["limit"]
         text = f"{self.name}, {limit} rows" if limit else f"{self.name}, all rows"
         return ", ".join([text, *self.labels])
@@ -89,7 +89,7 @@ class Group:
 
     @property
     def students(self):
-        """Names of all methods: of all that was run but the teacher."""
+        """Names of all methods that were run, without the teacher."""
         return [name for name in self.runs if name != "teacher"]
 
     @property
@@ -101,7 +101,7 @@ class Group:
         return name, float(strength)
 
     def values(self, method, metric):
-        """The metric of a method's runs, as tables show it, one a seed."""
+        """The metric of a method's runs, as tables show it, one value per seed."""
         runs = self.runs[method]
         return np.array([metric.scale * runs[seed][metric.name] for seed in runs])
 
@@ -113,9 +113,9 @@ class Group:
             metric: A `Metric`.
 
         Returns:
-            Dict of method -> `(Difference, p)`, p by Holm over these methods. Without
-            the earlier baselines, whose comparison is the same the other way round;
-            empty where the baseline was not run.
+            Dict of method -> `(Difference, p)`, with p Holm-corrected over these
+            methods. Earlier baselines are left out, because they have the same
+            comparison with the opposite sign. Empty if the baseline was not run.
         """
         if baseline not in self.runs:
             return {}
@@ -141,11 +141,12 @@ class Group:
 
 
 def groups(records):
-    """The records by all that they share but method and seed, in order.
+    """The records in groups that differ only in method and seed, in order.
 
     Raises:
-        SystemExit: If there are none, some are scored on validation rows and some on
-            test rows, or a method's own weight has changed between runs.
+        SystemExit: If there are no records, if some are scored on validation rows and
+            others on test rows, or if the default weight of a method has changed
+            between runs.
     """
     splits = {record["split"] for record in records}
     if len(splits) != 1:
@@ -173,11 +174,12 @@ class Versus:
     """A method against a baseline, over data sets, each of which counts once.
 
     Attributes:
-        sets: `Difference` with a pair a data set: what to expect of another one.
-        seeds: `Difference` with a pair a seed, each a mean over the data sets: what to
-            expect of other seeds on these. `None` without a seed run on all of them.
-        outcomes: Numbers of wins, ties and losses; a win is a difference on one data
-            set that Holm's p calls one.
+        sets: `Difference` with one pair per data set, to generalize to other data sets.
+        seeds: `Difference` with one pair per seed, each a mean over the data sets, to
+            generalize to other seeds on these data sets. `None` if no seed was run on
+            all data sets.
+        outcomes: Numbers of wins, ties and losses. A win is a significant difference on
+            one data set, by the Holm-corrected p.
     """
 
     sets: Difference
@@ -187,7 +189,7 @@ class Versus:
 
 @dataclass(frozen=True)
 class Overall:
-    """What a method is over data sets.
+    """The results of a method over data sets.
 
     Attributes:
         sets: Number of data sets on which it was run.
@@ -203,10 +205,10 @@ class Overall:
 
 
 def overall(of_sets, metric):
-    """What each method is over data sets, each of which counts once.
+    """The results of each method over data sets. Each data set counts once.
 
     Args:
-        of_sets: `Group`s, one a data set.
+        of_sets: `Group`s, one per data set.
         metric: A `Metric`.
 
     Returns:
@@ -250,7 +252,7 @@ def overall(of_sets, metric):
 
 
 def _versus(of_sets, method, baseline, compared, metric):
-    """`Versus`; `compared` is what `Group.against` says of each data set."""
+    """`Versus`; `compared` is the result of `Group.against` for each data set."""
     on_sets = [of_set[method] for of_set in compared if method in of_set]
     outcomes = [outcome(difference, p) for difference, p in on_sets]
     if metric.sign < 0:
@@ -299,14 +301,15 @@ def slope(of_strengths, method, baseline, metric):
     """How a difference grows with the strength of a degradation.
 
     Args:
-        of_strengths: `Group`s, one a strength.
+        of_strengths: `Group`s, one per strength.
         method: The method.
-        baseline: What it is compared with.
+        baseline: The baseline.
         metric: A `Metric`.
 
     Returns:
-        `Difference` of the least-squares slopes, one a seed, to 0, in units of the
-        metric from strength 0 to strength 1; or `None` with fewer than two strengths.
+        `Difference` between the least-squares slopes, one per seed, and 0. The unit is
+        the change of the metric from strength 0 to strength 1. `None` with fewer than
+        two strengths.
     """
     of_strengths = [
         group for group in of_strengths if {method, baseline} <= set(group.runs)

@@ -3,10 +3,10 @@
     KERAS_BACKEND=torch python examples/benchmarks/compatibility.py --out lines.jsonl
     python examples/benchmarks/compatibility.py --table lines.jsonl
 
-Each architecture teaches another instance of itself: `recommended` picks the layers,
-`fit` takes two steps, then come `evaluate`, saving and loading the student, and a
-feature map by its pyramid level. Weights are random, and nothing is downloaded. What
-fails is written to the line of the architecture, and the next one is tried.
+Each architecture teaches another instance of itself. `recommended` picks the layers,
+and `fit` takes two steps. Then the script evaluates, saves and loads the student, and
+reads a feature map by its pyramid level. Weights are random, and nothing is downloaded.
+An error is written to the line of the architecture, and the next one is tried.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import keras_dskd
 from keras_dskd.features import pyramid
 from keras_dskd.features.taps import Tap, capture
 
-#: What is done with each, in order.
+#: The steps for each architecture, in order.
 STEPS = ("build", "recommended", "fit", "evaluate", "save and load", "level")
 BACKENDS = ("tensorflow", "jax", "torch")
 SAMPLES = 4
@@ -37,7 +37,7 @@ SAMPLES = 4
 def versions(library):
     """Versions of Keras, of the backend and of the library."""
     packages = {"keras", keras.backend.backend(), library.partition(".")[0]}
-    # CPU builds of TensorFlow go by another name.
+    # CPU builds of TensorFlow have another name.
     found = importlib.metadata.packages_distributions()
     return {
         package: importlib.metadata.version(found[package][0])
@@ -63,7 +63,7 @@ def tried(architecture):
     try:
         for step in steps(architecture, record):
             record["done"].append(step)
-    except Exception as error:  # Of any kind: it is the result.
+    except Exception as error:  # Any error is a result.
         step = STEPS[len(record["done"])]
         record["error"] = f"{step}: {type(error).__name__}: {reason(error)}"
     record["seconds"] = round(time.perf_counter() - start, 1)
@@ -71,7 +71,7 @@ def tried(architecture):
 
 
 def steps(architecture, record):
-    """Does the `STEPS`, and yields each when it is done."""
+    """Runs the `STEPS`, and yields each one after it has run."""
     keras.utils.set_random_seed(0)
     teacher, student = build(architecture), build(architecture)
     record["parameters"] = student.count_params()
@@ -113,15 +113,15 @@ def steps(architecture, record):
 
 
 def reason(error):
-    """The first line of an error's own message; backends' go on for pages."""
-    # Keras prints what it was told in bold, after where it was.
+    """The first line of an error's own message; backends add pages of details."""
+    # Keras prints the original message in bold, after the name of the layer.
     bold = re.search("\x1b\\[1m(.+?)\x1b\\[0m", str(error), re.DOTALL)
     text = bold.group(1) if bold else str(error)
     return text.strip().partition("\n")[0][:300]
 
 
 def check_levels(model, x, record):
-    """Reads each level's map of the model, and notes which there are."""
+    """Reads the map of each level of the model, and records the levels."""
     backbones = pyramid.backbones(model)
     try:
         levels = pyramid.levels(backbones[0][1] if backbones else model)
@@ -141,7 +141,7 @@ def check_finite(metrics):
 
 
 def table(records):
-    """The lines of a Markdown table, a row an architecture, and what failed."""
+    """The lines of a Markdown table with one row per architecture, and the errors."""
     by_row = {}
     for record in records:
         row = by_row.setdefault((record["library"], record["architecture"]), {})
@@ -185,9 +185,9 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, help="file to add a line a try to")
+    parser.add_argument("--out", type=Path, help="file to which each try adds a line")
     parser.add_argument("--only", nargs="+", help="names of architectures to try")
-    parser.add_argument("--table", type=Path, help="print the table of such a file")
+    parser.add_argument("--table", type=Path, help="print the table from such files")
     arguments = parser.parse_args(argv)
     if arguments.table:
         lines = arguments.table.read_text().splitlines()
@@ -196,7 +196,7 @@ def main(argv=None):
     for architecture in ARCHITECTURES:
         if arguments.only and architecture.name not in arguments.only:
             continue
-        with contextlib.redirect_stdout(sys.stderr):  # What `recommended` says.
+        with contextlib.redirect_stdout(sys.stderr):  # The message of `recommended`.
             record = tried(architecture)
         line = json.dumps(record)
         print(line, flush=True)

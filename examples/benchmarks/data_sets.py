@@ -22,17 +22,17 @@ VALIDATION_SHARE = 0.2
 
 @dataclass(frozen=True)
 class DataSet:
-    """Paired data with what says where they come from.
+    """Paired data, and information about their origin.
 
     Attributes:
-        name: Of the data set; of a file, without folder and suffix.
-        data: `PairedData`: images in [0, 1], or sequences and tables as they came.
+        name: Name of the data set, or of the file without folder and suffix.
+        data: `PairedData`: images in [0, 1], or unchanged sequences and tables.
         scenes: `(n,)` scene, or person, of each training row, or `None`. Validation
-            shares none with training.
-        checksum: Of the arrays before they were degraded. Results of another version
-            of the data are results of other data.
-        degrade: `"name:strength"` of what made the weak modality out of the strong
-            one, or `None`.
+            and training share no scene.
+        checksum: Checksum of the arrays before degradation. Results from another
+            version of the data are never mixed with these.
+        degrade: `"name:strength"` of the degradation that made the weak modality from
+            the strong one, or `None`.
     """
 
     name: str
@@ -43,7 +43,7 @@ class DataSet:
 
     @property
     def axes(self):
-        """Axes of positions of a row: 0 of tables, 1 of sequences, 2 of images."""
+        """Position axes of a row: 0 for tables, 1 for sequences, 2 for images."""
         return self.data.strong_train.ndim - 2
 
     @property
@@ -56,17 +56,17 @@ def load(source, degrade=None):
     """Loads a data set.
 
     Args:
-        source: One of `NAMES`, or the path of an `.npz` file as `optical_to_radar.py`
-            takes it, of images, sequences or tables. `scene_train` or `subject_train`
-            in it is the scene, or the person, of each training row.
-        degrade: `"name:strength"`, as `degradations.py` has them: the weak modality is
-            then made out of the strong one. The same for all seeds.
+        source: One of `NAMES`, or the path of an `.npz` file in the format of
+            `optical_to_radar.py`, with images, sequences or tables. Its `scene_train`
+            or `subject_train` is the scene, or the person, of each training row.
+        degrade: `"name:strength"`, with a name from `degradations.py`, to make the weak
+            modality from the strong one. It is the same for all seeds.
 
     Returns:
         A `DataSet`.
 
     Raises:
-        SystemExit: If there is no such data set, or it cannot be used.
+        SystemExit: If the data set does not exist or cannot be used.
     """
     scenes = None
     if source == "digits":
@@ -98,9 +98,10 @@ def load(source, degrade=None):
 
 
 def breast_cancer():
-    """Two views of a table: means and worst values teach, standard errors learn.
+    """Two views of a table: the teacher sees means and worst values of cell measures.
 
-    398 rows to train and 171 to test, of 20 and 10 columns and 2 classes.
+    398 training rows and 171 test rows. The teacher has 20 columns, the student 10
+    columns with standard errors. There are 2 classes.
     """
     table = load_breast_cancer()
     is_error = np.array([name.endswith("error") for name in table.feature_names])
@@ -119,15 +120,16 @@ def split(data_set, on, seed, limit=None):
 
     Args:
         data_set: A `DataSet`.
-        on: `"test"`: all training rows, scored on the test rows. `"validation"`: the
-            training rows but a fifth, scored on that fifth; test rows are not touched.
-        seed: Of the fifth and of the limit. The fifth has the classes' shares, or is
-            of whole scenes where these are known.
-        limit: Train on so many rows at most, with the classes' shares.
+        on: `"test"` trains on all training rows and scores on the test rows.
+            `"validation"` holds out a fifth of the training rows, trains on the others,
+            and scores on that fifth. Test rows are not used.
+        seed: Seed for the choice of the fifth and of the rows for `limit`. The fifth
+            keeps the class proportions, or consists of whole scenes if these are known.
+        limit: Maximum number of training rows. They keep the class proportions.
 
     Returns:
         `PairedData`, whose test arrays are those to score on. Tables and sequences
-        are standardised with the statistics of the rows to train on.
+        are standardized with the statistics of the training rows.
 
     Raises:
         SystemExit: If there are fewer training rows than the limit.
@@ -145,16 +147,16 @@ def split(data_set, on, seed, limit=None):
 
 
 def labeled_rows(data_set, on, seed, limit=None, labeled=None, scenes=None):
-    """Which rows to train on have labels: a bool array, or `None` for all.
+    """Which training rows have labels: a bool array, or `None` for all.
 
     Args:
         data_set: A `DataSet`.
-        on: As `split` takes it.
-        seed: Of the choice, and as `split` takes it.
-        limit: As `split` takes it.
-        labeled: Number of rows, or their share if it is below 1. They have the classes'
-            shares.
-        scenes: Number of whole scenes, or persons, in the place of `labeled`.
+        on: As in `split`.
+        seed: Seed for the choice, and for `split`.
+        limit: As in `split`.
+        labeled: Number of rows, or their share if below 1. They keep the class
+            proportions.
+        scenes: Number of whole scenes, or persons, instead of `labeled`.
 
     Raises:
         SystemExit: If there are fewer rows, or the scenes are not known.
@@ -184,7 +186,7 @@ def labeled_rows(data_set, on, seed, limit=None, labeled=None, scenes=None):
 
 
 def _rows_of(data_set, on, seed, limit):
-    """The rows to train on, and those that are held back for validation."""
+    """The training rows, and the rows held out for validation."""
     y, rng = data_set.data.y_train, np.random.default_rng([1, seed])
     rows, held = np.arange(len(y)), np.arange(0)
     if on == "validation":
@@ -200,7 +202,7 @@ def _rows_of(data_set, on, seed, limit):
 
 
 def stratified_order(y, rng):
-    """Row indices in an order of which every beginning has the classes' shares."""
+    """Row indices, ordered so that the first k rows keep the class proportions."""
     order = rng.permutation(len(y))
     place = np.empty(len(y))
     for label in np.unique(y):

@@ -1,7 +1,7 @@
-"""How long each method trains: chosen on validation rows, method by method.
+"""Choose the number of epochs for each method on validation rows.
 
-A method that only puts overfitting off would win where all train too long, and lose
-where all stop early. With epochs of its own each is at its best.
+A method that only delays overfitting would win if all methods train for too long, and
+lose if all stop early. With its own best number of epochs, each method is at its best.
 """
 
 from collections import defaultdict
@@ -13,18 +13,18 @@ from records import key
 def best_epochs(records):
     """The number of epochs with the best mean accuracy on validation rows.
 
-    Of equal ones the least is taken. The teacher, whose epochs are the same in all
-    runs, has no choice.
+    If several numbers are equally good, the smallest is chosen. The teacher is left
+    out, because its number of epochs is the same in all runs.
 
     Args:
-        records: Records. Those of test rows are left aside.
+        records: Records. Records of test rows are ignored.
 
     Returns:
-        Dict of what is trained on, as `trained_on` says, -> dict of method -> epochs.
+        Dict of training data, as returned by `trained_on`, -> dict of method -> epochs.
 
     Raises:
-        SystemExit: If no record is of validation rows, or a method was not run with
-            the same seeds at all of its epochs.
+        SystemExit: If no record is from validation rows, or a method was not run with
+            the same seeds for all its numbers of epochs.
     """
     accuracies = defaultdict(lambda: defaultdict(dict))
     for record in records:
@@ -52,14 +52,15 @@ def best_epochs(records):
 
 
 def at_best_epochs(records):
-    """The records of test rows of which the epochs are the best of the method.
+    """The records of test rows with the best number of epochs of each method.
 
     Args:
         records: Records of validation and of test rows.
 
     Returns:
-        New records, of which `epochs` is what `best_epochs` says of all methods: they
-        share it, and so are one table. Of a teacher one record a seed is left.
+        New records. Their `epochs` is the same entry for all: the best numbers of all
+        methods, so that they form one table. For a teacher, one record per seed is
+        kept.
 
     Raises:
         SystemExit: As `best_epochs`, or if a method's best epochs were not run.
@@ -85,7 +86,7 @@ def at_best_epochs(records):
             f"{learnt[0]}: {method} was not run on test rows with the epochs that "
             f"are best on validation rows: {best[learnt].get(method, 'not run')}"
         )
-    # Test rows were run epochs by epochs: in the order of the methods again.
+    # Test rows were run by number of epochs. Restore the order of the methods.
     return sorted(
         kept.values(),
         key=lambda record: ["teacher", *record["epochs"]].index(record["method"]),
@@ -93,7 +94,7 @@ def at_best_epochs(records):
 
 
 def trained_on(record):
-    """What a choice holds for: entries of a record that say what is learnt from."""
+    """The entries of a record that describe the training data of a choice."""
     names = ("data", "degrade", "limit", "mix", "network")
     labels = ("labeled", "labeled_scenes", "teacher_rows", "pairs")
     names += tuple(name for name in labels if record.get(name) not in (None, "all"))

@@ -1,10 +1,10 @@
-"""What `evaluate` and `predict` of a distiller cost beside those of its student.
+"""Compare the cost of a distiller's `evaluate` and `predict` with its student's.
 
     python examples/benchmarks/evaluation.py --backend jax --out evaluation.json
 
 The teacher has 100 million weights and does not run. The student is a small
-convolutional network on 32x32 images; both sides evaluate the same one, with the same
-loss and metric, in batches of 64.
+convolutional network on 32x32 images. Both sides evaluate the same student, with the
+same loss and metric, in batches of 64.
 """
 
 import argparse
@@ -21,7 +21,7 @@ BATCH = 64
 
 
 def teacher(width=5000, depth=5):
-    """A large model, whose time and memory would show."""
+    """A large model, whose time and memory would be visible."""
     x = inputs = keras.Input((64,))
     for _ in range(depth):
         x = keras.layers.Dense(width, "relu")(x)

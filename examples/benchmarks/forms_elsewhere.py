@@ -1,8 +1,8 @@
 """Distillation losses as other libraries write them, for comparisons with ours.
 
-Each is written from the formula in the library's code. It takes NumPy arrays, or torch
-tensors of any dtype; with these it computes as the library does. Nothing here imports
-the package. The code was read at these commits:
+Each function follows the formula in the library's code. It accepts NumPy arrays, or
+torch tensors of any dtype, with which it computes as the library does. Nothing here
+imports keras_dskd. We read the code at these commits:
 
     RepDistiller   HobbitLong/RepDistiller@b84f547
     mdistiller     megvii-research/mdistiller@a08d46f

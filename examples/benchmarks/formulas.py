@@ -1,11 +1,11 @@
-"""Time and memory of the formulas, ours against the matrices in full.
+"""Compare time and memory of our formulas with forms that build the full matrices.
 
     python examples/benchmarks/formulas.py --backend torch --out formulas.json
 
-Value and gradient of each in the backend's compiled form (torch: eager); how far ours
-are from the plain ones is in the table. Memory is that of one call, in a process of its
-own, above what the process used after compiling and running a small case. `--quick`
-takes small matrices.
+It measures value and gradient in the backend's compiled form (torch: eager). The table
+also shows how far ours are from the plain ones. Memory is that of one call, in a
+separate process, above what the process used after compiling and running a small case.
+`--quick` uses small matrices.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def cases(quick):
             plain_forms.spatial_uniformity,
             [rows(many, 128)],
         ),
-        # Its plain form would hold matrices of 16 GiB.
+        # Its plain form would need matrices of 16 GiB.
         f"spatial_uniformity {most}x128": (
             ours.spatial_uniformity,
             None,
@@ -64,7 +64,7 @@ def cases(quick):
 
 
 def modes():
-    """How the backend runs a function: `tensorflow` in two ways."""
+    """The ways in which the backend runs a function: two on TensorFlow."""
     return {"jax": ["jit"], "tensorflow": ["graph", "XLA"], "torch": ["eager"]}[
         keras.backend.backend()
     ]
@@ -130,7 +130,7 @@ def sides_of(name, mode, case):
 
 
 def differences(sides):
-    """How far ours is from the plain form, as shares: value and gradient."""
+    """Relative differences between ours and the plain form: value and gradient."""
     if "plain" not in sides:
         return {}
     (value, gradient), (plain_value, plain_gradient) = (
@@ -193,7 +193,7 @@ def main():
 
 
 def measure(name, mode, case, arguments):
-    """All that is measured of one case."""
+    """All measurements of one case."""
     options = ["--mode", mode] + (["--quick"] if arguments.quick else [])
     result = {"case": name, "mode": mode, "memory": {}}
     is_alone = case[1] is None
@@ -201,7 +201,7 @@ def measure(name, mode, case, arguments):
         result["memory"][side] = measuring.in_own_process(f"{name}: {side}", *options)
     sides = sides_of(name, mode, case)
     result["differences"] = differences(sides)
-    if is_alone:  # Takes long: the one call that memory was measured in.
+    if is_alone:  # Slow case: use the one call that measured the memory.
         times = {"ours": [result["memory"]["ours"]["seconds"]]}
     else:
         times = measuring.interleave(sides, arguments.rounds)

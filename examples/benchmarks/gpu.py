@@ -4,9 +4,8 @@ r"""A distillation step of real size on a GPU: ResNet-50 teaches ResNet-18.
     KERAS_BACKEND=jax XLA_PYTHON_CLIENT_PREALLOCATE=false \
         python examples/benchmarks/gpu.py --out gpu_jax.json
 
-Random images on the device and random weights; no network. Each side's step is the one
-that `fit` runs (`train_step`, compiled on JAX), without the loading of data. On a CPU,
-to see that it works:
+Images and weights are random, and nothing is downloaded. Each side runs the step that
+`fit` runs (`train_step`, compiled on JAX), without loading data. To try it on a CPU:
 
     python examples/benchmarks/gpu.py --backend torch --size 32 --batch 4 --steps 2
 """
@@ -28,14 +27,14 @@ TEACHER_LAYERS, STUDENT_LAYERS = ("avg_pool",), ("stage2", "features")
 def resnet18(size):
     """ResNet-18 (He et al. 2016), with a last 1x1 convolution to 2048 channels.
 
-    The convolution makes the student as wide as its teacher there, since Keras's
-    distiller has no projectors.
+    The convolution makes the student as wide as its teacher, because Keras's distiller
+    has no projectors.
 
     Args:
         size: Height and width of the images.
 
     Returns:
-        A `keras.Model` that gives logits; stages end in `stage1` to `stage4`.
+        A `keras.Model` that returns logits. Its stages end in `stage1` to `stage4`.
     """
     x = inputs = keras.Input((size, size, 3))
     x = _convolution(x, 64, 7, strides=2)
@@ -52,7 +51,7 @@ def resnet18(size):
 
 
 def _logits(x):
-    # Of one dtype on both sides, which Keras's distiller asks for.
+    # Keras's distiller needs the same dtype on both sides.
     return keras.layers.Dense(CLASSES, dtype="float32", name="logits")(x)
 
 
@@ -97,7 +96,7 @@ class Setting:
         return resnet18(self.size)
 
     def batches(self):
-        """As of `step_time.Setting`: the same batch for each step."""
+        """As in `step_time.Setting`: the same batch for each step."""
         return [(self.x, self.x, self.y)] * self.steps
 
 
@@ -111,7 +110,7 @@ def dskd_losses():
 
 
 def keras_losses():
-    """Two of Keras's own."""
+    """Two of Keras's own losses."""
     return [
         keras.distillation.LogitsDistillation(temperature=4.0),
         keras.distillation.FeatureDistillation(
@@ -121,11 +120,11 @@ def keras_losses():
 
 
 def training(model, setting):
-    """A function that trains some steps, and the memory of one where XLA knows it."""
+    """A function that trains some steps, and the memory of a step if XLA reports it."""
     model = step_time.compiled(model)
     if not model.built:
         model.build(setting.x.shape)
-    # Makes the metrics' and the optimizer's state, as `fit` does before its first step.
+    # Creates the state of metrics and optimizer, as `fit` does before its first step.
     model.optimizer.build(model.trainable_variables)
     model.compute_metrics(None, setting.y, keras.ops.zeros((len(setting.y), CLASSES)))
     model.reset_metrics()
@@ -139,7 +138,7 @@ def training(model, setting):
         return run, None
     import jax
 
-    # Copies: the step gives its arguments away, and the teacher serves all sides.
+    # Copies, because the step donates its arguments, and all sides share the teacher.
     state = tuple(
         [jax.numpy.array(variable.value) for variable in variables]
         for variables in (
@@ -161,7 +160,7 @@ def training(model, setting):
 
 
 def by_hand(setting):
-    """A loop of torch alone around the same models."""
+    """A pure torch loop around the same models."""
     import torch
 
     teacher = hand_written.with_features(setting.teacher, TEACHER_LAYERS)
@@ -185,7 +184,7 @@ def by_hand(setting):
 
 
 def side(name, setting):
-    """The function of one side, and its memory where XLA knows it."""
+    """The function of one side, and its memory if XLA reports it."""
     if name == "teacher":
         return hand_written.teacher_forward(setting), None
     if name == "hand":
@@ -203,14 +202,14 @@ def side(name, setting):
 
 
 def measure(setting, names, rounds):
-    """Images a second, memory and ratios of all sides."""
+    """Images per second, memory and ratios of all sides."""
     sides, memory = {}, {}
     for name in names:
         sides[name], memory[name] = side(name, setting)
     for name, run in sides.items():
         measuring.block(run())
         if memory[name] is None:
-            # Of the device, or a poor guess on a CPU.
+            # The device's peak, or a rough guess on a CPU.
             memory[name] = measuring.growth_of_peak(run)
     times = measuring.interleave(sides, rounds)
     limit = np.add(times["student"], times["teacher"])
@@ -275,7 +274,7 @@ def show(result):
 def main():
     """Measures, and prints tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=224, help="of the images")
+    parser.add_argument("--size", type=int, default=224, help="image size")
     parser.add_argument("--batch", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--steps", type=int, default=5, help="steps timed as one")
     parser.add_argument(
@@ -296,7 +295,7 @@ def main():
             setting = Setting(arguments.size, batch, arguments.steps, policy)
             results.append(measure(setting, names, arguments.rounds))
             show(results[-1])
-            # After each, for the case that the next does not fit the device.
+            # Write after each, in case the next does not fit on the device.
             measuring.write(arguments.out, {"size": arguments.size, "results": results})
             keras.utils.clear_session(free_memory=True)
 

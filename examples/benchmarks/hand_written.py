@@ -1,8 +1,8 @@
-"""The distillation step as one would write it by hand, in each backend.
+"""The distillation step, written by hand in each backend.
 
-The models are Keras's, so that the layers cost what they cost on every side; the loop,
-the losses and (on torch) the optimizer are the backend's own. The teacher runs once,
-in inference mode; the student once, with its features read from the same pass.
+The models are Keras models, so that the layers cost the same on every side. The loop,
+the losses and (on torch) the optimizer come from the backend. The teacher runs once, in
+inference mode. The student runs once, and its features come from the same pass.
 """
 
 import keras
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def teacher_forward(setting):
-    """A function that runs the teacher over all batches, and keeps nothing.
+    """A function that runs the teacher over all batches, and discards the outputs.
 
     Args:
         setting: A `step_time.Setting`.
@@ -21,7 +21,7 @@ def teacher_forward(setting):
     if backend == "jax":
         import jax
 
-        # The weights are arguments, as in training: constants would be folded.
+        # The weights are arguments, as in training, because XLA would fold constants.
         step = jax.jit(
             lambda state, x: teacher.stateless_call(*state, x, training=False)[0]
         )
@@ -49,24 +49,24 @@ def distillation(setting, weights):
 
     Args:
         setting: A `step_time.Setting`.
-        weights: Of soft targets, channel independence and spatial uniformity.
+        weights: Weights of soft targets, channel independence and spatial uniformity.
     """
     student = with_features(setting.student(), ["block2", "features"])
     teacher = with_features(setting.teacher, ["features"])
-    # Arrays, as `fit` takes: cutting and copying batches belongs to the loop.
+    # Arrays, as for `fit`: the loop must also cut and copy batches.
     data = setting.x_teacher, setting.x_student, setting.y
     make = {"jax": _jax, "tensorflow": _tensorflow, "torch": _torch}
     return make[keras.backend.backend()](teacher, student, data, setting.batch, weights)
 
 
 def with_features(model, names):
-    """A model of the features of these layers, and the output last."""
+    """A model that returns the features of these layers, and then the output."""
     layers = [model.get_layer(name).output for name in names]
     return keras.Model(model.input, [*layers, model.output])
 
 
 def _state(model):
-    # Read anew each time: `fit` replaces the arrays of all that it is given.
+    # Read again each time, because `fit` replaces the arrays that it gets.
     return (
         [variable.value for variable in model.trainable_variables],
         [variable.value for variable in model.non_trainable_variables],
@@ -74,7 +74,7 @@ def _state(model):
 
 
 def _with_xla():
-    # As `fit` does: XLA's convolutions are slow on CPUs.
+    # As in `fit`, because XLA's convolutions are slow on CPUs.
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))
@@ -87,7 +87,7 @@ def cut(data, batch):
 
 
 def torch_total(y, features_t, logits_t, block_s, features_s, logits_s, weights):
-    """The total and the label loss on torch."""
+    """The total and the loss for labels, on torch."""
     import torch
     from torch.nn import functional
 
@@ -195,7 +195,7 @@ def _jax(teacher, student, data, batch, weights):
     step = jax.jit(step, donate_argnums=(0, 1, 2))
     kept = {
         "state": (
-            # Copies: the model's own arrays must not be given away.
+            # Copies, because the model's own arrays must not be donated.
             [np.array(variable) for variable in student.trainable_variables],
             [np.array(variable) for variable in student.non_trainable_variables],
             [np.array(variable) for variable in optimizer.variables],

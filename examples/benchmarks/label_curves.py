@@ -1,11 +1,11 @@
-"""Accuracy against the number of labels, of runs of `methods.py`: table and figure.
+"""Accuracy against the number of labels, from runs of `methods.py`: table and figure.
 
     python examples/benchmarks/label_curves.py out/few/runs.jsonl --out labels.png
 
-Takes runs on test rows with `--labeled` or `--labeled-scenes`, and those with all
-labels. For each data set, there are three curves: the student alone, the method with a
-teacher that learned from all labels, and the method with a teacher that learned from
-the student's labels.
+It uses runs on test rows with `--labeled` or `--labeled-scenes`, and runs with all
+labels. Each data set has three curves: the student alone, the method with a teacher
+that learned from all labels, and the method with a teacher that learned from the
+student's labels.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from records import kept, read
 
 ALL = math.inf
 
-#: What all runs of a curve share.
+#: Entries of a record that are the same for all runs of a curve.
 SHARED = ("epochs", "limit", "batch_size", "degrade", "mix", "network")
 
 TEACHERS = {
@@ -42,7 +42,7 @@ def curves(records, method):
         labeled rows or scenes, or `ALL`, ascending -> array of one accuracy per seed.
 
     Raises:
-        SystemExit: If runs of a data set differ in what a curve shares.
+        SystemExit: If runs of a data set differ in entries that a curve must share.
     """
     found, settings = {}, {}
     for record in records:
@@ -64,7 +64,7 @@ def curves(records, method):
                     f"Received: {settings[data]} and {about}"
                 )
             by_count = found.setdefault(data, {}).setdefault(teacher, {})
-            # A student alone is the same whatever the teacher learned from.
+            # The student alone does not depend on the teacher.
             by_count.setdefault(count, {})[record["seed"]] = 100 * record["accuracy"]
     return {
         data: {
@@ -95,11 +95,11 @@ def rows_of(by_teacher):
 
 
 def draw(found, unit):
-    """A panel for each data set: means, with standard errors over seeds.
+    """One panel per data set: means, with standard errors over seeds.
 
     Args:
-        found: What `curves` returned.
-        unit: What the horizontal axis counts.
+        found: Result of `curves`.
+        unit: Unit of the horizontal axis.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -114,7 +114,7 @@ def draw(found, unit):
                 continue
             colour, marker, line = LINE_STYLES[number]
             axes.errorbar(
-                # Side by side, so that errors do not hide one another.
+                # Shifted sideways, so that error bars do not overlap.
                 [counts.index(count) + 0.03 * (number - 1) for count in curve],
                 [values.mean() for values in curve.values()],
                 yerr=[
@@ -152,7 +152,7 @@ def main(argv=None):
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="keep runs of which this is so, as in data=digits backend=jax",
+        help="keep runs with these entries, such as data=digits backend=jax",
     )
     parser.add_argument("--method", default="recommended")
     parser.add_argument("--unit", default="labels", help="of the horizontal axis")

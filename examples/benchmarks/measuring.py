@@ -1,9 +1,9 @@
-"""What the benchmarks share: fair timing, peak memory, tables and files.
+"""Shared tools of the benchmarks: fair timing, peak memory, tables and files.
 
-Sides are timed in turns, A B C, C A B, …, in one process, after a warm-up of each, so
-that whatever else the machine does falls on all of them alike. A ratio is the median
-of the ratios of each round, which a slow minute does not move. Memory is measured in a
-process for each side.
+Sides are timed in turns, A B C, C A B, …, in one process, after a warm-up of each side,
+so that other load on the machine affects all sides equally. A ratio is the median of
+the ratios of all rounds, so a slow minute hardly changes it. Memory is measured in a
+separate process for each side.
 """
 
 import datetime
@@ -23,31 +23,31 @@ import numpy as np
 
 
 def parse(parser, rounds):
-    """Parses the arguments that all benchmarks take, and moves to their backend.
+    """Parses the arguments that all benchmarks share, and selects the backend.
 
     Args:
         parser: An `argparse.ArgumentParser`.
-        rounds: Rounds where the user does not say.
+        rounds: Default number of rounds.
 
     Returns:
-        The parsed arguments. With another `--backend` than the present one the
-        script starts anew, since Keras reads it when it is imported.
+        The parsed arguments. If `--backend` differs from the current backend, the
+        script restarts, because Keras reads the backend during its import.
     """
     parser.add_argument("--backend", choices=["jax", "tensorflow", "torch"])
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--out", type=Path, help="JSON file for the results")
-    # For the processes in which memory is measured.
-    parser.add_argument("--memory-of", help="measure the memory of this side alone")
+    # For the processes that measure memory.
+    parser.add_argument("--memory-of", help="measure the memory of only this side")
     arguments = parser.parse_args()
     move_to(arguments.backend)
     return arguments
 
 
 def move_to(name):
-    """Starts the script anew with another Keras backend, unless it has that one.
+    """Restarts the script with another Keras backend, unless that is the current one.
 
     Args:
-        name: Name of the backend, or `None` for whichever there is.
+        name: Name of the backend, or `None` for the current one.
     """
     if name not in (None, backend()):
         os.environ["KERAS_BACKEND"] = name
@@ -65,8 +65,8 @@ def block(result=None):
     """Waits until the device has computed a result.
 
     Args:
-        result: A structure of tensors; without it, whatever the device was asked
-            for, on torch.
+        result: A structure of tensors. Without it, waits for all pending work of the
+            device, on torch.
     """
     if backend() == "jax":
         import jax
@@ -88,12 +88,13 @@ def interleave(sides, rounds, warmups=1):
     """Times sides in turns.
 
     Args:
-        sides: Dict of name -> function without arguments, whose result is waited for.
-        rounds: How often each is timed.
-        warmups: Calls of each before that, which compile what there is to compile.
+        sides: Dict of name -> function without arguments. The timing includes the wait
+            for its result.
+        rounds: How often each side is timed.
+        warmups: Calls of each side before the timing, which include compilation.
 
     Returns:
-        Dict of name -> list of seconds, one a round.
+        Dict of name -> list of seconds, one per round.
     """
     for _ in range(warmups):
         for run in sides.values():
@@ -101,7 +102,7 @@ def interleave(sides, rounds, warmups=1):
     times = {name: [] for name in sides}
     shuffled = random.Random(0)
     gc.collect()
-    gc.disable()  # A collection would fall on one side.
+    gc.disable()  # A garbage collection would affect only one side.
     try:
         for _ in range(rounds):
             order = list(sides)
@@ -123,7 +124,7 @@ def quartiles(values):
 
 
 def ratio(times, others):
-    """Quartiles of the ratios round by round."""
+    """Quartiles of the ratios of all rounds."""
     return quartiles(np.asarray(times) / np.asarray(others))
 
 
@@ -136,9 +137,9 @@ def in_words(summary, scale=1.0, digits=2):
 
 
 def growth_of_peak(run):
-    """How far the peak memory rises above what is in use before, in bytes.
+    """How far the peak memory rises above the memory in use before, in bytes.
 
-    Of the device on torch with CUDA, of the process otherwise.
+    On torch with CUDA, it is the device's memory. Otherwise it is that of the process.
     """
     gc.collect()
     if backend() == "torch":
@@ -156,7 +157,7 @@ def growth_of_peak(run):
 
 def _reset_peak():
     try:
-        # Linux: from here on, the peak is that of what comes.
+        # Linux: reset the peak.
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         pass
@@ -169,7 +170,7 @@ def _peak():
     except OSError:
         unit = 1 if platform.system() == "Darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    # Not `ru_maxrss`, which a process inherits from the one that started it.
+    # Not `ru_maxrss`, because a process inherits it from its parent.
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
@@ -181,7 +182,7 @@ def in_own_process(side, *options):
         *options: Further arguments.
 
     Returns:
-        What that process printed last, read as JSON.
+        The last line that the process printed, read as JSON.
 
     Raises:
         RuntimeError: If it failed.
@@ -190,7 +191,7 @@ def in_own_process(side, *options):
     environment = {
         **os.environ,
         "KERAS_BACKEND": backend(),
-        # glibc: what is freed goes back at once, and does not count any more.
+        # glibc: return freed memory at once, so that it no longer counts.
         "MALLOC_MMAP_THRESHOLD_": "65536",
     }
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -200,7 +201,7 @@ def in_own_process(side, *options):
 
 
 def about():
-    """Versions, machine, date and arguments: what a result has to say of itself."""
+    """Versions, machine, date and arguments, to store with a result."""
     packages = ("keras", "numpy", "jax", "tensorflow", "tensorflow-cpu", "torch")
     versions = {}
     for package in packages:
@@ -221,7 +222,7 @@ def about():
 
 
 def device():
-    """What computes."""
+    """Name of the device that computes."""
     if backend() == "torch":
         import torch
 
@@ -243,7 +244,7 @@ def table(header, rows):
 
 
 def write(path, results):
-    """Writes results as JSON, beside what `about` says; nothing without a path."""
+    """Writes results and `about` as JSON; writes nothing without a path."""
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What `keras_dskd.choose` gives on test rows: a method chosen on validation rows.
+"""Score on test rows what `keras_dskd.choose` would choose on validation rows.
 
 For each seed, the candidate with the highest accuracy on validation rows is chosen. Its
 run on test rows, which trained on all rows, counts as a run of the method `chosen`.
@@ -10,18 +10,19 @@ from epoch_choice import trained_on
 
 
 def with_chosen(records, candidates):
-    """The records of test rows, and one of the method `chosen` for each seed.
+    """The records of test rows, plus one record per seed for the method `chosen`.
 
     Args:
         records: Records of validation rows and of test rows.
-        candidates: Names of methods. Of equally good ones the first is chosen.
+        candidates: Names of methods. Of equally good methods, the first is chosen.
 
     Returns:
-        Records of test rows. Those of `chosen` say in `chosen` which method it was.
+        Records of test rows. Records of `chosen` name the chosen method in `chosen`.
 
     Raises:
-        SystemExit: If validation rows were not run, or a seed that has runs of some
-            candidates on both kinds of rows lacks others or has one twice.
+        SystemExit: If there are no runs on validation rows. Also if a seed has runs of
+            some candidates on both kinds of rows, but lacks other candidates or has one
+            twice.
     """
     runs = {split: defaultdict(dict) for split in ("validation", "test")}
     for record in records:

@@ -1,10 +1,10 @@
 """The methods that `methods.py` compares, each a list of losses and weights.
 
-A method makes the model to compile out of a trained teacher and a new student. To try
-one of your own, write such a function and add it to `METHODS`.
+A method is a function of a trained teacher and a new student that returns the model to
+compile. To try your own method, write such a function and add it to `METHODS`.
 
-Where a method has a weight, its own is a start, and `name@weight` takes another. Choose
-it on validation rows.
+If a method has a weight, its default is only a starting point. `name@weight` sets
+another weight. Choose it on validation rows.
 """
 
 import functools
@@ -30,22 +30,23 @@ class Method:
 
     Attributes:
         make: Function of `(teacher, student, steps)` that returns the model to
-            compile: the student, or a `Distiller`. Takes `weight` where there is one.
-        group: What it belongs to, for `--methods`.
-        weight: Weight in the total, or `None` if it has none to choose.
-        pairs: Which teacher row a student's row is shown with: `"own"`, that of
-            `"any"` row, or that of a row of the same `"class"`.
-        is_teacher_trained: Whether the teacher has learnt anything.
-        label_smoothing: Share of the labels that goes to all classes alike.
-        axes: Axes of positions that its data must have: 0 if tables will do, 1 for
-            sequences and images, 2 for images.
-        rows: Where few rows have labels: it trains on `"all"`, or on the `"labeled"`.
-        labeled_share: Where few rows have labels: their share of each batch, or 0 to
-            draw all rows alike.
-        is_augmented: Whether images are shifted, both by one draw.
+            compile: the student, or a `Distiller`. It also gets `weight` if the method
+            has one.
+        group: Its group, for `--methods`.
+        weight: Weight in the total, or `None` if there is no weight to choose.
+        pairs: The teacher row for each student row: its `"own"`, `"any"` row, or a row
+            of the same `"class"`.
+        is_teacher_trained: Whether the teacher is trained.
+        label_smoothing: Share of the labels that is spread evenly over all classes.
+        axes: Position axes that its data need: 0 if tables are enough, 1 for sequences
+            and images, 2 for images.
+        rows: With few labels: train on `"all"` rows, or on the `"labeled"` rows.
+        labeled_share: With few labels: their share of each batch, or 0 to draw all rows
+            equally often.
+        is_augmented: Whether images are shifted, with the same shift for both sides.
         is_averaged: Whether the student's weights are a moving average over steps.
-        confidence: The teacher's terms leave out unlabeled rows on which its highest
-            probability is below this.
+        confidence: Distillation losses leave out unlabeled rows if the teacher's
+            highest probability is below this value.
     """
 
     make: Callable
@@ -67,7 +68,7 @@ METHODS = {
     "soft_targets": Method(compare.soft_targets, "methods"),
     "dskd": Method(compare.dskd, "methods"),
     "recommended": Method(compare.recommended, "methods"),
-    # Controls: what a gain is not due to.
+    # Controls: rule out other causes of a gain.
     "label_smoothing": Method(compare.alone, "controls", label_smoothing=0.1),
     "soft_targets_shuffled": Method(compare.soft_targets, "controls", pairs="any"),
     "recommended_shuffled": Method(compare.recommended, "controls", pairs="any"),
@@ -77,7 +78,7 @@ METHODS = {
     "recommended_untrained": Method(
         compare.recommended, "controls", is_teacher_trained=False
     ),
-    # Beside soft targets, and in place of them.
+    # Added to soft targets, and instead of them.
     **{
         name: Method(
             functools.partial(weighted, terms),
@@ -127,7 +128,7 @@ METHODS["fading_attention"] = Method(
     fading_attention, "candidates", weight=30.0, axes=1
 )
 
-# Where few rows have labels.
+# For few labels.
 METHODS.update(
     {
         "soft_targets_on_labeled": Method(compare.soft_targets, "few", rows="labeled"),
@@ -146,7 +147,7 @@ METHODS.update(
     }
 )
 
-# What may be chosen there, with soft targets.
+# Further choices for few labels, with soft targets.
 METHODS.update(
     {
         "labels": Method(candidates.label_weight, "few_choices", weight=0.5),
@@ -192,18 +193,18 @@ GROUPS = (
 
 
 def chosen(names, axes):
-    """The methods that names stand for.
+    """The methods for a list of names.
 
     Args:
         names: Keys of `METHODS`, `name@weight`, or `GROUPS`.
-        axes: Axes of positions that the data have: 0 of tables, 1 of sequences, 2 of
-            images. Of a group, methods that need more are left out, which is printed.
+        axes: Position axes of the data: 0 for tables, 1 for sequences, 2 for images.
+            Methods of a group that need more are left out, and a message says so.
 
     Returns:
-        Dict of name -> `Method`, the weight set.
+        Dict of name -> `Method` with its weight.
 
     Raises:
-        SystemExit: If there is no such method, or it does not fit the data.
+        SystemExit: If a method is unknown, or does not suit the data.
     """
     found = {}
     for name in names:
@@ -237,5 +238,5 @@ def _method(name):
             raise SystemExit(f"{name}: write a number after the @.") from error
     if method.weight is None:
         return method
-    # Bound here, so that all methods are called alike.
+    # Set the weight here, so that all methods have the same signature.
     return replace(method, make=functools.partial(method.make, weight=method.weight))

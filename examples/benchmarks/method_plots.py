@@ -1,4 +1,4 @@
-"""Figures of the runs of `methods.py`, for readers of any colour vision."""
+"""Figures of the runs of `methods.py`, readable with any color vision."""
 
 import math
 
@@ -6,10 +6,10 @@ import numpy as np
 from comparisons import BASELINES, overall
 from matplotlib.figure import Figure
 
-#: Okabe and Ito's blue and vermilion: the baselines, told apart by marker as well.
+#: Okabe and Ito's blue and vermilion for the baselines, which also differ in marker.
 BASELINE_STYLES = {"student": ("#0072B2", "o"), "soft_targets": ("#D55E00", "s")}
 
-#: Okabe and Ito's colours, with markers and lines that tell without them.
+#: Okabe and Ito's colors, with markers and lines that also differ.
 LINE_STYLES = (
     ("#0072B2", "o", "-"),
     ("#D55E00", "s", "--"),
@@ -22,7 +22,7 @@ LINE_STYLES = (
 
 
 def intervals(made, metric, columns=3):
-    """Differences to both baselines with their intervals, a panel a data set.
+    """Differences to both baselines with their intervals, one panel per data set.
 
     Args:
         made: `comparisons.Group`s.
@@ -54,7 +54,7 @@ def intervals(made, metric, columns=3):
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_axis_off()
     grid[0, 0].set_yticks(range(len(methods)), methods)
-    grid[0, 0].set_ylim(len(methods) - 0.5, -0.5)  # The first on top.
+    grid[0, 0].set_ylim(len(methods) - 0.5, -0.5)  # The first method is on top.
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8)
     return figure
@@ -63,7 +63,7 @@ def intervals(made, metric, columns=3):
 def _panels(made, metric):
     """Pairs of a title and dict of baseline -> dict of method -> `Difference`.
 
-    Of data as they came if there are any, and then of the mean over data sets.
+    Undegraded data come first, if there are any, then the mean over data sets.
     """
     shown = [group for group in made if group.degradation is None] or made
     names = [group.name for group in shown]
@@ -111,12 +111,13 @@ def _intervals(axes, methods, found, shift, baseline):
 
 
 def gaps(graded, metric):
-    """Differences against the strength of a degradation, a panel a degradation.
+    """Differences against the strength of a degradation, one panel per degradation.
 
-    Two rows of panels: above to the student alone, below to soft targets.
+    The upper row of panels shows differences to the student alone, the lower row
+    differences to soft targets.
 
     Args:
-        graded: Lists of `comparisons.Group`s, one list a degradation.
+        graded: Lists of `comparisons.Group`s, one list per degradation.
         metric: A `comparisons.Metric`.
 
     Returns:
@@ -157,7 +158,7 @@ def _line(axes, groups, method, baseline, metric, number):
     if not found:
         return
     colour, marker, line = LINE_STYLES[number % len(LINE_STYLES)]
-    # Side by side, so that intervals do not hide one another.
+    # Shifted sideways, so that intervals do not overlap.
     shift = 0.012 * (number % 7 - 3)
     axes.errorbar(
         [group.degradation[1] + shift for group, _ in found],
@@ -173,7 +174,9 @@ def _line(axes, groups, method, baseline, metric, number):
 
 
 def by_epochs(of_epochs, metric, columns=3):
-    """A metric against the number of epochs, a panel a data set, with standard errors.
+    """A metric against the number of epochs, one panel per data set.
+
+    The bars are standard errors.
 
     Args:
         of_epochs: Lists of `comparisons.Group`s that differ in epochs, ascending.
@@ -224,7 +227,7 @@ def _curve(axes, groups, method, metric, number):
     ]
     colour, marker, line = LINE_STYLES[number % len(LINE_STYLES)]
     axes.errorbar(
-        # Side by side, so that errors do not hide one another.
+        # Shifted sideways, so that error bars do not overlap.
         [epochs * 1.02 ** (number % 7 - 3) for epochs, _ in found],
         [values.mean() for _, values in found],
         yerr=[
@@ -241,7 +244,7 @@ def _curve(axes, groups, method, metric, number):
 
 
 def _arms(differences):
-    """Lengths of both arms of intervals, `(2, n)`; none where there is no interval."""
+    """Lengths of both arms of the intervals, `(2, n)`. 0 if there is no interval."""
     arms = [
         (0.0, 0.0)
         if made.low is None

@@ -2,9 +2,9 @@
 
     python examples/benchmarks/method_tables.py out/methods/runs.jsonl --plots out
 
-Takes several files, of several machines or backends. Differences are paired by seed and
-within one backend; intervals are 95 % paired t intervals, not corrected, and p-values
-are Holm's over the methods of a table.
+It accepts several files, from several machines or backends. Differences are paired by
+seed within one backend. Intervals are 95 % paired t intervals, not corrected. p-values
+are Holm-corrected over the methods of a table.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from records import kept, of_methods, read
 
 
 def main(argv=None):
-    """Prints the tables, and draws the figures where a folder is given."""
+    """Prints the tables, and draws the figures if a folder is given."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -28,7 +28,7 @@ def main(argv=None):
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="keep runs of which this is so, as in split=test backend=jax",
+        help="keep runs with these entries, such as split=test backend=jax",
     )
     parser.add_argument(
         "--methods", nargs="+", help="only these, the baselines and the teacher"
@@ -36,15 +36,15 @@ def main(argv=None):
     parser.add_argument(
         "--best-epochs",
         action="store_true",
-        help="of the runs on test rows those with the epochs that are best of the "
-        "method by the runs on validation rows, which are among the files",
+        help="for each method, use the runs on test rows with the epochs that are "
+        "best on validation rows; the files must include runs on both",
     )
     parser.add_argument(
         "--choose",
         nargs="+",
         metavar="METHOD",
-        help="add the method `chosen`: for each seed, the one of these that is best by "
-        "the runs on validation rows, which are among the files",
+        help="add the method `chosen`: for each seed, the best of these on validation "
+        "rows; the files must include runs on both kinds of rows",
     )
     parser.add_argument("--metric", choices=list(METRICS), default="accuracy")
     parser.add_argument("--plots", type=Path, help="folder for the figures")
@@ -80,7 +80,7 @@ def main(argv=None):
 
 
 def title(group):
-    """What the runs of a group share, in words."""
+    """The shared settings of a group's runs, in words."""
     about = group.about
     record = next(iter(next(iter(group.runs.values())).values()))
     labels = "".join(f"{phrase}, " for phrase in group.labels)
@@ -110,7 +110,7 @@ def differences(group, metric):
 
 
 def diagnostics(group):
-    """Header and rows: accuracy beside calibration and the structure of layers."""
+    """Header and rows: accuracy, calibration and the structure of layers."""
     record = next(iter(group.runs[next(iter(group.runs))].values()))
     layers = list(record["structure"])
     header = ["method", *(metric.label for metric in METRICS.values())]
@@ -134,7 +134,7 @@ def diagnostics(group):
 
 
 def families(made):
-    """Lists of groups of one backend, one a data set, none degraded here."""
+    """Lists of groups from one backend, one per data set, without degraded data."""
     found = {}
     for group in made:
         if group.degradation is None:
@@ -222,7 +222,7 @@ def gap(of_strengths, baseline, metric):
 
 
 def curves(made):
-    """Lists of two groups and more that differ in epochs alone, ascending."""
+    """Lists of at least two groups that differ only in epochs, ascending."""
     found = {}
     for group in made:
         if isinstance(group.about["epochs"], int):
@@ -244,25 +244,25 @@ def curve(of_epochs, metric):
             group.values(method, metric).mean() if method in group.runs else None
             for group in of_epochs
         ]
-        # Of equal ones the first, as `epoch_choice` does.
+        # The first of equal ones, as in `epoch_choice`.
         best = max(
             (i for i, mean in enumerate(means) if mean is not None),
             key=lambda i: metric.sign * means[i],
         )
         cells = ["" if mean is None else f"{mean:.{metric.digits}f}" for mean in means]
-        if method != "teacher":  # Whose epochs are not those of the columns.
+        if method != "teacher":  # The columns are not the teacher's epochs.
             cells[best] = f"**{cells[best]}**"
         rows.append([method, *cells])
     return header, rows
 
 
 def draw(made, metric, folder):
-    """Writes `intervals.png`, `gap.png` of degraded data, `epochs.png` of curves."""
+    """Writes `intervals.png`, `gap.png` for degraded data, `epochs.png` for curves."""
     import method_plots
 
     folder.mkdir(parents=True, exist_ok=True)
     figures = {}
-    if of_epochs := curves(made):  # Intervals at each number would be too many.
+    if of_epochs := curves(made):  # One figure per number would be too many.
         figures["epochs"] = method_plots.by_epochs(of_epochs, metric)
     else:
         figures["intervals"] = method_plots.intervals(made, metric)
@@ -289,7 +289,7 @@ def in_words(difference, metric):
 
 
 def interval(difference, metric):
-    """`[low, high]`, signed, or nothing where nothing can be said."""
+    """`[low, high]`, signed, or an empty string if there is no interval."""
     if difference.low is None:
         return ""
     digits = metric.digits
@@ -313,7 +313,7 @@ def _gap_title(of_strengths):
 
 
 def _p(difference, p):
-    """Nothing, rather than 1, where nothing can be said."""
+    """The p-value as text, or an empty string if there is no interval."""
     return "" if difference.low is None else _number(p)
 
 

@@ -2,16 +2,17 @@
 
     python examples/benchmarks/methods.py --backend torch --data digits pairs.npz
 
-For a seed all methods share the rows, the trained teacher, the student's initial
-weights and the order of batches. Each run is a line of `runs.jsonl` in `--out`, written
-when it ends: a job that was stopped goes on where it was, by the same command.
+For a given seed, all methods share the rows, the trained teacher, the student's initial
+weights and the order of batches. Each run adds a line to `runs.jsonl` in `--out` when
+it ends. To continue an interrupted job, repeat the same command.
 
-With `--labeled`, few rows have labels: the student alone trains on these, and each
-method on all pairs, for the same number of steps. The group `few` has methods for that
+With `--labeled`, few rows have labels: the student alone trains on these rows, and each
+method on all pairs, for the same number of steps. The group `few` has methods for this
 case.
 
-Choices are made on a fifth of the training rows (`--on validation`); `--on test` trains
-on all of them and scores on the test rows. `method_tables.py` makes tables and figures.
+Make choices on a fifth of the training rows (`--on validation`). `--on test` trains on
+all training rows and scores on the test rows. `method_tables.py` makes tables and
+figures.
 """
 
 import argparse
@@ -68,23 +69,23 @@ def parse(argv):
         nargs="+",
         default=[None],
         metavar="NAME:STRENGTH",
-        help="make the weak modality out of the strong one, each in turn: "
+        help="make the weak modality from the strong one, each in turn: "
         f"{', '.join(data_sets.degradations.DEGRADATIONS)}, of strength 0 to 1",
     )
-    parser.add_argument("--limit", type=positive, help="training rows at most")
+    parser.add_argument("--limit", type=positive, help="maximum of training rows")
     some = parser.add_mutually_exclusive_group()
     some.add_argument(
         "--labeled",
         type=share,
         metavar="ROWS",
-        help="rows with labels, or their share below 1 (default: all). Methods train "
-        "on all pairs, and the student alone on the rows with labels",
+        help="number of rows with labels, or their share if below 1 (default: all). "
+        "Methods train on all pairs, and the student alone on the rows with labels",
     )
     some.add_argument(
         "--labeled-scenes",
         type=positive,
         metavar="N",
-        help="instead: whole scenes, or persons, with labels",
+        help="the same as a number of whole scenes, or persons",
     )
     parser.add_argument(
         "--teacher-rows",
@@ -112,8 +113,8 @@ def parse(argv):
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="instead: of each method those with which it was best on validation rows, "
-        "by these lines of `--on validation --epochs ...`",
+        help="instead: for each method, the number that was best on validation rows, "
+        "from these files of `--on validation --epochs ...`",
     )
     parser.add_argument(
         "--teacher-epochs",
@@ -135,14 +136,14 @@ def parse(argv):
         type=share,
         default=0.0,
         metavar="A",
-        help="mix pairs with others of a batch, in shares of Beta(A, A) (default: do "
-        "not). The teacher then runs in each step",
+        help="mix pairs within a batch, with shares from Beta(A, A) (default: do not "
+        "mix). The teacher then runs in each step",
     )
     parser.add_argument(
         "--network",
         choices=["cnn", "resnet"],
         default="cnn",
-        help="of images: plain blocks, or two residual ones of each width",
+        help="for images: plain blocks, or two residual blocks of each width",
     )
     return parser.parse_args(argv)
 
@@ -173,7 +174,7 @@ def share(text):
 
 
 def settings_of(arguments, epochs=None):
-    """What the arguments say of all trainings of some number of epochs."""
+    """The settings for all trainings with a given number of epochs."""
     return Settings(
         split=arguments.on,
         limit=arguments.limit,
@@ -193,9 +194,9 @@ def settings_of(arguments, epochs=None):
 
 
 def plan(arguments, records):
-    """What is not done yet: `(source, degrade, seed, settings, names of methods)`.
+    """The remaining runs: `(source, degrade, seed, settings, names of methods)`.
 
-    What a user may have got wrong is found here, before the first training.
+    This also finds mistakes in the arguments before the first training.
     """
     missing = []
     for source, degrade in itertools.product(arguments.data, arguments.degrade):
@@ -219,7 +220,7 @@ def plan(arguments, records):
 
 
 def methods_by_epochs(arguments, data_set, methods):
-    """Dict of epochs -> names of the methods to train so long."""
+    """Dict of number of epochs -> names of the methods to train with it."""
     if arguments.best_epochs is None:
         return dict.fromkeys(arguments.epochs, tuple(methods))
     best = best_epochs(read(arguments.best_epochs))
@@ -238,7 +239,7 @@ def methods_by_epochs(arguments, data_set, methods):
 
 
 def main(argv=None):
-    """Does all runs that are not done yet."""
+    """Does all remaining runs."""
     arguments = parse(argv)
     measuring.move_to(arguments.backend)
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -259,7 +260,7 @@ def main(argv=None):
                 methods = chosen([name], data_set.axes)
                 record = of_seed.run(name, methods[name])
             records.add(record)
-            # What the backend has compiled would pile up over hundreds of runs.
+            # Compiled programs would pile up over hundreds of runs.
             keras.utils.clear_session()
     progress.done()
     print(f"Runs are in {records.path}; for tables: method_tables.py {records.path}")

@@ -1,9 +1,9 @@
-"""How often `check_pairs` is wrong or unclear, on good pairs and on bad ones.
+"""How often `check_pairs` is wrong or unclear, on good pairs and on bad pairs.
 
-For each data set a teacher is trained for some epochs, and the student is left as it
-was initialised, as it is when a user checks pairs. Then subsets of several sizes are
-drawn from test data many times, and checked as they are, with the student's side
-shuffled, and shifted by one place after sorting by class.
+For each data set, a teacher is trained for some epochs. The student keeps its initial
+weights, as when a user checks pairs. Then the script draws subsets of several sizes
+from the test data many times. It checks them unchanged, with the student's side
+shuffled, and with the student's side shifted by one place after sorting by class.
 
     python examples/benchmarks/pair_check.py [--data folder with .npz files]
 
@@ -37,7 +37,7 @@ def data_sets(folder):
 
 
 def models(data, epochs):
-    """A trained teacher and a student that is not."""
+    """A trained teacher and an untrained student."""
     teacher, student = (
         cnn(x.shape[1:], data.classes, (16, 32, 64), name)
         for x, name in (
@@ -68,11 +68,11 @@ def answer(teacher, student, x_teacher, x_student, y=None):
 
 
 def rates(teacher, student, data, size, repeats, seed):
-    """Shares of draws of which `check_pairs` was wrong, and was unclear.
+    """Shares of draws for which `check_pairs` was wrong, and was unclear.
 
     Returns:
-        Array `(4, 2)`: of good pairs, of shuffled ones, of good pairs with labels, and
-        of shifted ones with labels.
+        Array `(4, 2)`: for good pairs, shuffled pairs, good pairs with labels, and
+        shifted pairs with labels.
     """
     good, bad = ("shuffled", "unclear"), ("paired", "unclear")
     random = np.random.default_rng(seed)

@@ -8,15 +8,15 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference and what is known of it.
+    """A mean difference and its statistics.
 
     Attributes:
         mean: The mean.
-        low: Lower end of the interval, or `None` where nothing can be said: with one
-            pair, or where all differences are one number other than 0, whose spread is
-            not 0 but finer than what was counted.
-        high: Upper end, likewise.
-        p: Two-sided p-value against no difference; 1 where nothing can be said.
+        low: Lower end of the interval. `None` if there is no interval: with one pair,
+            or if all differences are the same number other than 0. In that case, the
+            spread is not 0, but finer than the resolution of the values.
+        high: Upper end of the interval, or `None`.
+        p: Two-sided p-value against no difference; 1 if there is no interval.
         pairs: Number of pairs.
     """
 
@@ -31,9 +31,9 @@ def paired_difference(values, others, confidence=0.95):
     """The mean of `values - others`, with its paired t interval.
 
     Args:
-        values: One number a pair.
-        others: The numbers that these are paired with.
-        confidence: Of the interval.
+        values: One number per pair.
+        others: The paired numbers to subtract.
+        confidence: Confidence level of the interval.
 
     Returns:
         A `Difference`.
@@ -49,7 +49,7 @@ def paired_difference(values, others, confidence=0.95):
         )
     differences = values - others
     mean, pairs = float(differences.mean()), len(differences)
-    # Rounding makes other numbers of equal differences.
+    # Rounding makes equal differences slightly unequal.
     if pairs == 1 or np.ptp(differences) <= 1e-12 * np.abs(differences).max():
         bound = 0.0 if pairs > 1 and mean == 0 else None
         return Difference(mean, bound, bound, 1.0, pairs)
@@ -59,10 +59,10 @@ def paired_difference(values, others, confidence=0.95):
 
 
 def holm(p_values):
-    """Holm's p-values: below a level, all errors together stay below it.
+    """Holm-corrected p-values, which limit the probability of any false positive.
 
-    Formula: the k-th smallest of m, counted from 0, becomes the largest of
-    `(m - j) p_j` over j <= k, and 1 at most.
+    Formula: the k-th smallest of m p-values, counted from 0, becomes the largest of
+    `(m - j) p_j` over j <= k, and at most 1.
 
     Args:
         p_values: Dict of name -> p-value.
@@ -81,7 +81,7 @@ def holm(p_values):
 
 
 def outcome(difference, corrected_p, level=0.05):
-    """`"win"`, `"loss"`, or `"tie"` where the difference may be chance."""
+    """`"win"`, `"loss"`, or `"tie"` if the difference may be chance."""
     if corrected_p >= level or difference.mean == 0:
         return "tie"
     return "win" if difference.mean > 0 else "loss"
@@ -91,12 +91,12 @@ def mean_ranks(values):
     """Mean rank of each method over data sets, and Friedman's p-value.
 
     Args:
-        values: Dict of method -> one value a data set, higher is better.
+        values: Dict of method -> one value per data set, higher is better.
 
     Returns:
-        Dict of method -> mean rank, where 1 is the best and equal values share the
-        mean of their ranks; and the p-value of no difference between methods, or
-        `None` with fewer than three methods or two data sets.
+        Dict of method -> mean rank, and the p-value of no difference between methods.
+        Rank 1 is the best, and equal values share the mean of their ranks. The p-value
+        is `None` with fewer than three methods or fewer than two data sets.
 
     Source:
         Demšar 2006, Statistical comparisons of classifiers over multiple data sets.

@@ -1,7 +1,7 @@
-"""The formulas as written: matrices `(c, c)` and `(n, n)` in full.
+"""The formulas as written, with full matrices `(c, c)` and `(n, n)`.
 
-What `keras_dskd.ops` computes by a cheaper way, for `formulas.py` to compare with in
-value and in time. Nothing here imports the package.
+`keras_dskd.ops` computes the same in cheaper ways. `formulas.py` compares both in value
+and in time. Nothing here imports keras_dskd.
 """
 
 from keras import ops

@@ -1,12 +1,12 @@
-"""What half precision and offset features cost a loss, here and elsewhere.
+"""Compare the precision of losses with half precision and with offset features.
 
 ```bash
 python examples/benchmarks/precision.py
 ```
 
-Computes each loss from the same rounded features on torch: as another library does, in
-the dtype of the features (`forms_elsewhere.py`), and as `keras_dskd` does. Prints the
-relative errors of both, against the formula in float64.
+It computes each loss from the same rounded features on torch in two ways: as another
+library does, in the dtype of the features (`forms_elsewhere.py`), and as keras_dskd
+does. It prints the relative errors of both, against the formula in float64.
 """
 
 import argparse
@@ -26,7 +26,7 @@ ROWS, MAP = (64, 64), (16, 8, 8, 32)
 
 
 def cases():
-    """Name elsewhere -> (our loss, the features' shape, the factor between both)."""
+    """Name elsewhere -> (our loss, shape of the features, factor between both)."""
     from keras_dskd import losses
 
     n, c = ROWS
@@ -71,13 +71,12 @@ def errors(name, dtype, scale, offset):
 
     Args:
         name: A key of `cases()`.
-        dtype: Of the features.
-        scale: Their standard deviation.
-        offset: Their mean.
+        dtype: Dtype of the features.
+        scale: Standard deviation of the features.
+        offset: Mean of the features.
 
     Returns:
-        The error elsewhere and the error here. NaN or infinity if the loss is not
-        finite.
+        The error elsewhere and our error. NaN or infinity if the loss is not finite.
     """
     import forms_elsewhere
     import torch

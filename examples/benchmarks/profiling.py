@@ -73,7 +73,7 @@ def show_parts(setting, rounds):
 
 
 class Nothing(keras.distillation.DistillationLoss):
-    """A loss of no cost: what is left is the distiller's own."""
+    """A loss without cost, to measure the distiller's own cost."""
 
     def __init__(self, teacher_layer_name=None, student_layer_name=None):
         self.teacher_layer_name = teacher_layer_name
@@ -83,7 +83,7 @@ class Nothing(keras.distillation.DistillationLoss):
         """Nothing to check."""
 
     def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
-        """One number of the student's."""
+        """One number from the student's outputs."""
         return keras.ops.ravel(student_outputs)[0] * 0.0
 
     def get_config(self):
@@ -94,7 +94,7 @@ class Nothing(keras.distillation.DistillationLoss):
 
 
 def show_python(name, run, steps):
-    """Functions by their own time, and those of this package by their whole time."""
+    """Functions by their own time, and those of keras_dskd by their whole time."""
     run()
     profile = cProfile.Profile()
     profile.enable()
@@ -149,7 +149,7 @@ def show_torch(name, run, steps):
 
 
 def show_costs(setting):
-    """What XLA counts in each compiled step: operations, memory traffic, memory."""
+    """XLA's counts for each compiled step: operations, memory traffic, memory."""
     import jax
 
     x_teacher, x_student, y = setting.batches()[0]
@@ -178,7 +178,7 @@ def show_costs(setting):
         x = x_student if name == "student" else distiller_x
         if not model.built:
             model.build(x_teacher.shape)
-        # Makes the metrics' and the optimizer's state, as `fit` does.
+        # Creates the state of metrics and optimizer, as `fit` does.
         model.optimizer.build(model.trainable_variables)
         model.compute_metrics(
             None, y, keras.ops.zeros((len(y), step_time.CLASSES)), None

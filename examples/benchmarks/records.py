@@ -1,10 +1,10 @@
-"""Results as JSON lines: one a run, on disk before the next run begins."""
+"""Results as JSON lines: one per run, on disk before the next run begins."""
 
 import json
 import os
 from pathlib import Path
 
-#: What a run finds. All other entries of a record say which run it is.
+#: The results of a run. All other entries of a record identify the run.
 RESULTS = (
     "accuracy",
     "nll",
@@ -18,22 +18,22 @@ RESULTS = (
 
 
 def key(record):
-    """What says which run a record is of, as text: of equal runs it is equal."""
+    """Text that identifies the run of a record: equal runs have equal texts."""
     kept = {name: value for name, value in record.items() if name not in RESULTS}
     return json.dumps(kept, sort_keys=True)
 
 
 class Records:
-    """The records of a file, to which more are added.
+    """The records of a file, to which you can add more.
 
-    What a killed run has left of a last line is cut off, and that is printed. One
-    process at a time may write to a file.
+    If a killed run left an incomplete last line, that line is removed, and a message
+    says so. Only one process at a time may write to a file.
 
     Args:
-        path: The file; made with the first record.
+        path: The file, which is created with the first record.
 
     Raises:
-        SystemExit: If the file holds something else.
+        SystemExit: If the file contains anything else.
     """
 
     def __init__(self, path):
@@ -52,9 +52,9 @@ class Records:
         return key(run) in self._keys
 
     def add(self, record):
-        """Writes one record, and waits until the disk has it."""
+        """Writes one record, and waits until it is on disk."""
         with self.path.open("a") as file:
-            # No NaN: it is no JSON, and no result.
+            # No NaN: it is neither valid JSON nor a result.
             file.write(json.dumps(record, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -65,7 +65,8 @@ def read(paths):
     """The records of files.
 
     Raises:
-        SystemExit: If one cannot be read, holds something else, or a run occurs twice.
+        SystemExit: If a file cannot be read or contains anything else, or if a run
+            occurs twice.
     """
     found = {}
     for path in paths:
@@ -89,10 +90,10 @@ def read(paths):
 
 
 def kept(records, where):
-    """The records of which all of `["name=value", ...]` is so.
+    """The records that match all of `["name=value", ...]`.
 
     Raises:
-        SystemExit: If records have no such entry, or none is left.
+        SystemExit: If records have no such entry, or no record matches.
     """
     for condition in where:
         name, _, value = condition.partition("=")
@@ -111,7 +112,7 @@ def of_methods(records, names, always):
     Args:
         records: The records.
         names: The methods, or `None` for all.
-        always: Methods to keep besides, if they were run.
+        always: Further methods to keep, if they were run.
 
     Raises:
         SystemExit: If a method was not run.

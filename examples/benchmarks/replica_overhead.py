@@ -1,13 +1,13 @@
-"""What structure terms add to a step on 1, 2, 4 and 8 devices.
+"""Time that structure losses add to a step on 1, 2, 4 and 8 devices.
 
     python examples/benchmarks/replica_overhead.py --backend jax --out replicas.json
 
-Devices are virtual ones of a processor, all on the same cores: a step gets no faster
-with more of them, and what the table shows is overhead. The batch is the same
-throughout, divided among the devices: by `keras.distribution.DataParallel` on JAX, by
-`tf.distribute.MirroredStrategy` on TensorFlow. Two distillers are timed in turns, each
-by `fit` over a few steps: one has soft targets alone, the other channel alignment of
-two blocks and spatial uniformity beside them.
+The devices are virtual and share the cores of one processor. So more devices do not
+make a step faster, and the table shows only the overhead. The size of the batch stays
+the same. It is divided among the devices by `keras.distribution.DataParallel` on JAX,
+and by `tf.distribute.MirroredStrategy` on TensorFlow. Two distillers are timed in
+turns, each with `fit` over a few steps. One uses only soft targets. The other also uses
+channel alignment of two blocks, and spatial uniformity.
 """
 
 import argparse
@@ -31,8 +31,8 @@ PLAIN, STRUCTURED = "soft targets", "with structure terms"
 
 
 def time_on(devices, rounds):
-    """Seconds a step on so many devices: dict of side -> list, one a round."""
-    # A backend is told of its devices before it starts.
+    """Seconds per step on `devices` devices: dict of side -> list, one per round."""
+    # The number of devices must be set before the backend starts.
     flags = f"--xla_force_host_platform_device_count={devices}"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
     with _engine(devices):
@@ -53,7 +53,7 @@ def time_on(devices, rounds):
 
 
 def _engine(devices):
-    """A context in which models are made for so many devices."""
+    """A context in which models are created for this number of devices."""
     import keras
 
     if measuring.backend() == "tensorflow":
@@ -95,7 +95,7 @@ def _distiller(side):
 
 
 def main():
-    """Times each number of devices in a process of its own, and prints the table."""
+    """Times each number of devices in a separate process, and prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

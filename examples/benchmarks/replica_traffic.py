@@ -1,10 +1,10 @@
-"""Bytes that each process of torch hands to collectives for a loss, in a step.
+"""Bytes that each torch process passes to collectives for a loss, in one step.
 
     cd examples/benchmarks
     KERAS_BACKEND=torch torchrun --nproc_per_node 2 replica_traffic.py
 
-Prints a line a loss: what a formula says and what was counted, forward and backward.
-Counts of rows, some bytes a call, are left out of the formulas.
+Prints one line per loss with the bytes by formula and the bytes counted, forward and
+backward. The formulas leave out counts of rows, which are a few bytes per call.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from keras_dskd import losses
 
 FLOAT = 4
 
-# Each gives the numbers that a process sends, of r rows and c channels of its own, with
-# n rows in all of them; teacher and student are equally wide.
+# Each formula gives the numbers that a process sends. The process has r rows with c
+# channels, and all processes have n rows. Teacher and student are equally wide.
 _MOMENTS = "12 c"
 _GATHERED = "2 r c + n c"
 LOSSES = {
@@ -56,7 +56,7 @@ def formula_bytes(formula, rows, channels, processes):
 
 @contextlib.contextmanager
 def counted():
-    """A context that counts the bytes handed to collectives; `.bytes` has them."""
+    """A context that counts the bytes passed to collectives, in `.bytes`."""
     count = mock.Mock(bytes=0)
     reduce, gather = distributed.all_reduce, distributed.all_gather
 
@@ -106,7 +106,7 @@ def main():
     )
     parser.add_argument("--rows", type=int, default=64, help="of each process")
     parser.add_argument("--channels", type=int, default=512)
-    parser.add_argument("--out", help="a .json file to write as well")
+    parser.add_argument("--out", help="a .json file for the results")
     arguments = parser.parse_args()
     distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     results = measure(arguments.rows, arguments.channels)

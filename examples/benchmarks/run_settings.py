@@ -1,13 +1,13 @@
-"""What all runs of a table of `methods.py` share."""
+"""The settings that all runs of a table of `methods.py` share."""
 
 from dataclasses import asdict, dataclass
 
 from data_sets import VALIDATION_SHARE
 
-#: Steps of a training where the user gives no epochs, to whole epochs.
+#: Default number of steps of a training, rounded to whole epochs.
 STEPS = 600
 
-#: Widths of the blocks, of images or sequences (`True`) and of tables.
+#: Widths of the blocks, for images or sequences (`True`) and for tables.
 WIDTHS = {
     "teacher": {True: (32, 64, 128, 128), False: (64, 64, 64)},
     "student": {True: (16, 32, 64, 64), False: (16, 16, 16)},
@@ -16,20 +16,20 @@ WIDTHS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings, some of them left open until the data are known.
+    """Settings. Some stay open until the data are known.
 
     Attributes:
         split: Scored on `"validation"` or `"test"` rows; see `data_sets.split`.
-        limit: Training rows at most, or `None` for all.
-        epochs: Of every student's training. `None`: some `STEPS` steps.
-        teacher_epochs: Of the teacher's. `None`: some `STEPS` steps.
-        batch_size: Samples a batch.
-        learning_rate: The highest.
-        teacher_widths: Of the teacher's blocks, or `None` for `WIDTHS`.
-        student_widths: Of the student's.
-        mix: `alpha` of `keras_dskd.MixedPairs`; 0: pairs are shown as they are. The
-            teacher is trained on rows as they are.
-        network: Of images, teacher and student: `"cnn"` or `"resnet"` of `models.py`.
+        limit: Maximum number of training rows, or `None` for all.
+        epochs: Epochs of every student's training. `None`: about `STEPS` steps.
+        teacher_epochs: Epochs of the teacher's training. `None`: about `STEPS` steps.
+        batch_size: Samples per batch.
+        learning_rate: Highest learning rate.
+        teacher_widths: Widths of the teacher's blocks, or `None` for `WIDTHS`.
+        student_widths: Widths of the student's blocks, or `None` for `WIDTHS`.
+        mix: `alpha` of `keras_dskd.MixedPairs`, or 0 not to mix. The teacher is trained
+            on unmixed rows.
+        network: For images, teacher and student: `"cnn"` or `"resnet"` of `models.py`.
         labeled: Number or share of the rows with labels, or `None` for all rows.
         labeled_scenes: Number of scenes, or persons, with labels instead.
         teacher_rows: Rows that the teacher is trained on: `"all"`, or `"labeled"`.
@@ -53,10 +53,10 @@ class Settings:
     pairs: int | None = None
 
     def of(self, data_set):
-        """What it comes to for a data set: a dict without open choices."""
+        """The settings for a data set: a dict without open choices."""
         count = len(data_set.data.y_train)
         if self.split == "validation":
-            # Not the exact number, which differs between seeds where scenes do.
+            # Not the exact number, because it differs between seeds if scenes differ.
             count = round((1 - VALIDATION_SHARE) * count)
         if self.limit and self.limit > count:
             raise SystemExit(

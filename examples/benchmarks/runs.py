@@ -26,22 +26,21 @@ from training import train
 #: Layers whose structure is measured.
 LAYERS = ("block2", "features")
 
-# Where each random choice of a seed starts: none shares its numbers with another.
+# Offsets of a seed, so that no two random choices share random numbers.
 _TEACHER, _STUDENT, _UNTRAINED = 0, 1000, 3000
 
 
 class SeedRuns:
-    """The runs of one seed on a data set: they share all but the method.
+    """The runs of one seed on a data set, which differ only in the method.
 
-    That is the rows, the trained teacher, the student's initial weights and the order
-    of batches.
+    They share the rows, the trained teacher, the student's initial weights and the
+    order of batches.
 
     Args:
         data_set: A `data_sets.DataSet`.
         seed: The seed.
         settings: `Settings`.
-        teachers: Folder in which trained teachers are kept, to be used again; only
-            needed to run.
+        teachers: Folder for trained teachers, which are reused; only needed to run.
     """
 
     def __init__(self, data_set, seed, settings, teachers=None):
@@ -50,7 +49,7 @@ class SeedRuns:
         self.teachers = teachers
 
     def identity(self, name, method=None):
-        """What says which run it is: everything that its results depend on."""
+        """The identity of a run: everything that its results depend on."""
         return {
             "data": self.data_set.name,
             "checksum": self.data_set.checksum,
@@ -79,7 +78,7 @@ class SeedRuns:
         x, y, loss = data.weak_train[rows], data.y_train[rows], None
         if isinstance(model, keras_dskd.Distiller):
             strong = data.strong_train[self._teacher_rows(method.pairs)[rows]]
-            # No row is seen twice where pairs are mixed or augmented.
+            # With mixing or augmentation, no input is seen twice.
             if self.settings["mix"] or method.is_augmented:
                 x = {"student": x, "teacher": strong}
             else:
@@ -91,7 +90,7 @@ class SeedRuns:
                     surest = log_probabilities(_logits(teacher, strong)).max(axis=1)
                     is_sure = surest >= np.log(method.confidence)
                     x["teacher_mask"] = labeled | is_sure
-            student = model.student  # A method may have made another of it.
+            student = model.student  # A method may have replaced the student.
         if method.label_smoothing or self.settings["mix"]:
             y = np.eye(self.data_set.data.classes, dtype="float32")[y]
             loss = keras.losses.CategoricalCrossentropy(
@@ -130,7 +129,7 @@ class SeedRuns:
 
     @cached_property
     def labeled(self):
-        """Which rows to train on have labels: a bool array, or `None` for all."""
+        """Which training rows have labels: a bool array, or `None` for all."""
         settings = self.settings
         return data_sets.labeled_rows(
             self.data_set,
@@ -154,17 +153,17 @@ class SeedRuns:
         if self.settings["teacher_rows"] == "labeled":
             x, y = x[self.labeled], y[self.labeled]
         self._train(trained, x, y, steps)
-        # Without the optimizer's state, which would be two thirds of the file.
+        # Leave out the optimizer's state, which would be two thirds of the file.
         teacher = self._network("teacher", _TEACHER)
         teacher.set_weights(trained.get_weights())
         self.teachers.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.keras")
         teacher.save(part)
-        os.replace(part, path)  # A killed run leaves no half of a file.
+        os.replace(part, path)  # A killed run must not leave an incomplete file.
         return teacher
 
     def _teacher_path(self):
-        # The weak modality and the student are nothing to the teacher.
+        # The teacher does not depend on the weak modality or the student.
         identity = self.identity("teacher")
         identity["epochs"] = identity.pop("teacher_epochs")
         for name in ("degrade", "student_widths", "mix", "pairs"):
@@ -181,12 +180,12 @@ class SeedRuns:
         rows = self.data.strong_train if role == "teacher" else self.data.weak_train
         widths = self.settings[f"{role}_widths"]
         network = getattr(models, self.settings["network"])
-        # Projectors that a method makes next are the same for a seed as well.
+        # The projectors that a method creates next must also be the same for a seed.
         keras.utils.set_random_seed(first + self.seed)
         return network(rows.shape[1:], self.data_set.data.classes, widths, role)
 
     def rows(self, kind):
-        """Rows to train a student on, and which have labels: `None` if all have.
+        """Training rows of a student, and which of them have labels (`None` for all).
 
         Args:
             kind: `"all"` for all pairs, or `"labeled"`.
@@ -206,13 +205,13 @@ class SeedRuns:
                 f"--pairs {count}: there are {len(labeled)} pairs to train on, and "
                 f"{labeled.sum()} of them have labels."
             )
-        # All with labels, and others by chance.
+        # All labeled rows, and a random choice of the others.
         chance = np.random.default_rng([4, self.seed]).random(len(labeled))
         rows = np.sort(np.argsort(chance - labeled)[:count])
         return rows, None if labeled[rows].all() else labeled[rows]
 
     def _teacher_rows(self, pairs):
-        """Which teacher row each row of the student is shown with."""
+        """The teacher row for each row of the student."""
         y, rng = self.data.y_train, np.random.default_rng([2, self.seed])
         if pairs == "any":
             return rng.permutation(len(y))
@@ -267,7 +266,7 @@ class SeedRuns:
 
 
 def _shift():
-    """By an eighth of the image at most; nearest pixels, so that noise stays noise."""
+    """Shifts by at most an eighth of the image, without smoothing the noise."""
     return keras.layers.RandomTranslation(0.125, 0.125, interpolation="nearest")
 
 

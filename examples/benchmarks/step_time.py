@@ -1,14 +1,14 @@
-"""Time of a distillation step, against the least that it can take.
+"""Time of a distillation step, compared with the least possible time.
 
     python examples/benchmarks/step_time.py --backend torch --rounds 15 --out step.json
 
 Teacher and student are small convolutional networks on 32x32 images. The limit is a
 step of the student's own training plus one forward pass of the teacher, each timed
-alone. All steps of Keras models are those of `fit` over data in memory, divided by the
-number of steps: `train_on_batch` would add a copy of the whole state to each step on
-JAX. All sides have dropout, batch normalisation, Adam, the same loss and accuracy as
-metric. `--growth` shows how the cost above the limit grows with the batch, `--profile`
-where the time goes.
+alone. For Keras models, the time of a step is the time of `fit` over data in memory,
+divided by the number of steps. `train_on_batch` would copy the whole state in each step
+on JAX. All sides use dropout, batch normalization, Adam, the same loss, and accuracy as
+the metric. `--growth` shows how the cost above the limit grows with the batch size.
+`--profile` shows where the time goes.
 """
 
 import argparse
@@ -31,7 +31,7 @@ WEIGHTS = [1.0, 0.5, 0.1]
 
 
 def network(channels, widths, last, name, image_size):
-    """Two convolutions a block, dropout before the logits.
+    """Two convolutions per block, and dropout before the logits.
 
     Args:
         channels: Channels of the images.
@@ -41,7 +41,7 @@ def network(channels, widths, last, name, image_size):
         image_size: Height and width.
 
     Returns:
-        A `keras.Model`; the layers to distil are `block2` and `features`.
+        A `keras.Model`. The layers to distill are `block2` and `features`.
     """
     x = inputs = keras.Input((image_size, image_size, channels))
     for number, width in enumerate(widths, start=1):
@@ -61,7 +61,7 @@ def network(channels, widths, last, name, image_size):
 
 
 class Setting:
-    """Data and models of one size; each side gets a student of its own."""
+    """Data and models of one size. Each side gets its own student."""
 
     def __init__(self, arguments, batch, steps, channels=3):
         self.widths = SIZES[arguments.model]
@@ -76,7 +76,7 @@ class Setting:
         self.y = random.integers(CLASSES, size=len(self.x_teacher)).astype("int32")
         keras.utils.set_random_seed(0)
         self.teacher = self._network(3, self.widths[0], "teacher")
-        # As a trained teacher: Keras's own Distiller would else leave it frozen.
+        # Frozen for all sides, because Keras's own Distiller would freeze it.
         self.teacher.trainable = False
 
     def _network(self, channels, widths, name):
@@ -88,7 +88,7 @@ class Setting:
         return self._network(self.channels, self.widths[1], "student")
 
     def inputs(self):
-        """What a distiller takes: a pair, unless both models see the same images."""
+        """The input of a distiller: a pair, unless both models see the same images."""
         if self.x_student is self.x_teacher:
             return self.x_teacher
         return {"teacher": self.x_teacher, "student": self.x_student}
@@ -106,7 +106,7 @@ class Setting:
 
 
 def setting_of(arguments):
-    """The setting that the arguments ask for."""
+    """The setting for the arguments."""
     return Setting(
         arguments, arguments.batch, arguments.steps, arguments.student_channels
     )
@@ -132,7 +132,7 @@ def dskd_losses():
 
 
 def keras_losses():
-    """Two of Keras's own."""
+    """Two of Keras's own losses."""
     return [
         keras.distillation.LogitsDistillation(temperature=4.0),
         keras.distillation.FeatureDistillation(
@@ -170,7 +170,7 @@ def fit(model, setting, x):
         model.fit(
             x, setting.y, batch_size=setting.batch, verbose=0, epochs=1, shuffle=False
         )
-        # `fit` returns when the logs are known; the last update may be under way.
+        # `fit` returns when the logs are known. The last update may still be running.
         return [variable.value for variable in model.trainable_variables]
 
     return run
@@ -213,7 +213,7 @@ SIDES = (
     "stock, our losses",
     "cached",
 )
-RATIOS = (  # `limit` is student + teacher.
+RATIOS = (  # `limit` is the sum of student and teacher.
     ("ours", "limit"),
     ("hand", "limit"),
     ("stock", "limit"),
@@ -226,7 +226,7 @@ RATIOS = (  # `limit` is student + teacher.
 
 
 def names_of_sides(channels):
-    """All sides; Keras's distiller takes one input alone."""
+    """All sides. Keras's distiller accepts only one input for both models."""
     return [name for name in SIDES if channels == 3 or "stock" not in name]
 
 
@@ -282,7 +282,7 @@ def measure_memory(name, arguments):
 
 
 def measure_growth(arguments):
-    """What a step costs above the limit, over batches."""
+    """The cost of a step above the limit, for several batch sizes."""
     arguments.model = "tiny"
     rows, results = [], {}
     for batch in arguments.batches:
@@ -325,7 +325,7 @@ def main():
         "--student-channels",
         type=int,
         default=3,
-        help="with 1 the student sees other images; without Keras's distiller, then",
+        help="with 1, the student sees other images, and Keras's distiller is left out",
     )
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024, 4096])

@@ -1,8 +1,8 @@
-"""Small tasks of each kind, made of scikit-learn's digits: data, networks and scores.
+"""Small tasks of each kind, made from scikit-learn's digits: data, networks and scores.
 
 The strong modality is a clean image of 8x8 digits, or the sequence of its rows. The
-weak one has half the resolution and noise. Test samples are made of digits that no
-training sample has.
+weak modality has half the resolution and added noise. Test samples use digits that are
+in no training sample.
 """
 
 from typing import NamedTuple
@@ -22,9 +22,9 @@ class Task(NamedTuple):
     Attributes:
         make: Function of `(images, digits, generator)` that returns `(x, y)`.
         network: Function of `(width, name)` that returns a `keras.Model`.
-        loss: What `compile` takes.
-        score: Function of `(y, prediction)` that returns a number, 1 at best.
-        length: How many times as many steps its students need.
+        loss: The loss for `compile`.
+        score: Function of `(y, prediction)` that returns a number. 1 is best.
+        length: Factor for the number of steps of its students.
     """
 
     make: callable
@@ -52,7 +52,7 @@ def samples(task, seed):
 
 
 def weak(strong, rng):
-    """Half the resolution along the last axis of positions, and noise."""
+    """Half the resolution along the last position axis, and added noise."""
     cells = strong.reshape(*strong.shape[:2], -1, 2)
     low = cells.mean(-1, keepdims=True).repeat(2, -1).reshape(strong.shape)
     noisy = low + NOISE * rng.normal(size=strong.shape)
@@ -89,7 +89,7 @@ def three_digits(images, digits, count, rng):
 
 
 def center(images, digits, count, rng):
-    """A digit somewhere in `(n, 16, 16, 1)`, its place and ink, each of order 1."""
+    """A digit somewhere in `(n, 16, 16, 1)`; its place and ink, scaled to about 1."""
     drawn, _ = _draw(images, digits, count, rng)
     places = rng.integers(9, size=(count, 2))
     x = np.zeros((count, 16, 16, 1), "float32")
@@ -129,7 +129,7 @@ def class_and_ink(images, digits, count, rng):
 
 
 def _ink(images):
-    """The mean brightness, standardized roughly, `(n, 1)`."""
+    """The mean brightness, roughly standardized, `(n, 1)`."""
     return (images.mean(axis=(1, 2))[:, None] - 0.3) / 0.05
 
 
@@ -158,7 +158,7 @@ def convolutional(shape, outputs):
 
 
 def flattened(shape, outputs):
-    """The same, which keeps positions."""
+    """The same, but flattened instead of pooled, which keeps positions."""
 
     def network(width, name):
         inputs = keras.Input(shape)
@@ -234,7 +234,7 @@ def transformer(width, name):
 
 
 def accuracy(y, prediction):
-    """Share of right classes, per sample or per position."""
+    """Share of correct classes, per sample or per position."""
     return float(np.mean(np.argmax(prediction, -1) == y))
 
 

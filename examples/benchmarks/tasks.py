@@ -1,13 +1,13 @@
-"""Recipes on tasks of each kind, against the student alone.
+"""Compare recipes with the student alone on tasks of each kind.
 
     KERAS_BACKEND=torch python examples/benchmarks/tasks.py --seeds 3 --out tasks.jsonl
     python examples/benchmarks/tasks.py --table tasks.jsonl
 
-The first command adds a line for each task and seed, and the second one prints the
-table of the lines of several backends. Tasks and networks are in `task_list.py`. Of
-1,500 pairs, 100 have labels (`--pairs`, `--labeled`): the student alone trains on these
-100, and each method on all pairs. All students start from the same weights, and train
-for the same number of steps.
+The first command adds a line for each task and seed. The second command prints a table
+from the lines of several backends. Tasks and networks are in `task_list.py`. Of 1,500
+pairs, 100 have labels (`--pairs`, `--labeled`): the student alone trains on these 100,
+and each method on all pairs. All students start from the same weights, and train for
+the same number of steps.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def run(task, seed, steps, labeled, pairs, methods=METHODS):
     for method in methods:
         keras.utils.set_random_seed(seed)
         student = task.network(8, "student")
-        with contextlib.redirect_stdout(io.StringIO()):  # The picked layers.
+        with contextlib.redirect_stdout(io.StringIO()):  # Picked layers.
             model = distiller(method, teacher, student, steps)
         rows = labeled if model is student else pairs
         of_teacher, x, labels = first(rows, train_samples)

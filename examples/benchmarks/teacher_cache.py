@@ -1,16 +1,16 @@
-"""What a teacher cache saves, and what it costs.
+"""Measure the savings and the costs of a teacher cache.
 
-Steps of training with the teacher, with its features from a cache in several forms,
-and of the student alone, in one process and in turns; each side repeats the same steps
-after a warm-up. Memory is that of an epoch in a process of its own. Then what the cache
-takes: room, time to write and to verify, and what float16 changes in features and in
-losses.
+The script times training steps with the teacher, with its features from several kinds
+of caches, and of the student alone, in one process and in turns. Each side repeats the
+same steps after a warm-up. Memory is that of an epoch in a separate process. Then the
+script measures the cost of the cache: disk space, time to write and to verify, and the
+changes by float16 in features and losses.
 
     python examples/benchmarks/teacher_cache.py [--data file.npz] [--out results.json]
 
-The file is one that `optical_to_radar.py` takes. Without it, scikit-learn's digits and
-a degraded copy of them are used. Models are not trained before: times do not depend on
-it.
+The file has the format of `optical_to_radar.py`. Without a file, the script uses
+scikit-learn's digits and a degraded copy of them. The models are not trained before,
+because times do not depend on training.
 """
 
 import argparse
@@ -37,10 +37,10 @@ BATCH = 64
 
 
 class PeakMemory:
-    """Anonymous memory that a process took at most, over what it had at the start.
+    """Peak of a process's anonymous memory, above its memory at the start.
 
-    Pages of memory-mapped files are not counted: the system takes them back when it
-    needs them. Read every 5 ms from /proc, so that it is `None` on other systems.
+    Pages of memory-mapped files are not counted, because the system can reclaim them.
+    The memory is read every 5 ms from /proc. On other systems, the peak is `None`.
     """
 
     def __enter__(self):
@@ -72,7 +72,7 @@ class PeakMemory:
 
 
 def distiller(data, widths):
-    """Reads a feature map, the features and the logits of a wider teacher."""
+    """A distiller that reads a feature map, features and logits of a wider teacher."""
     keras.utils.set_random_seed(0)
     teacher = cnn(data.strong_train.shape[1:], data.classes, widths, "teacher")
     student = cnn(data.weak_train.shape[1:], data.classes, (16, 32, 64), "student")
@@ -94,7 +94,7 @@ def distiller(data, widths):
 
 
 def crossentropy():
-    """The loss of the labels."""
+    """The loss for labels."""
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
@@ -106,12 +106,12 @@ def timed(function):
 
 
 def epochs(made, data, opened):
-    """One epoch of each side, by name, as functions of nothing.
+    """One epoch of each side, by name, as functions without arguments.
 
     Args:
         made: The distiller.
         data: The training data.
-        opened: Function of "memory", "disk" or "float16" that gives the cache.
+        opened: Function of "memory", "disk" or "float16" that returns the cache.
     """
     weak, y = data.weak_train, data.y_train
     alone = keras.models.clone_model(made.student)
@@ -141,7 +141,7 @@ def epochs(made, data, opened):
 
 
 def open_cache(folder, name):
-    """The cache of that name; that in memory is read from disk."""
+    """The cache with this name. The cache in memory is read from disk."""
     if name == "memory":
         return {
             key: np.array(array) for key, array in open_cache(folder, "disk").items()
@@ -150,7 +150,7 @@ def open_cache(folder, name):
 
 
 def memory_of(side, folder, arguments):
-    """The peak memory of an epoch in a new process, the compiling included."""
+    """The peak memory of an epoch in a new process, including compilation."""
     command = [sys.executable, __file__, "--memory-of", side, "--folder", str(folder)]
     command += ["--samples", str(arguments.samples), "--widths"]
     command += map(str, arguments.widths)
@@ -161,7 +161,7 @@ def memory_of(side, folder, arguments):
 
 
 def measure_steps(sides, steps, rounds):
-    """Milliseconds a step of each side and round."""
+    """Milliseconds per step, for each side and round."""
     for epoch in sides.values():
         epoch()
     milliseconds = {name: [] for name in sides}
@@ -197,7 +197,7 @@ def write_caches(made, x, folder):
 
 
 def costs_of_float16(made, data, caches, folder):
-    """Relative errors: of each feature, and of each value that `fit` reports."""
+    """Relative errors of each feature, and of each value that `fit` reports."""
     manifest = json.loads((folder / "float16" / "manifest.json").read_text())
     errors = {
         f"feature {name}": (error / squares) ** 0.5
@@ -226,7 +226,7 @@ def table(header, rows):
 
 
 def number(value):
-    """A number to three digits."""
+    """A number with three significant digits."""
     return "" if value is None else f"{value:.3g}"
 
 
@@ -245,11 +245,11 @@ def main():
     parser.add_argument("--widths", type=int, nargs=3, default=(64, 128, 256))
     parser.add_argument("--out", type=Path, help="file for the numbers, as JSON")
     parser.add_argument("--memory-of", help="a side, measured alone")
-    parser.add_argument("--folder", type=Path, help="of the caches, with --memory-of")
+    parser.add_argument("--folder", type=Path, help="cache folder, with --memory-of")
     arguments = parser.parse_args()
     data = optical_to_radar.load(arguments.data) if arguments.data else digits.load()
     for part in ("strong_train", "weak_train", "y_train"):
-        # Full batches alone: one program a side.
+        # Only full batches: one program per side.
         kept = min(arguments.samples, len(data.y_train)) // BATCH * BATCH
         object.__setattr__(data, part, getattr(data, part)[:kept])
     made = distiller(data, arguments.widths)
@@ -261,7 +261,7 @@ def main():
         return
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        # Compiles the teacher's program, which each cache does anew.
+        # Compiles the teacher's program, as each cache does.
         made.cache_teacher(data.strong_train[:BATCH], batch_size=BATCH, verbose=0)
         caches, written = write_caches(made, data.strong_train, folder)
         steps = kept // BATCH
@@ -282,7 +282,7 @@ def main():
             [
                 name,
                 spread(values),
-                # Of the same round: what slows the machine slows both.
+                # From the same round, so that other load affects both.
                 spread(np.divide(values, alone)),
                 number(memory[name]),
             ]
