@@ -1,11 +1,13 @@
 """Distil from optical images to radar: Sentinel-2 to Sentinel-1.
 
-    python examples/optical_to_radar.py --data optical_sar.npz
+    python examples/optical_to_radar.py
 
-The `.npz` file holds, as uint8 arrays, `strong_train` and `strong_test` (optical,
-`(n, height, width, 3)`), `weak_train` and `weak_test` (radar, `(n, height, width,
-channels)`), and `y_train` and `y_test` (class indices, `(n,)`). Row i of strong and
-weak shows the same place.
+Downloads 100 pairs of Sentinel images once (290 MB; see sentinel_pairs.py), and cuts
+8,000 pairs of patches from them. With `--data`, the pairs are those of an `.npz` file.
+It holds, as uint8 arrays, `strong_train` and `strong_test` (optical, `(n, height,
+width, 3)`), `weak_train` and `weak_test` (radar, `(n, height, width, channels)`), and
+`y_train` and `y_test` (class indices, `(n,)`). Row i of strong and weak shows the same
+place.
 
 Prints a table of test accuracies, and writes `results.json`, `student.keras` and
 its `history.png`, `structure.png` and `structure.html` to `--out`.
@@ -14,6 +16,7 @@ its `history.png`, `structure.png` and `structure.html` to `--out`.
 import argparse
 
 import numpy as np
+import sentinel_pairs
 from compare import PairedData, compare
 from models import cnn
 
@@ -50,12 +53,12 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", required=True, help="an .npz file of paired images")
+    parser.add_argument("--data", help="an .npz file of paired images")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--out", default="out/optical_to_radar")
     arguments = parser.parse_args()
-    data = load(arguments.data)
+    data = load(arguments.data or sentinel_pairs.paired_file())
     widths = (16, 32, 64, 64)
     compare(
         data,
