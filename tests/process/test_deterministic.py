@@ -3,9 +3,6 @@
 import os
 
 import interpreter
-import pytest
-
-pytestmark = pytest.mark.every_backend
 
 
 def test_two_trainings_from_one_seed_are_equal_bit_for_bit(tmp_path):

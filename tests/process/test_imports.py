@@ -3,9 +3,6 @@
 import ast
 
 import interpreter
-import pytest
-
-pytestmark = pytest.mark.every_backend
 
 
 def test_importing_the_package_imports_no_further_backend():
