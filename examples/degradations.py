@@ -63,16 +63,16 @@ def occlusion(images, strength, rng):
     return images * ~inside[..., None]
 
 
-def colour_loss(images, strength):
+def color_loss(images, strength):
     """Moves each pixel's channels towards their mean, which strength 1 leaves alone."""
     images = _checked(images, strength)
     if images.shape[-1] < 2:
         raise ValueError(
-            "Only images of two channels or more have colours to lose. Received: "
+            "Only images of two channels or more have colors to lose. Received: "
             f"images.shape={images.shape}"
         )
-    grey = images.mean(axis=-1, keepdims=True)
-    return images + np.float32(strength) * (grey - images)
+    gray = images.mean(axis=-1, keepdims=True)
+    return images + np.float32(strength) * (gray - images)
 
 
 #: The names of all degradations.
@@ -80,7 +80,7 @@ DEGRADATIONS = {
     "resolution": resolution,
     "speckle": speckle,
     "occlusion": occlusion,
-    "colour_loss": colour_loss,
+    "color_loss": color_loss,
 }
 
 

@@ -44,8 +44,8 @@ class SynchronizedBatchNormalization(keras.layers.BatchNormalization):
         shape[axis] = -1
         count = of_step.sum(ops.cast(ops.size(x) // x.shape[axis], "float32"))
         mean = of_step.sum(ops.sum(x, axis=others)) / count  # (c,)
-        centred = x - ops.reshape(mean, shape)
-        variance = of_step.sum(ops.sum(ops.square(centred), axis=others)) / count
+        centered = x - ops.reshape(mean, shape)
+        variance = of_step.sum(ops.sum(ops.square(centered), axis=others)) / count
         for moving, value in (
             (self.moving_mean, mean),
             (self.moving_variance, variance),
@@ -55,7 +55,7 @@ class SynchronizedBatchNormalization(keras.layers.BatchNormalization):
         scale = ops.rsqrt(variance + self.epsilon)
         if self.scale:
             scale = scale * self.gamma
-        outputs = centred * ops.reshape(scale, shape)
+        outputs = centered * ops.reshape(scale, shape)
         if self.center:
             outputs = outputs + ops.reshape(self.beta, shape)
         return ops.cast(outputs, self.compute_dtype)

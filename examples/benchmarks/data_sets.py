@@ -143,7 +143,7 @@ def split(data_set, on, seed, limit=None):
             result,
             **{key.replace("_train", "_test"): rows for key, rows in scored.items()},
         )
-    return result if data_set.is_images else _standardised(result)
+    return result if data_set.is_images else _standardized(result)
 
 
 def labeled_rows(data_set, on, seed, limit=None, labeled=None, scenes=None):
@@ -229,7 +229,7 @@ def _rows(data, rows, part):
     return {key: getattr(data, key)[rows] for key in keys}
 
 
-def _standardised(data):
+def _standardized(data):
     arrays = {}
     for side in ("strong", "weak"):
         train = getattr(data, f"{side}_train")

@@ -37,17 +37,17 @@ def best_epochs(records):
             "them: methods.py --on validation --epochs 5 10 20"
         )
     best = defaultdict(dict)
-    for (learnt, method), of_epochs in accuracies.items():
+    for (learned, method), of_epochs in accuracies.items():
         if len({frozenset(of_seed) for of_seed in of_epochs.values()}) > 1:
             raise SystemExit(
-                f"{learnt[0]}: {method} was run with other seeds at some numbers "
+                f"{learned[0]}: {method} was run with other seeds at some numbers "
                 "of epochs than at others. Run the rest of them."
             )
         means = {
             epochs: np.mean(list(of_seed.values()))
             for epochs, of_seed in of_epochs.items()
         }
-        best[learnt][method] = max(sorted(means), key=means.get)
+        best[learned][method] = max(sorted(means), key=means.get)
     return dict(best)
 
 
@@ -81,10 +81,10 @@ def at_best_epochs(records):
         (trained_on(record), record["method"]) for record in kept.values()
     }
     if lost:
-        learnt, method = min(lost, key=str)
+        learned, method = min(lost, key=str)
         raise SystemExit(
-            f"{learnt[0]}: {method} was not run on test rows with the epochs that "
-            f"are best on validation rows: {best[learnt].get(method, 'not run')}"
+            f"{learned[0]}: {method} was not run on test rows with the epochs that "
+            f"are best on validation rows: {best[learned].get(method, 'not run')}"
         )
     # Test rows were run by number of epochs. Restore the order of the methods.
     return sorted(

@@ -112,7 +112,7 @@ def draw(found, unit):
             curve = by_teacher.get(teacher)
             if not curve:
                 continue
-            colour, marker, line = LINE_STYLES[number]
+            color, marker, line = LINE_STYLES[number]
             axes.errorbar(
                 # Shifted sideways, so that error bars do not overlap.
                 [counts.index(count) + 0.03 * (number - 1) for count in curve],
@@ -121,7 +121,7 @@ def draw(found, unit):
                     values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0
                     for values in curve.values()
                 ],
-                color=colour,
+                color=color,
                 marker=marker,
                 linestyle=line,
                 label=words,

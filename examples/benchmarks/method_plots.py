@@ -95,7 +95,7 @@ def _panels(made, metric):
 
 
 def _intervals(axes, methods, found, shift, baseline):
-    colour, marker = BASELINE_STYLES[baseline]
+    color, marker = BASELINE_STYLES[baseline]
     shown = [name for name in methods if name in found]
     differences = [found[name] for name in shown]
     axes.errorbar(
@@ -103,7 +103,7 @@ def _intervals(axes, methods, found, shift, baseline):
         [methods.index(name) + shift for name in shown],
         xerr=_arms(differences),
         fmt=marker,
-        color=colour,
+        color=color,
         markersize=4,
         linewidth=1.2,
         label=f"minus {baseline}, 95 % interval",
@@ -157,14 +157,14 @@ def _line(axes, groups, method, baseline, metric, number):
     found = [(group, made[method][0]) for group, made in found if method in made]
     if not found:
         return
-    colour, marker, line = LINE_STYLES[number % len(LINE_STYLES)]
+    color, marker, line = LINE_STYLES[number % len(LINE_STYLES)]
     # Shifted sideways, so that intervals do not overlap.
     shift = 0.012 * (number % 7 - 3)
     axes.errorbar(
         [group.degradation[1] + shift for group, _ in found],
         [difference.mean for _, difference in found],
         yerr=_arms([difference for _, difference in found]),
-        color=colour,
+        color=color,
         marker=marker,
         linestyle=line,
         markersize=4,
@@ -225,7 +225,7 @@ def _curve(axes, groups, method, metric, number):
         for group in groups
         if method in group.runs
     ]
-    colour, marker, line = LINE_STYLES[number % len(LINE_STYLES)]
+    color, marker, line = LINE_STYLES[number % len(LINE_STYLES)]
     axes.errorbar(
         # Shifted sideways, so that error bars do not overlap.
         [epochs * 1.02 ** (number % 7 - 3) for epochs, _ in found],
@@ -234,7 +234,7 @@ def _curve(axes, groups, method, metric, number):
             values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
             for _, values in found
         ],
-        color=colour,
+        color=color,
         marker=marker,
         linestyle=line,
         markersize=4,

@@ -83,9 +83,9 @@ def effective_rank(rows):
 
 
 def _standardize(rows, epsilon):
-    centred = rows - ops.mean(rows, axis=0, keepdims=True)
-    variance = ops.mean(ops.square(centred), axis=0, keepdims=True)  # (1, c)
-    return centred * ops.rsqrt(variance + epsilon)
+    centered = rows - ops.mean(rows, axis=0, keepdims=True)
+    variance = ops.mean(ops.square(centered), axis=0, keepdims=True)  # (1, c)
+    return centered * ops.rsqrt(variance + epsilon)
 
 
 def _correlation(left, right):

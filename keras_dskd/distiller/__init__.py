@@ -32,6 +32,7 @@ config          the configuration as plain data
 saving          files that training resumes from
 absent_teacher  files without the teacher
 saved_parts     the layers and random states, as Keras's files find them
+optimizer_names optimizers of saved configs, under names that every backend knows
 weight_files    links and checks inside Keras's files
 summary         repr and summary tables
 ```

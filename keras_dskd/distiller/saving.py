@@ -15,6 +15,10 @@ from keras_dskd.distiller.absent_teacher import (
     teacher_from_config,
 )
 from keras_dskd.distiller.config import check_entries, from_config, to_config
+from keras_dskd.distiller.optimizer_names import (
+    name_optimizers_publicly,
+    name_publicly,
+)
 from keras_dskd.distiller.saved_parts import Parts, SeedStates
 from keras_dskd.features.teachers import StoredTeacher, as_model
 from keras_dskd.internal import files
@@ -59,7 +63,7 @@ class ResumableModel(keras.Model):
         # an optimizer that was saved before its first step.
         self._build_optimizer()
         config = super().get_compile_config()
-        _name_publicly(config.get("optimizer"))
+        name_publicly(config.get("optimizer"))
         if "jit_compile" in config:
             # Keras would save the value that "auto" has on this backend.
             config["jit_compile"] = self._given_jit_compile
@@ -71,9 +75,8 @@ class ResumableModel(keras.Model):
         self._build_optimizer()
 
     def _build_optimizer(self) -> None:
-        # The user may have compiled teacher and student, too.
-        parts = [getattr(self, role, None) for role in ("student",)]
-        for model in (self, *parts):
+        # The user may have compiled the student, too.
+        for model in (self, getattr(self, "student", None)):
             if model is not None and model.compiled and model.built:
                 if model.optimizer is not None and not model.optimizer.built:
                     model.optimizer.build(model.trainable_variables)
@@ -257,7 +260,7 @@ class ResumableModel(keras.Model):
             check_nothing_shared(self.teacher, self.student)
             teacher = keras.saving.serialize_keras_object(self.teacher)
         config = {**super().get_config(), "teacher": teacher, **to_config(self)}
-        _name_optimizers_publicly(config)
+        name_optimizers_publicly(config)
         return config
 
     @classmethod
@@ -271,28 +274,3 @@ class ResumableModel(keras.Model):
         distiller._awaits_teacher = is_absent
         distiller.saves_teacher = not is_absent
         return distiller
-
-
-def _name_optimizers_publicly(config: Any) -> None:
-    """Applies `_name_publicly` to the optimizers of compiled models in a config."""
-    if isinstance(config, dict):
-        compiled = config.get("compile_config")
-        if isinstance(compiled, dict):
-            _name_publicly(compiled.get("optimizer"))
-    for value in config.values() if isinstance(config, dict) else config:
-        if isinstance(value, (dict, list, tuple)):
-            _name_optimizers_publicly(value)
-
-
-def _name_publicly(optimizer: Any) -> None:
-    """Changes a serialized optimizer so that it loads on any backend.
-
-    On torch, Keras records the module of its torch optimizers, although
-    `keras.optimizers` has a class of the same name for all backends.
-    """
-    while isinstance(optimizer, dict) and hasattr(
-        keras.optimizers, optimizer.get("class_name", "")
-    ):
-        if str(optimizer.get("module")).startswith("keras."):
-            optimizer["module"] = "keras.optimizers"
-        optimizer = optimizer["config"].get("inner_optimizer")

@@ -133,7 +133,11 @@ def find_level(model: keras.Model, name: str) -> tuple[keras.Operation, int]:
             for path, of_backbone in levels_of.items()
             for level in of_backbone
         ]
-        raise ValueError(f"Its pyramid levels are: {', '.join(existing)}.")
+        raise ValueError(
+            f"Its pyramid levels are: {', '.join(existing)}."
+            if existing
+            else "It has no pyramid levels. Name a layer instead."
+        )
     return levels_of[next(iter(paths))][name]
 
 

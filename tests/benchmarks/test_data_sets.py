@@ -175,12 +175,12 @@ def test_sequences_are_standardized_by_channel(tmp_path):
 
 def test_degradation_replaces_the_weak_modality(tmp_path, images):
     path = str(tmp_path / "own.npz")
-    grey = data_sets.load(path, "colour_loss:1")
+    gray = data_sets.load(path, "color_loss:1")
     expected = images.data.strong_test.mean(axis=-1, keepdims=True)
     np.testing.assert_allclose(
-        grey.data.weak_test, np.broadcast_to(expected, (20, 8, 8, 3)), rtol=1e-5
+        gray.data.weak_test, np.broadcast_to(expected, (20, 8, 8, 3)), rtol=1e-5
     )
-    assert (grey.name, grey.degrade) == ("own", "colour_loss:1")
+    assert (gray.name, gray.degrade) == ("own", "color_loss:1")
     # Loading again gives the same images, and the checksum is that of the file.
     for strength in ("0.50", ".5"):
         noisy = data_sets.load(path, f"speckle:{strength}")
@@ -203,7 +203,7 @@ def test_checksum_changes_with_the_data(tmp_path, images):
         ("digits", "fog:0.5", "no degradation 'fog'"),
         ("digits", "speckle", "speckle:0.5"),
         ("digits", "speckle:1.5", "strength=1.5"),
-        ("digits", "colour_loss:1", "colours to lose"),
+        ("digits", "color_loss:1", "colors to lose"),
         ("breast_cancer", "speckle:0.5", "Expected images"),
     ],
 )

@@ -105,14 +105,14 @@ def test_a_larger_occlusion_covers_a_smaller_one():
 
 def test_color_loss_moves_channels_to_their_mean():
     x = np.array([0.0, 0.3, 0.9], "float32").reshape(1, 1, 1, 3)
-    half = degradations.colour_loss(x, 0.5).ravel()
+    half = degradations.color_loss(x, 0.5).ravel()
     np.testing.assert_allclose(half, [0.2, 0.35, 0.65], rtol=1e-6)
-    np.testing.assert_allclose(degradations.colour_loss(x, 1), 0.4, rtol=1e-6)
+    np.testing.assert_allclose(degradations.color_loss(x, 1), 0.4, rtol=1e-6)
 
 
 def test_color_loss_of_gray_images_raises():
-    with pytest.raises(ValueError, match=r"colours to lose.*\(8, 32, 32, 1\)"):
-        degraded("colour_loss", 0.5, images(channels=1))
+    with pytest.raises(ValueError, match=r"colors to lose.*\(8, 32, 32, 1\)"):
+        degraded("color_loss", 0.5, images(channels=1))
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])

@@ -185,7 +185,7 @@ def test_sample_and_class_weights_weigh(kind):
     yield "the teacher guides samples of weight 0", not is_close(received, expected)
 
 
-@defect("The student's `add_loss`, regularisers", "dropped", "part of its loss")
+@defect("The student's `add_loss`, regularizers", "dropped", "part of its loss")
 def test_the_students_own_losses_count(kind):
     """A student loss of 3.55, not 5.27 with `add_loss` or 5.11 with a regularizer."""
     for what, model in (

@@ -192,6 +192,13 @@ def test_strides_that_differ_by_axis_are_not_a_level():
         Tap(classifier(inputs, x), "P2")
 
 
+def test_a_model_without_levels_says_so():
+    x = inputs = keras.Input((8, 8, 1))
+    x = conv(x, 2, (1, 2), "a")
+    with pytest.raises(ValueError, match="no pyramid levels. Name a layer"):
+        Tap(classifier(inputs, x), "P1")
+
+
 def test_tokens_are_not_a_level_of_an_image_model():
     x = inputs = keras.Input((8, 8, 1))
     x = layers.Reshape((4, 2))(conv(x, 2, 4, "patches"))
