@@ -20,9 +20,10 @@ class IdlesTeacher(keras.Model):
 
     evaluates_teacher: Any
     student_loss_weight: Any
-    test_function: Any
     _is_teacher_idle = False
+    # Whether the state of the compiled steps leaves the teacher's variables out.
     _is_idle_in_test_function = False
+    _is_idle_in_predict_function = False
 
     @functools.wraps(keras.Model.evaluate)
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
@@ -30,15 +31,24 @@ class IdlesTeacher(keras.Model):
         has_loss = getattr(self, "loss", None) is not None
         is_alone = has_loss and self.student_loss_weight != 0
         with self._with_idle_teacher(is_alone and not self.evaluates_teacher):
-            if self._is_idle_in_test_function != self._is_teacher_idle:
-                self._is_idle_in_test_function = self._is_teacher_idle
-                self.test_function = None
             return super().evaluate(*args, **kwargs)
 
     @functools.wraps(keras.Model.predict)
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         with self._with_idle_teacher(True):
             return super().predict(*args, **kwargs)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Compiles the step; see `keras.Model.make_test_function`."""
+        is_other_state = self._is_idle_in_test_function != self._is_teacher_idle
+        self._is_idle_in_test_function = self._is_teacher_idle
+        return super().make_test_function(force or is_other_state)
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        """Compiles the step; see `keras.Model.make_predict_function`."""
+        is_other_state = self._is_idle_in_predict_function != self._is_teacher_idle
+        self._is_idle_in_predict_function = self._is_teacher_idle
+        return super().make_predict_function(force or is_other_state)
 
     @contextlib.contextmanager
     def _with_idle_teacher(self, is_alone: bool) -> Iterator[None]:

@@ -116,3 +116,24 @@ def test_layers_that_the_student_shares_with_the_teacher_are_passed_on():
     shared.set_weights([3 * each for each in shared.get_weights()])
     expected = made.student.predict(x, verbose=0)
     np.testing.assert_allclose(made.predict(x, verbose=0), expected, rtol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of keras.distribution")
+def test_on_distributed_devices_each_call_has_the_state_that_its_step_takes():
+    """There, a compiled step says how the variables of its state are divided."""
+    keras.distribution.set_distribution(keras.distribution.DataParallel())
+    try:
+        made = distiller()
+        expected = made.evaluate(X, Y, verbose=0)
+        predicted = made.predict(X["student"], verbose=0)
+        found = made.test_on_batch(X["student"], Y)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        found = made.predict_on_batch(X["student"])
+        np.testing.assert_allclose(found, predicted, rtol=1e-5)
+        made.evaluates_teacher = True
+        made.evaluates_teacher = False
+        np.testing.assert_allclose(made.evaluate(X, Y, verbose=0), expected, rtol=1e-5)
+        found = made.predict(X["student"], verbose=0)
+        np.testing.assert_allclose(found, predicted, rtol=1e-5)
+    finally:
+        keras.distribution.set_distribution(None)
