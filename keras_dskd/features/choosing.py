@@ -171,6 +171,16 @@ class RecipeFeatures:
                     '"student\'s layer"), or a list of such pairs.'
                 ) from error
         for role, names in picked.items():
-            print(f"{self.recipe}: {argument} of the {role}: {', '.join(names)}")
+            shown = (_with_shape(self.models[role], name) for name in names)
+            print(f"{self.recipe}: {argument} of the {role}: {', '.join(shown)}")
         absent = [None] * len(picked["student"])
         return list(zip(picked.get("teacher", absent), picked["student"], strict=True))
+
+
+def _with_shape(model: keras.Model, name: str) -> str:
+    """A layer's name and, if the graph shows it, the shape of one sample's feature."""
+    output = symbolic_outputs(model, name)
+    if not isinstance(output, keras.KerasTensor):
+        return name
+    sizes = ("?" if size is None else str(size) for size in output.shape[1:])
+    return f"{name} ({'x'.join(sizes)})"

@@ -57,8 +57,8 @@ def test_dskd_picks_and_prints_the_deep_and_a_middle_feature(capsys):
     distiller = keras_dskd.dskd(cnn(), student())
     assert read(distiller) == [(None, None), (None, "features"), (None, "block2")]
     printed = capsys.readouterr().out
-    assert "dskd: output_features of the student: features" in printed
-    assert "dskd: intermediate_features of the student: block2" in printed
+    assert "dskd: output_features of the student: features (8)\n" in printed
+    assert "dskd: intermediate_features of the student: block2 (8x8x6)\n" in printed
 
 
 def test_dskd_has_the_weights_of_its_formula():
@@ -98,9 +98,8 @@ def test_recommended_aligns_two_middle_stages_through_projectors(capsys):
     distiller = keras_dskd.recommended(cnn(), student(widths=(2, 3, 4, 5)))
     assert read(distiller) == [(None, None), ("block2",) * 2, ("block3",) * 2]
     assert weights_in_total(distiller, 500) == pytest.approx([0.5, 4.0, 4.0])
-    assert "intermediate_features of the teacher: block2, block3" in (
-        capsys.readouterr().out
-    )
+    printed = capsys.readouterr().out
+    assert "intermediate_features of the teacher: block2 (8x8x6), block3 (" in printed
     assert np.isfinite(fit(distiller)["loss"]).all()
     # From the student's 3 and 4 channels to the teacher's 6 and 8.
     shapes = [tuple(p.weights[0].shape) for p in distiller.projectors.values()]

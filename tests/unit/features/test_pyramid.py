@@ -348,7 +348,8 @@ def test_a_level_works_wherever_a_layer_name_does(tmp_path, capsys):
 def test_recipes_pick_declared_levels(capsys):
     teacher = with_pyramid_classifier()
     distiller = keras_dskd.recommended(teacher, cnn())
-    assert "of the teacher: backbone/P2, backbone/P3" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "of the teacher: backbone/P2 (4x4x4), backbone/P3 (2x2x5)\n" in printed
     # From the student's 5 and 6 channels to the teacher's 4 and 5.
     shapes = [tuple(p.weights[0].shape) for p in distiller.projectors.values()]
     assert shapes == [(5, 4), (6, 5)]
