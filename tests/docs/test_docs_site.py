@@ -1,6 +1,7 @@
 """The documentation site builds without a dead link."""
 
 import os
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -99,6 +100,34 @@ def test_pages_load_nothing_from_other_sites(site):
         and link.startswith(("http:", "https:", "//"))
     }
     assert not loaded
+
+
+def test_pictures_have_descriptions_and_wide_ones_are_marked(site):
+    pages = [path.read_text(encoding="utf-8") for path in site.glob("**/*.html")]
+    pictures = [tag for page in pages for tag in re.findall("<img [^>]*>", page)]
+    drawn = [tag for tag in pictures if "pictures/" in tag]
+    assert len(drawn) >= 9
+    assert all(re.search(r'alt="[^"]{30}', tag) for tag in drawn)
+    wide = (site / "results" / "steps.html").read_text(encoding="utf-8")
+    assert '<a class="picture wide" href="../pictures/intervals.png"><img ' in wide
+    narrow = (site / "results.html").read_text(encoding="utf-8")
+    assert '<a class="picture" href="pictures/gains.png"><img ' in narrow
+
+
+def test_tables_keep_intervals_on_one_line(site):
+    page = (site / "results.html").read_text(encoding="utf-8")
+    cells = re.findall("<td[^>]*>(.*?)</td>", page, re.DOTALL)
+    intervals = [cell for cell in cells if re.search(r"\[[-+]\d", cell)]
+    assert len(intervals) > 10
+    assert not any(re.search(r"\[[-+][\d.]+, ", cell) for cell in intervals)
+
+
+def test_tables_of_contents_leave_out_settings(site):
+    page = (site / "results" / "few_labels.html").read_text(encoding="utf-8")
+    contents = re.findall('<span class="md-ellipsis">(.*?)</span>', page, re.DOTALL)
+    titles = [" ".join(re.sub("<[^>]+>", "", title).split()) for title in contents]
+    assert "watch_acc_gyro: 3193 rows, 2 scenes labeled, teacher on these" in titles
+    assert not any("batches of" in title for title in titles)
 
 
 def test_reference_has_all_public_names(site):
