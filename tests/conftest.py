@@ -8,6 +8,8 @@ import zlib
 import keras
 import pytest
 
+BACKENDS = ("torch", "jax", "tensorflow")
+
 # Compilation takes most of the time of JAX's tests. These flags make it four times as
 # fast, and the compiled programs slower.
 FAST_COMPILATION = (
@@ -38,26 +40,26 @@ def pytest_report_header():
 
 def pytest_collection_modifyitems(items):
     backend = keras.backend.backend()
-    if backend == "torch" or os.environ.get("ALL_TESTS"):
+    if os.environ.get("ALL_TESTS"):
         return
-    neutral = pytest.mark.skip(reason="backend neutral: runs with KERAS_BACKEND=torch")
-    other = pytest.mark.skip(reason="divided: runs on another backend")
     for item in items:
-        if item.get_closest_marker("backend_neutral"):
-            item.add_marker(neutral)
-        elif is_divided(item) and backend != backend_of(item):
-            item.add_marker(other)
+        chosen = backends_of(item)
+        if backend not in chosen:
+            reason = f"runs on {' and '.join(chosen)}; ALL_TESTS=1 runs it here, too"
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
-def is_divided(item):
-    """Whether one of TensorFlow and JAX suffices for a test, beside torch."""
-    # A test with a condition of its own may need one particular backend.
-    return not any(map(item.get_closest_marker, ("every_backend", "skipif")))
-
-
-def backend_of(item):
-    """TensorFlow or JAX: by the test's name alone, so that the choice never changes."""
-    return ("jax", "tensorflow")[zlib.crc32(item.nodeid.encode()) % 2]
+def backends_of(item):
+    """The backends that run a test, by its name and markers, so that they never change."""
+    if any(map(item.get_closest_marker, ("every_backend", "skipif"))):
+        # A test with a condition of its own may need one particular backend.
+        return BACKENDS
+    if item.get_closest_marker("backend_neutral"):
+        return ("torch",)
+    chosen = BACKENDS[zlib.crc32(item.nodeid.encode()) % len(BACKENDS)]
+    if item.get_closest_marker("one_backend") or chosen == "torch":
+        return (chosen,)
+    return ("torch", chosen)
 
 
 def pytest_sessionstart():

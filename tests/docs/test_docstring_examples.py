@@ -10,6 +10,8 @@ import snippets
 
 import keras_dskd
 
+pytestmark = pytest.mark.one_backend
+
 PACKAGE = Path(keras_dskd.__file__).parent
 EXAMPLES = {
     f"{'.'.join(path.relative_to(PACKAGE.parent).with_suffix('').parts)}:{name}": found

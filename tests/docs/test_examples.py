@@ -14,6 +14,8 @@ import snippets
 
 import keras_dskd
 
+pytestmark = pytest.mark.one_backend
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 for needed in ("matplotlib", "sklearn"):
     pytest.importorskip(needed, reason=f"the examples need {needed}")

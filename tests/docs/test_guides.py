@@ -7,6 +7,8 @@ import pytest
 import snippet_names
 import snippets
 
+pytestmark = pytest.mark.one_backend
+
 ROOT = Path(__file__).parents[2]
 PAGES = {
     str(path.relative_to(ROOT)): found
