@@ -17,14 +17,14 @@ from keras_dskd.losses import (
     ChannelIndependence,
     SpatialUniformity,
 )
-from keras_dskd.losses.output_targets import output_loss
+from keras_dskd.losses.output_targets import TEMPERATURE, output_loss
 
 # The weights in this file and in the docstrings' formulas are weights in the total.
 # `Distiller` also multiplies each distillation loss by 1 - student_loss_weight.
 _STUDENT_LOSS_WEIGHT = 0.5
 _ALIGNMENT_WEIGHT = 4.0
-# Steps over which a weight rises if the length of the training is unknown.
-_RISE = 500
+# Steps over which a weight rises: the least, and those of a training of unknown length.
+_LEAST_RISE, _RISE = 100, 500
 
 
 def dskd(
@@ -35,6 +35,7 @@ def dskd(
     target: Literal["self", "teacher"] = "self",
     steps: int | None = None,
     task: Task | None = None,
+    temperature: Weight = TEMPERATURE,
 ) -> Distiller:
     """Dimensional-structure distillation: our reading of the paper.
 
@@ -70,12 +71,16 @@ def dskd(
             image pairs with thousands of samples.
         steps: Planned number of training steps (epochs times batches per epoch). The
             weights of `ChannelIndependence` and `SpatialUniformity` rise linearly from
-            0 over the first 30 % of the steps; with `None`, over 500 steps.
+            0 over the first 30 % of the steps, and at least 100 steps; with `None`,
+            over 500 steps.
         task: What the models predict: `"multiclass"` (classes that exclude one another:
             `SoftTargets`), `"binary"` (one sigmoid, or several independent labels:
             `BinarySoftTargets`) or `"regression"` (`RegressionTargets`). With `None`,
             softmaxes and sigmoids in the models decide, or else the loss that `compile`
             gets. With several outputs, each has its own loss.
+        temperature: Temperature of the soft targets: a number or a schedule of steps.
+            The default suits a teacher that is sure of the training pairs. Use 1 or 2
+            for a teacher that is unsure of them. A regression has no temperature.
 
     Returns:
         A `keras_dskd.Distiller`. Compile it before training.
@@ -97,7 +102,7 @@ def dskd(
         "student", deep
     ):
         projectors = features.projectors([deep])
-    outputs = output_losses(teacher, student, task)
+    outputs = output_losses(teacher, student, task, temperature)
     weights = [
         *(1.0 for _ in outputs),
         _rising(0.3 if target == "self" else 2.0, steps),
@@ -123,6 +128,7 @@ def recommended(
     intermediate_features: Feature | list[Feature] | None = None,
     task: Task | None = None,
     steps: int | None = None,
+    temperature: Weight = TEMPERATURE,
 ) -> Distiller:
     """Soft targets and channel alignment: the best combination that we have measured.
 
@@ -143,7 +149,7 @@ def recommended(
     are compared position by position, too.
 
     The weights of the alignment rise linearly from 0, because the projectors need steps
-    to learn.
+    to learn. A training of less than 100 steps does not reach the full weights.
 
     The alignment acts as a regularizer. On five data sets of 400 to 1,000 pairs, it was
     more accurate than soft targets alone by 1.2 points (95 % interval 0.4 to 2.0), each
@@ -164,7 +170,11 @@ def recommended(
             softmaxes and sigmoids in the models decide, or else the loss that `compile`
             gets. With several outputs, each has its own loss.
         steps: Planned number of training steps (epochs times batches per epoch). The
-            weights rise over the first 30 % of them; with `None`, over 500 steps.
+            weights rise over the first 30 % of them, and at least 100 steps; with
+            `None`, over 500 steps.
+        temperature: Temperature of the soft targets: a number or a schedule of steps.
+            The default suits a teacher that is sure of the training pairs. Use 1 or 2
+            for a teacher that is unsure of them. A regression has no temperature.
 
     Returns:
         A `keras_dskd.Distiller`. Compile it before training.
@@ -177,7 +187,7 @@ def recommended(
     features = RecipeFeatures("recommended", teacher, student)
     aligned = features.intermediate(intermediate_features, 2, reads_teacher=True)
     rows = features.rows(aligned)
-    outputs = output_losses(teacher, student, task)
+    outputs = output_losses(teacher, student, task, temperature)
     return Distiller(
         teacher,
         student,
@@ -196,18 +206,21 @@ def recommended(
 
 def _rising(weight: float, steps: int | None) -> Weight:
     """A weight in the total that rises linearly from 0, as the distiller takes it."""
-    rise = _RISE if steps is None else max(round(0.3 * steps), 1)
+    rise = _RISE if steps is None else max(round(0.3 * steps), _LEAST_RISE)
     return keras.optimizers.schedules.PolynomialDecay(
         0.0, rise, weight / (1 - _STUDENT_LOSS_WEIGHT), power=1.0
     )
 
 
 def output_losses(
-    teacher: keras.Model, student: keras.Model, task: Task | None
+    teacher: keras.Model,
+    student: keras.Model,
+    task: Task | None,
+    temperature: Weight = TEMPERATURE,
 ) -> list[keras.distillation.DistillationLoss]:
     """One loss for each pair of outputs."""
     check_task(task)
     return [
-        output_loss(teacher, student, task, layers)
+        output_loss(teacher, student, task, layers, temperature)
         for layers in heads(teacher, student)
     ]

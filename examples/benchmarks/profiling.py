@@ -69,7 +69,7 @@ def show_parts(setting, rounds):
                 measuring.in_words(measuring.quartiles(above), 1e3),
             ]
         )
-    measuring.table(["side", "ms a step", "ms above student + teacher"], rows)
+    measuring.table(["side", "ms per step", "ms above student + teacher"], rows)
 
 
 class Nothing(keras.distillation.DistillationLoss):
@@ -109,11 +109,12 @@ def show_python(name, run, steps):
         rows.append((path.startswith(package), where, calls / steps, own, whole))
     by_own_time = sorted(rows, key=lambda row: -row[3])[:12]
     of_package = sorted((row for row in rows if row[0]), key=lambda row: -row[4])[:16]
-    print(f"{name}: {sum(row[2] for row in rows):.0f} calls of Python functions a step")
+    calls = sum(row[2] for row in rows)
+    print(f"{name}: {calls:.0f} calls of Python functions per step")
     for rows in (by_own_time, of_package):
         if rows:
             measuring.table(
-                ["function", "calls a step", "own ms a step", "with what it calls"],
+                ["function", "calls per step", "own ms per step", "with what it calls"],
                 [
                     [
                         f"`{where}`",
@@ -138,9 +139,9 @@ def show_torch(name, run, steps):
     events = sorted(profile.key_averages(), key=lambda event: -getattr(event, key))
     total = sum(getattr(event, key) for event in events) / 1e3
     count = sum(event.count for event in events if event.key.startswith("aten::"))
-    print(f"{name}: {total / steps:.1f} ms a step, {count / steps:.0f} operations")
+    print(f"{name}: {total / steps:.1f} ms per step, {count / steps:.0f} operations")
     measuring.table(
-        ["operation", "calls a step", "own ms a step"],
+        ["operation", "calls per step", "own ms per step"],
         [
             [event.key, event.count / steps, f"{getattr(event, key) / 1e3 / steps:.2f}"]
             for event in events[:14]

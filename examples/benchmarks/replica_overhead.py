@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 BATCH, STEPS = 128, 8
 SHAPE, CLASSES = (16, 16, 3), 10
 TEACHER, STUDENT = (32, 64, 64), (16, 32, 64)
-PLAIN, STRUCTURED = "soft targets", "with structure terms"
+PLAIN, STRUCTURED = "soft targets", "with structure losses"
 
 
 def time_on(devices, rounds):
@@ -124,7 +124,7 @@ def main():
                 measuring.in_words(measuring.ratio(times[STRUCTURED], times[PLAIN])),
             ]
         )
-    header = ["devices", f"{PLAIN}, ms a step", f"{STRUCTURED}, ms", "ratio"]
+    header = ["devices", f"{PLAIN}, ms per step", f"{STRUCTURED}, ms", "ratio"]
     measuring.table(header, rows)
     measuring.write(arguments.out, results)
 

@@ -240,7 +240,7 @@ def measure(arguments):
     steps = {name: [t / arguments.steps for t in times[name]] for name in names}
     steps["limit"] = list(np.add(steps["student"], steps["teacher"]))
     measuring.table(
-        ["side", "ms a step [quartiles]"],
+        ["side", "ms per step [quartiles]"],
         [
             [name, measuring.in_words(measuring.quartiles(times), 1e3)]
             for name, times in steps.items()

@@ -277,7 +277,7 @@ def main():
     )
     alone = milliseconds["student alone"]
     table(
-        ["side", "ms a step", "times the student alone", "peak memory, MB"],
+        ["side", "ms per step", "times the student alone", "peak memory, MB"],
         (
             [
                 name,

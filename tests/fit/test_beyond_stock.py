@@ -190,7 +190,7 @@ def test_the_students_own_losses_count(kind):
     """A student loss of 3.55, not 5.27 with `add_loss` or 5.11 with a regularizer."""
     for what, model in (
         ("add_loss", keras.Sequential([student(), AddsLoss(0.3)])),
-        ("regulariser", student(kernel_regularizer=keras.regularizers.L2(0.1))),
+        ("regularizer", student(kernel_regularizer=keras.regularizers.L2(0.1))),
     ):
         received = fit(distiller(kind, models=(teacher(), model)))["student_loss"]
         yield f"{what} dropped", not is_close(received, of_plain_fit(model))

@@ -82,7 +82,7 @@ def test_dskd_with_equal_widths_has_no_projector():
     assert not keras_dskd.dskd(cnn(), student(), target="teacher").projectors
 
 
-@pytest.mark.parametrize("steps, rise", [(100, 30), (None, 500), (1, 1)])
+@pytest.mark.parametrize("steps, rise", [(800, 240), (None, 500), (99, 100), (1, 100)])
 @pytest.mark.parametrize(
     "recipe, weights",
     [(keras_dskd.dskd, (0.3, 0.1)), (keras_dskd.recommended, (4.0, 4.0))],

@@ -253,7 +253,7 @@ def test_fit_trains_on_augmented_pairs(workers):
         (layers.RandomFlip(), spots(24, 24)[..., 0], "Expected images of shape"),
     ],
     ids=[
-        "colour",
+        "color",
         "no augmentation",
         "no layer",
         "elastic",
