@@ -11,13 +11,13 @@ from keras_dskd.distiller.distiller import Distiller
 from keras_dskd.features.choosing import RecipeFeatures
 from keras_dskd.features.heads import heads
 from keras_dskd.internal.tasks import Task, check_task
-from keras_dskd.internal.types import Feature, Weight
+from keras_dskd.internal.types import Feature, Temperature, Weight
 from keras_dskd.losses import (
     ChannelAlignment,
     ChannelIndependence,
     SpatialUniformity,
 )
-from keras_dskd.losses.output_targets import TEMPERATURE, output_loss
+from keras_dskd.losses.output_targets import output_loss
 
 # The weights in this file and in the docstrings' formulas are weights in the total.
 # `Distiller` also multiplies each distillation loss by 1 - student_loss_weight.
@@ -35,18 +35,18 @@ def dskd(
     target: Literal["self", "teacher"] = "self",
     steps: int | None = None,
     task: Task | None = None,
-    temperature: Weight = TEMPERATURE,
+    temperature: Temperature = "auto",
 ) -> Distiller:
     """Dimensional-structure distillation: our reading of the paper.
 
-    It trains the student with its own loss and three distillation losses: `SoftTargets`
-    at temperature 4, `ChannelIndependence` of the deep features, and
-    `SpatialUniformity` of the intermediate features, pooled over positions.
+    It trains the student with its own loss and three distillation losses:
+    `SoftTargets`, `ChannelIndependence` of the deep features, and `SpatialUniformity`
+    of the intermediate features, pooled over positions.
 
     Formula:
 
     ```
-    total = 0.5 student_loss + 0.5 soft_targets(T=4)
+    total = 0.5 student_loss + 0.5 soft_targets(T)
             + v channel_independence + 0.1 spatial_uniformity
     ```
 
@@ -78,9 +78,11 @@ def dskd(
             `BinarySoftTargets`) or `"regression"` (`RegressionTargets`). With `None`,
             softmaxes and sigmoids in the models decide, or else the loss that `compile`
             gets. With several outputs, each has its own loss.
-        temperature: Temperature of the soft targets: a number or a schedule of steps.
-            The default suits a teacher that is sure of the training pairs. Use 1 or 2
-            for a teacher that is unsure of them. A regression has no temperature.
+        temperature: Temperature of the soft targets: a number, a schedule of steps, or
+            `"auto"`. `"auto"` is 4 for labels that do not exclude one another, and
+            measured in each batch for classes that do: between 1 and 4, the surer the
+            teacher, the higher (`keras_dskd.ops.auto_temperature`). A regression has no
+            temperature.
 
     Returns:
         A `keras_dskd.Distiller`. Compile it before training.
@@ -128,17 +130,17 @@ def recommended(
     intermediate_features: Feature | list[Feature] | None = None,
     task: Task | None = None,
     steps: int | None = None,
-    temperature: Weight = TEMPERATURE,
+    temperature: Temperature = "auto",
 ) -> Distiller:
     """Soft targets and channel alignment: the best combination that we have measured.
 
-    It trains the student with its own loss, `SoftTargets` at temperature 4, and
-    `ChannelAlignment` of each intermediate feature.
+    It trains the student with its own loss, `SoftTargets`, and `ChannelAlignment` of
+    each intermediate feature.
 
     Formula:
 
     ```
-    total = 0.5 student_loss + 0.5 soft_targets(T=4)
+    total = 0.5 student_loss + 0.5 soft_targets(T)
             + 4 Σ_features channel_alignment(teacher, projector(student))
     ```
 
@@ -172,9 +174,11 @@ def recommended(
         steps: Planned number of training steps (epochs times batches per epoch). The
             weights rise over the first 30 % of them, and at least 100 steps; with
             `None`, over 500 steps.
-        temperature: Temperature of the soft targets: a number or a schedule of steps.
-            The default suits a teacher that is sure of the training pairs. Use 1 or 2
-            for a teacher that is unsure of them. A regression has no temperature.
+        temperature: Temperature of the soft targets: a number, a schedule of steps, or
+            `"auto"`. `"auto"` is 4 for labels that do not exclude one another, and
+            measured in each batch for classes that do: between 1 and 4, the surer the
+            teacher, the higher (`keras_dskd.ops.auto_temperature`). A regression has no
+            temperature.
 
     Returns:
         A `keras_dskd.Distiller`. Compile it before training.
@@ -216,7 +220,7 @@ def output_losses(
     teacher: keras.Model,
     student: keras.Model,
     task: Task | None,
-    temperature: Weight = TEMPERATURE,
+    temperature: Temperature = "auto",
 ) -> list[keras.distillation.DistillationLoss]:
     """One loss for each pair of outputs."""
     check_task(task)

@@ -112,6 +112,19 @@ def soft_targets(teacher, student, temperature=4.0):
     return temperature**2 * divergence.mean()
 
 
+def auto_temperature(teacher):
+    """The T in [1, 4] at which the highest probability averages 0.6.
+
+    The average is interpolated between five temperatures, linearly in log T.
+    """
+    teacher = np.asarray(teacher, "float64")
+    exponents = np.linspace(0, 2, 5)
+    average = [
+        np.exp(log_softmax(teacher / 2**e)).max(axis=-1).mean() for e in exponents
+    ]
+    return 2 ** np.interp(-0.6, -np.array(average), exponents)
+
+
 def binary_soft_targets(teacher, student, temperature=4.0):
     """Hinton et al. 2015, for the two classes of each label, one by one."""
     values = []

@@ -142,8 +142,12 @@ METHODS.update(
                 "soft_targets": candidates.soft_targets,
                 "recommended": candidates.recommended,
             }.items()
-            for temperature in (1.0, 2.0)
+            for temperature in (1.0, 2.0, 4.0)
+            if (name, temperature) != ("soft_targets", 4.0)
         },
+        "soft_targets_auto": Method(
+            functools.partial(candidates.soft_targets, temperature="auto"), "few"
+        ),
     }
 )
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_dskd.internal.types import Config, Weight
+from keras_dskd.internal.types import Config, Temperature, Weight
 
 
 def serialize_weight(weight: Weight) -> float | Config:
@@ -20,6 +20,11 @@ def serialize_weight(weight: Weight) -> float | Config:
             "the decorator `keras.saving.register_keras_serializable`."
         )
     return keras.saving.serialize_keras_object(weight)
+
+
+def serialize_temperature(temperature: Temperature) -> float | str | Config:
+    """A temperature as plain data; see `serialize_weight`."""
+    return "auto" if temperature == "auto" else serialize_weight(temperature)
 
 
 def deserialize_weight(config: float | Config) -> Weight:

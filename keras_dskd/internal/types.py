@@ -36,5 +36,7 @@ Feature: TypeAlias = str | tuple[str, str]
 FeaturePair: TypeAlias = tuple[str | None, str]
 #: A number, or a function of the training step.
 Weight: TypeAlias = float | Callable[[Any], Any]
+#: `"auto"` is measured on the teacher's outputs of each batch.
+Temperature: TypeAlias = Weight | Literal["auto"]
 #: `(index, count)`.
 Shard: TypeAlias = tuple[int, int]

@@ -6,9 +6,9 @@ import keras
 
 from keras_dskd.features.output_kind import OutputKind, output_kinds
 from keras_dskd.features.outputs import symbolic_outputs
-from keras_dskd.internal.schedules import serialize_weight
+from keras_dskd.internal.schedules import serialize_temperature
 from keras_dskd.internal.tasks import TASKS, Task
-from keras_dskd.internal.types import Config, Tensor, Weight
+from keras_dskd.internal.types import Config, Temperature, Tensor
 from keras_dskd.losses.base import LayerLoss
 from keras_dskd.losses.binary_soft_targets import BinarySoftTargets
 from keras_dskd.losses.output_loss import OutputLoss
@@ -16,8 +16,8 @@ from keras_dskd.losses.regression_targets import RegressionTargets
 from keras_dskd.losses.soft_targets import SoftTargets
 from keras_dskd.ops.rows import channel_axis
 
-#: The default of the recipes.
-TEMPERATURE = 4.0
+#: What "auto" is for labels that do not exclude one another.
+_OF_LABELS = 4.0
 _TASK_OF_KIND: dict[OutputKind, Task] = {"softmax": "multiclass", "sigmoid": "binary"}
 
 
@@ -26,7 +26,7 @@ def output_loss(
     student: keras.Model,
     task: Task | None = None,
     layers: tuple[str | None, str | None] = (None, None),
-    temperature: Weight = TEMPERATURE,
+    temperature: Temperature = "auto",
 ) -> OutputLoss | LayerLoss:
     """The loss that compares one output of both models: it fits the task.
 
@@ -84,7 +84,7 @@ class OutputTargets(LayerLoss):
         student_layer_name: str | None = None,
         axis: int = -1,
         from_logits: dict[str, bool] | None = None,
-        temperature: Weight = TEMPERATURE,
+        temperature: Temperature = "auto",
     ) -> None:
         super().__init__(teacher_layer_name, student_layer_name)
         self.axis = axis
@@ -100,7 +100,7 @@ class OutputTargets(LayerLoss):
         layers = self.teacher_layer_name or None, self.student_layer_name
         from_logits = self.from_logits["teacher"], self.from_logits["student"]
         if task == "regression":
-            if self.temperature != TEMPERATURE:
+            if self.temperature != "auto":
                 raise ValueError(
                     "RegressionTargets has no temperature. Received: "
                     f"temperature={self.temperature!r}. If other outputs are not "
@@ -109,7 +109,9 @@ class OutputTargets(LayerLoss):
                 )
             return RegressionTargets(*layers)
         if task == "binary":
-            return BinarySoftTargets(self.temperature, *layers, *from_logits)
+            given = self.temperature
+            temperature = _OF_LABELS if given == "auto" else given
+            return BinarySoftTargets(temperature, *layers, *from_logits)
         return SoftTargets(self.temperature, *layers, *from_logits, axis=self.axis)
 
     def compute_loss(
@@ -130,7 +132,7 @@ class OutputTargets(LayerLoss):
             **super().get_config(),
             "axis": self.axis,
             "from_logits": self.from_logits,
-            "temperature": serialize_weight(self.temperature),
+            "temperature": serialize_temperature(self.temperature),
         }
 
 

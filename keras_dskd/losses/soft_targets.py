@@ -5,8 +5,8 @@ from typing import Any
 import keras
 
 from keras_dskd import ops
-from keras_dskd.internal.schedules import serialize_weight
-from keras_dskd.internal.types import Config, Nested, Tensor, Weight
+from keras_dskd.internal.schedules import serialize_temperature
+from keras_dskd.internal.types import Config, Nested, Temperature, Tensor
 from keras_dskd.losses.logits import as_logits
 from keras_dskd.losses.output_loss import OutputLoss
 from keras_dskd.losses.output_structures import sum_over_outputs
@@ -31,7 +31,9 @@ class SoftTargets(OutputLoss):
     Args:
         temperature: `T`, between 1e-6 and 1000; in `keras_dskd.Distiller` also a
             schedule or another callable of the training step. A higher value gives
-            small probabilities more influence. Defaults to 4, which measured well on
+            small probabilities more influence. `"auto"` measures it in each batch:
+            between 1 and 4, the surer the teacher, the higher; see
+            `keras_dskd.ops.auto_temperature`. Defaults to 4, which measured well on
             small images.
         teacher_layer_name: Teacher layer with logits. `None` for the model's output.
         student_layer_name: Student layer with logits. `None` for the model's output.
@@ -57,14 +59,14 @@ class SoftTargets(OutputLoss):
 
     def __init__(
         self,
-        temperature: Weight = 4.0,
+        temperature: Temperature = 4.0,
         teacher_layer_name: str | None = None,
         student_layer_name: str | None = None,
         teacher_from_logits: bool = True,
         student_from_logits: bool = True,
         axis: int = -1,
     ) -> None:
-        if not callable(temperature):
+        if temperature != "auto" and not callable(temperature):
             check_divergence_temperature(temperature)
         check_class_axis(axis)
         self.temperature: Any = temperature
@@ -104,10 +106,14 @@ class SoftTargets(OutputLoss):
         """
 
         def term(teacher: Tensor, student: Tensor, weight: Tensor | None) -> Tensor:
+            logits = as_logits(detached(teacher), self.teacher_from_logits)
+            temperature = self.temperature
+            if isinstance(temperature, str):
+                temperature = ops.auto_temperature(logits, weight, self.axis)
             return ops.soft_targets(
-                as_logits(detached(teacher), self.teacher_from_logits),
+                logits,
                 as_logits(student, self.student_from_logits),
-                self.temperature,
+                temperature,
                 weight,
                 self.axis,
             )
@@ -122,7 +128,7 @@ class SoftTargets(OutputLoss):
 
     def get_config(self) -> Config:
         return {
-            "temperature": serialize_weight(self.temperature),
+            "temperature": serialize_temperature(self.temperature),
             **super().get_config(),
             "teacher_from_logits": self.teacher_from_logits,
             "student_from_logits": self.student_from_logits,

@@ -17,6 +17,7 @@ and source in the docstring, export it here, and test it against a float64 refer
 """
 
 from keras_dskd.ops.attention_transfer import attention_transfer
+from keras_dskd.ops.auto_temperature import auto_temperature
 from keras_dskd.ops.binary_soft_targets import binary_soft_targets
 from keras_dskd.ops.channel_correlation import (
     channel_alignment,
@@ -42,6 +43,7 @@ from keras_dskd.ops.spatial_uniformity import spatial_uniformity
 
 __all__ = [
     "attention_transfer",
+    "auto_temperature",
     "binary_soft_targets",
     "bounded_regression",
     "centered_effective_rank",

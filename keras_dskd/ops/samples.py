@@ -119,6 +119,22 @@ def weighted_mean(values: Tensor, sample_weight: Tensor | None = None) -> Tensor
     values = as_floats(values, "values")
     if sample_weight is None:
         return ops.mean(values)
+    return ops.mean(values * aligned_weight(values, sample_weight))
+
+
+def aligned_weight(values: Tensor, sample_weight: Tensor) -> Tensor:
+    """Weights of samples or of positions, in a shape that broadcasts to the values.
+
+    Args:
+        values: Tensor `(n, ...)`.
+        sample_weight: See `weighted_mean`.
+
+    Returns:
+        Tensor of the rank of `values`.
+
+    Raises:
+        ValueError: If the shapes do not match.
+    """
     weight = sample_weight = as_floats(sample_weight, "sample_weight")
     rank = len(values.shape)
     if len(weight.shape) > rank:
@@ -137,4 +153,4 @@ def weighted_mean(values: Tensor, sample_weight: Tensor | None = None) -> Tensor
         )
     for _ in range(rank - len(weight.shape)):
         weight = ops.expand_dims(weight, -1)
-    return ops.mean(values * weight)
+    return weight

@@ -202,7 +202,8 @@ class RecipeCase:
         # Batch statistics need two samples, or positions.
         refuse_unless(spec.n > 1 or self.aligns_positions())
         logits = tuple(kind not in PROBABILITIES for kind in spec.kinds)
-        term = Term(LOSS_OF[task], None, logits, 4.0, 0.0, None, None)
+        temperature = "auto" if task == "multiclass" else 4.0
+        term = Term(LOSS_OF[task], None, logits, temperature, 0.0, None, None)
         outputs = self.outputs["teacher"], self.outputs["student"]
         value = term_value(term, *outputs, None, self.taught, self.weight)
         return term.make().name, value

@@ -35,7 +35,7 @@ class Term(NamedTuple):
         name: One of `EVERY`.
         taps: The teacher's and the student's tap, or `None` for all outputs.
         from_logits: For the teacher and the student.
-        temperature: The temperature.
+        temperature: The temperature, or `"auto"` for `"soft"`.
         margin: The margin of `"bounded"`.
         ignored: The class that `"decoupled"` ignores, or `None`.
         label_name: The name of the output whose labels are read, or `None`.
@@ -44,7 +44,7 @@ class Term(NamedTuple):
     name: str
     taps: tuple[str, str] | None
     from_logits: tuple[bool, bool]
-    temperature: float
+    temperature: float | str
     margin: float
     ignored: int | None
     label_name: str | None

@@ -69,8 +69,13 @@ def term_value(term, teacher, student, labels, mask, weight):
         _as_logits(x, given, name)
         for x, given in zip((t, s), term.from_logits, strict=True)
     )
+    counted = list(zip(*np.nonzero(keep), strict=True))
+    if term.temperature == "auto":
+        taught = [t[i] for i in counted if weight is None or weight_at(weight, i) > 0]
+        temperature = reference.auto_temperature(taught) if taught else 4.0
+        term = term._replace(temperature=temperature)
     values, weights = [], []
-    for i in zip(*np.nonzero(keep), strict=True):
+    for i in counted:
         label = None if labels is None or name not in READS_LABELS else labels[i]
         values.append(_of_position(term, t[i], s[i], label))
         weights.append(1.0 if weight is None else weight_at(weight, i))
