@@ -17,7 +17,7 @@ from keras_dskd.losses import (
     ChannelIndependence,
     SpatialUniformity,
 )
-from keras_dskd.losses.output_targets import output_loss
+from keras_dskd.losses.output_targets import TEMPERATURE, output_loss
 
 # The weights in this file and in the docstrings' formulas are weights in the total.
 # `Distiller` also multiplies each distillation loss by 1 - student_loss_weight.
@@ -35,6 +35,7 @@ def dskd(
     target: Literal["self", "teacher"] = "self",
     steps: int | None = None,
     task: Task | None = None,
+    temperature: Weight = TEMPERATURE,
 ) -> Distiller:
     """Dimensional-structure distillation: our reading of the paper.
 
@@ -76,6 +77,9 @@ def dskd(
             `BinarySoftTargets`) or `"regression"` (`RegressionTargets`). With `None`,
             softmaxes and sigmoids in the models decide, or else the loss that `compile`
             gets. With several outputs, each has its own loss.
+        temperature: Temperature of the soft targets: a number or a schedule of steps.
+            The default suits a teacher that is sure of the training pairs. Use 1 or 2
+            for a teacher that is unsure of them. A regression has no temperature.
 
     Returns:
         A `keras_dskd.Distiller`. Compile it before training.
@@ -97,7 +101,7 @@ def dskd(
         "student", deep
     ):
         projectors = features.projectors([deep])
-    outputs = output_losses(teacher, student, task)
+    outputs = output_losses(teacher, student, task, temperature)
     weights = [
         *(1.0 for _ in outputs),
         _rising(0.3 if target == "self" else 2.0, steps),
@@ -123,6 +127,7 @@ def recommended(
     intermediate_features: Feature | list[Feature] | None = None,
     task: Task | None = None,
     steps: int | None = None,
+    temperature: Weight = TEMPERATURE,
 ) -> Distiller:
     """Soft targets and channel alignment: the best combination that we have measured.
 
@@ -165,6 +170,9 @@ def recommended(
             gets. With several outputs, each has its own loss.
         steps: Planned number of training steps (epochs times batches per epoch). The
             weights rise over the first 30 % of them; with `None`, over 500 steps.
+        temperature: Temperature of the soft targets: a number or a schedule of steps.
+            The default suits a teacher that is sure of the training pairs. Use 1 or 2
+            for a teacher that is unsure of them. A regression has no temperature.
 
     Returns:
         A `keras_dskd.Distiller`. Compile it before training.
@@ -177,7 +185,7 @@ def recommended(
     features = RecipeFeatures("recommended", teacher, student)
     aligned = features.intermediate(intermediate_features, 2, reads_teacher=True)
     rows = features.rows(aligned)
-    outputs = output_losses(teacher, student, task)
+    outputs = output_losses(teacher, student, task, temperature)
     return Distiller(
         teacher,
         student,
@@ -203,11 +211,14 @@ def _rising(weight: float, steps: int | None) -> Weight:
 
 
 def output_losses(
-    teacher: keras.Model, student: keras.Model, task: Task | None
+    teacher: keras.Model,
+    student: keras.Model,
+    task: Task | None,
+    temperature: Weight = TEMPERATURE,
 ) -> list[keras.distillation.DistillationLoss]:
     """One loss for each pair of outputs."""
     check_task(task)
     return [
-        output_loss(teacher, student, task, layers)
+        output_loss(teacher, student, task, layers, temperature)
         for layers in heads(teacher, student)
     ]

@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items):
 
 
 def backends_of(item):
-    """The backends that run a test, by its name and markers, so that they never change."""
+    """The backends that run a test. Its name and markers decide: they never change."""
     if any(map(item.get_closest_marker, ("every_backend", "skipif"))):
         # A test with a condition of its own may need one particular backend.
         return BACKENDS

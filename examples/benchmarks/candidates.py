@@ -105,9 +105,9 @@ def label_weight(teacher, student, steps, weight):
 def recommended(teacher, student, steps, temperature):
     """`recommended` with soft targets at another temperature."""
     blocks = ["block2", "block3"]
-    made = keras_dskd.recommended(teacher, student, blocks, steps=steps)
-    made.distillation_losses[0].temperature = temperature
-    return made
+    return keras_dskd.recommended(
+        teacher, student, blocks, steps=steps, temperature=temperature
+    )
 
 
 def projector(width, shape, pools):

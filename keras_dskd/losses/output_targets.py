@@ -16,8 +16,8 @@ from keras_dskd.losses.regression_targets import RegressionTargets
 from keras_dskd.losses.soft_targets import SoftTargets
 from keras_dskd.ops.rows import channel_axis
 
-#: Of the recipes.
-_TEMPERATURE = 4.0
+#: The default of the recipes.
+TEMPERATURE = 4.0
 _TASK_OF_KIND: dict[OutputKind, Task] = {"softmax": "multiclass", "sigmoid": "binary"}
 
 
@@ -26,6 +26,7 @@ def output_loss(
     student: keras.Model,
     task: Task | None = None,
     layers: tuple[str | None, str | None] = (None, None),
+    temperature: Weight = TEMPERATURE,
 ) -> OutputLoss | LayerLoss:
     """The loss that compares one output of both models: it fits the task.
 
@@ -35,15 +36,18 @@ def output_loss(
         task: The task. With `None`, softmaxes and sigmoids in the models' graphs
             decide, or else the loss that the distiller is compiled with.
         layers: Names of the teacher's and the student's layer. `None` for the output.
+        temperature: Temperature of the loss.
 
     Returns:
         `SoftTargets`, `BinarySoftTargets` or `RegressionTargets`; `OutputTargets` if
         the task is not decided yet.
 
     Raises:
-        ValueError: If the models' outputs contradict each other, or the task.
+        ValueError: If the models' outputs contradict each other, or the task, or a
+            temperature is given for a regression.
     """
-    targets = OutputTargets(*layers, axis=_class_axis(student, layers[1]))
+    axis = _class_axis(student, layers[1])
+    targets = OutputTargets(*layers, axis=axis, temperature=temperature)
     seen: dict[Task, str] = {} if task is None else {task: f"task={task!r}"}
     for role, model in (("teacher", teacher), ("student", student)):
         kinds = set(output_kinds(model, layers[role == "student"]))
@@ -80,7 +84,7 @@ class OutputTargets(LayerLoss):
         student_layer_name: str | None = None,
         axis: int = -1,
         from_logits: dict[str, bool] | None = None,
-        temperature: Weight = _TEMPERATURE,
+        temperature: Weight = TEMPERATURE,
     ) -> None:
         super().__init__(teacher_layer_name, student_layer_name)
         self.axis = axis
@@ -96,10 +100,12 @@ class OutputTargets(LayerLoss):
         layers = self.teacher_layer_name or None, self.student_layer_name
         from_logits = self.from_logits["teacher"], self.from_logits["student"]
         if task == "regression":
-            if self.temperature != _TEMPERATURE:
+            if self.temperature != TEMPERATURE:
                 raise ValueError(
                     "RegressionTargets has no temperature. Received: "
-                    f"temperature={self.temperature!r}"
+                    f"temperature={self.temperature!r}. If other outputs are not "
+                    "regressions, set `temperature` of their losses in "
+                    "`distiller.distillation_losses`."
                 )
             return RegressionTargets(*layers)
         if task == "binary":

@@ -98,6 +98,25 @@ def test_a_temperature_assigned_before_compile_stays():
         distiller.compile("sgd", "mse")
 
 
+@pytest.mark.parametrize("recipe", [keras_dskd.dskd, keras_dskd.recommended])
+def test_a_recipe_passes_its_temperature_to_the_loss_of_the_outputs(recipe):
+    decided = recipe(*pair(activation="sigmoid"), temperature=1.5)
+    assert decided.distillation_losses[0].temperature == 1.5
+    by_compile = recipe(*pair(outputs=3), temperature=1.5)
+    by_compile.compile("sgd", CROSS_ENTROPY)
+    assert isinstance(by_compile.distillation_losses[0], losses.SoftTargets)
+    assert by_compile.distillation_losses[0].temperature == 1.5
+
+
+def test_a_temperature_for_a_regression_raises():
+    message = "no temperature. Received: temperature=1.5"
+    with pytest.raises(ValueError, match=message):
+        keras_dskd.recommended(*pair(), task="regression", temperature=1.5)
+    distiller = keras_dskd.recommended(*pair(outputs=1), temperature=1.5)
+    with pytest.raises(ValueError, match=message):
+        distiller.compile("sgd", "mse")
+
+
 def test_contradictions_between_models_and_task_raise():
     with pytest.raises(ValueError, match="teacher'.* softmax, and .* in a sigmoid"):
         keras_dskd.recommended(
