@@ -1,7 +1,7 @@
 """What a choice between candidates found."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -31,7 +31,7 @@ class Choice:
     name: str
     candidate: Candidate
     distiller: Distiller
-    scores: dict[str, NDArray[Any]]
+    scores: dict[str, NDArray[Any]] = field(repr=False)
 
     @property
     def student(self) -> keras.Model:

@@ -172,7 +172,8 @@ def _check_parts(x: Nested, rest: list[Nested]) -> None:
         if len(getattr(labels, "shape", ())) > 2:
             raise ValueError(
                 "Labels of positions would have to move with the images, but do not. "
-                f"Received: y.shape={tuple(labels.shape)}"
+                f"Received: y.shape={tuple(labels.shape)}. Flip or crop images and "
+                "labels together in a keras.utils.PyDataset of your own."
             )
 
 

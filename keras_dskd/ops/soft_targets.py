@@ -112,7 +112,8 @@ def as_paired_logits(
     if not is_same_shape(shape, student_shape):
         raise ValueError(
             "Teacher and student logits must have the same shape (n, ..., classes). "
-            f"Received: {received}"
+            f"Received: {received}. If their classes differ, use losses on features "
+            "instead, such as ChannelAlignment."
         )
     rank = len(shape)
     if rank > 1 and not (1 <= axis < rank or -rank < axis <= -1):

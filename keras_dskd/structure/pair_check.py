@@ -138,9 +138,10 @@ def check_pairs(
                 f"{type(x).__name__}"
             )
         x = some_rows(x, max_samples)
-    x_teacher, x_student, *labels = evenly_spaced(
-        samples_of(pairs.split(x), y), max_samples
-    )
+    given = pairs.split(x)
+    x_teacher, x_student, *labels = evenly_spaced(samples_of(given, y), max_samples)
+    if given.teacher is given.student:  # Not a dict of pairs: errors then say so.
+        x_student = x_teacher
     compared = pairs.Pair(x_teacher, x_student, None)
     pairs.check_input("teacher", compared, teacher, student)
     pairs.check_input("student", compared, teacher, student)
@@ -166,7 +167,7 @@ def check_pairs(
         squared = np.mean(distances[0] * distances[1][np.ix_(order, order)])
         return np.sqrt(max(squared / scale, 0.0)) if scale > 0 else 0.0
 
-    given = agreement(np.arange(len(classes)))
+    observed = agreement(np.arange(len(classes)))
     others = []
     bar = keras.utils.Progbar(
         permutations, verbose=1 if verbose == "auto" else verbose, unit_name="pairing"
@@ -174,9 +175,9 @@ def check_pairs(
     for _ in range(permutations):
         others.append(agreement(_shuffled_within(classes, random)))
         bar.add(1)
-    p_value = (1 + np.sum(np.array(others) >= given)) / (1 + permutations)
+    p_value = (1 + np.sum(np.array(others) >= observed)) / (1 + permutations)
     result = PairCheck(
-        agreement=float(given),
+        agreement=float(observed),
         by_chance=float(np.mean(others)),
         p_value=float(p_value),
         samples=len(classes),

@@ -184,6 +184,12 @@ def test_summary_lists_gains_and_the_choice():
 
 
 @pytest.mark.backend_neutral
+def test_repr_leaves_out_the_scores_of_the_rows():
+    shown = repr(choice_of({"alone": [[0.0, 1.0]], "other": [[1.0, 1.0]]}))
+    assert "name='other'" in shown and "array" not in shown
+
+
+@pytest.mark.backend_neutral
 @pytest.mark.parametrize(
     ("options", "message"),
     [

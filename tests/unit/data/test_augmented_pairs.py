@@ -286,7 +286,7 @@ def test_wrong_data_are_refused():
     with pytest.raises(ValueError, match="does not survive a fork"):
         augmented(spots(8, 8), spots(8, 8), flip, use_multiprocessing=True)
     positions = dataset(spots(8, 8), spots(8, 8), y=np.zeros((N, 8, 8)))
-    with pytest.raises(ValueError, match="Labels of positions .*shape=.12, 8, 8."):
+    with pytest.raises(ValueError, match="Labels of positions .*shape=.12, 8, 8.*Flip"):
         keras_dskd.AugmentedPairs(positions, flip)
     cached = dataset(spots(8, 8), spots(8, 8), teacher_features=spots(4, 4))
     with pytest.raises(ValueError, match="images that were not moved"):

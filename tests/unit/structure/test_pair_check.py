@@ -73,6 +73,9 @@ def test_a_modality_that_does_not_fit_its_model_raises():
         ValueError, match=r"the student .*\(None, 4\).*x.shape=\(96, 5\)"
     ):
         check_pairs(*models(), other, verbose=0)
+    expected = r'takes one input. Received: 2 .*x=\{"teacher": ..., "student": ...\}'
+    with pytest.raises(ValueError, match=expected):
+        check_pairs(*models(), (X["teacher"], X["student"]), verbose=0)
 
 
 def test_progress_is_shown_for_the_models_and_the_pairings(capsys):
