@@ -9,8 +9,6 @@ from keras_dskd.ops.samples import aligned_weight, all_reduce_sum
 
 #: The mean of the teacher's highest probability that soft targets should have.
 CONFIDENCE = 0.6
-#: The confidence is computed at these temperatures.
-_TEMPERATURES = (1.0, 2**0.5, 2.0, 2 * 2**0.5, 4.0)
 
 
 def auto_temperature(
@@ -48,30 +46,32 @@ def auto_temperature(
         2015 (arXiv 1503.02531) used, wherever 4 was best.
         `examples/benchmarks/tables/choice.md` has the measurements.
     """
-    logits = ops.moveaxis(as_floats(teacher_logits, "teacher_logits"), axis, -1)
-    below = ops.stop_gradient(logits)
-    below = below - ops.max(below, axis=-1, keepdims=True)
+    logits = ops.stop_gradient(as_floats(teacher_logits, "teacher_logits"))
+    below = logits - ops.max(logits, axis=axis, keepdims=True)
     at_4, at_root = ops.exp(below / 4.0), ops.exp(below / (2 * 2**0.5))
     at_2 = at_4 * at_4
-    # e^(x / T), with the temperatures in their order.
-    exponentials = [at_2 * at_2, at_root * at_root, at_2, at_root, at_4]
-    surest = [1.0 / ops.sum(each, axis=-1) for each in exponentials]  # (n, ...)
+    # e^(x / T) at 1, √2, 2, 2√2 and 4.
+    exponentials = (at_2 * at_2, at_root * at_root, at_2, at_root, at_4)
+    surest = 1.0 / ops.stack([ops.sum(each, axis=axis) for each in exponentials])
+    # (5, n, ...)
+    axes, together = tuple(range(1, len(surest.shape))), replicas.current()
+    if sample_weight is None and together is None:
+        return _interpolated(ops.mean(surest, axis=axes))
     is_counted = ops.ones_like(surest[0])
     if sample_weight is not None:
         weight = aligned_weight(surest[0], sample_weight)
         is_counted = is_counted * ops.cast(weight > 0, "float32")
-    sums = [ops.sum(ops.where(is_counted > 0, each, 0.0)) for each in surest]
-    sums = ops.stack([*sums, ops.sum(is_counted)])
-    sums = ops.stop_gradient(all_reduce_sum(replicas.current(), sums))
-    return _interpolated(sums[:-1] / ops.maximum(sums[-1], 1.0), sums[-1] > 0)
+    totals = ops.sum(ops.where(is_counted > 0, surest, 0.0), axis=axes)
+    sums = ops.concatenate([totals, ops.reshape(ops.sum(is_counted), (1,))])
+    sums = ops.stop_gradient(all_reduce_sum(together, sums))
+    # Without samples, as if the teacher were sure.
+    confidences = ops.where(sums[-1] > 0, sums[:-1] / ops.maximum(sums[-1], 1.0), 1.0)
+    return _interpolated(confidences)
 
 
-def _interpolated(confidences: Tensor, has_samples: Tensor) -> Tensor:
+def _interpolated(confidences: Tensor) -> Tensor:
     """The temperature at which the confidence, which falls with it, is `CONFIDENCE`."""
     above, below = confidences[:-1], confidences[1:]
     # The share of each interval in which the teacher is too sure.
-    fall = ops.maximum(above - below, 1e-7)
-    shares = ops.clip((above - CONFIDENCE) / fall, 0.0, 1.0)
-    shares = ops.where(below >= CONFIDENCE, 1.0, shares)
-    shares = ops.where(has_samples, shares, 1.0)
-    return 2.0 ** (0.5 * ops.sum(shares))
+    shares = (above - CONFIDENCE) / ops.maximum(above - below, 1e-7)
+    return 2.0 ** (0.5 * ops.sum(ops.clip(shares, 0.0, 1.0)))

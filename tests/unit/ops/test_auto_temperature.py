@@ -8,6 +8,7 @@ from gradients import value, value_and_gradient
 
 import keras_dskd
 from keras_dskd import losses, ops
+from keras_dskd.internal import replicas
 
 pytestmark = pytest.mark.every_backend
 
@@ -67,6 +68,31 @@ def test_positions_and_their_weights_count_one_by_one():
 
     assert float(ops.auto_temperature(maps, weight, axis=1)) == 4.0
     assert float(ops.auto_temperature(maps, 1 - weight, axis=1)) == 1.0
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_it_is_that_of_the_samples_of_all_replicas(weighted, monkeypatch):
+    """A replica adds the sums of another one, which has other samples."""
+    teacher = 12 * reference.samples(12, 10)
+    teacher[8:] *= 0.3
+    weight = np.arange(12) % 3.0 if weighted else None
+    sums = []
+
+    class Replicas:
+        def sum(self, tensor):
+            sums.append(tensor)
+            return sum(sums)
+
+    monkeypatch.setattr(replicas, "current", Replicas)
+    for part in (slice(8, 12), slice(0, 8)):
+        actual = ops.auto_temperature(
+            teacher[part], None if weight is None else weight[part]
+        )
+
+    counted = teacher if weight is None else teacher[weight > 0]
+    expected = reference.auto_temperature(counted)
+    assert 1 < expected < 4
+    assert float(actual) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_loss_is_that_of_the_measured_temperature():
