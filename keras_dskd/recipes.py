@@ -80,7 +80,7 @@ def dskd(
             gets. With several outputs, each has its own loss.
         temperature: Temperature of the soft targets: a number, a schedule of steps, or
             `"auto"`. `"auto"` is 4 for labels that do not exclude one another, and
-            measured in each batch for classes that do: between 1 and 4, the surer the
+            measured in each batch for classes that do: between 2 and 4, the surer the
             teacher, the higher (`keras_dskd.ops.auto_temperature`). A regression has no
             temperature.
 
@@ -176,7 +176,7 @@ def recommended(
             `None`, over 500 steps.
         temperature: Temperature of the soft targets: a number, a schedule of steps, or
             `"auto"`. `"auto"` is 4 for labels that do not exclude one another, and
-            measured in each batch for classes that do: between 1 and 4, the surer the
+            measured in each batch for classes that do: between 2 and 4, the surer the
             teacher, the higher (`keras_dskd.ops.auto_temperature`). A regression has no
             temperature.
 

@@ -113,12 +113,12 @@ def soft_targets(teacher, student, temperature=4.0):
 
 
 def auto_temperature(teacher):
-    """The T in [1, 4] at which the highest probability averages 0.6.
+    """The T in [2, 4] at which the highest probability averages 0.6.
 
-    The average is interpolated between five temperatures, linearly in log T.
+    The average is interpolated between three temperatures, linearly in log T.
     """
     teacher = np.asarray(teacher, "float64")
-    exponents = np.linspace(0, 2, 5)
+    exponents = np.linspace(1, 2, 3)
     average = [
         np.exp(log_softmax(teacher / 2**e)).max(axis=-1).mean() for e in exponents
     ]

@@ -32,7 +32,7 @@ class SoftTargets(OutputLoss):
         temperature: `T`, between 1e-6 and 1000; in `keras_dskd.Distiller` also a
             schedule or another callable of the training step. A higher value gives
             small probabilities more influence. `"auto"` measures it in each batch:
-            between 1 and 4, the surer the teacher, the higher; see
+            between 2 and 4, the surer the teacher, the higher; see
             `keras_dskd.ops.auto_temperature`. Defaults to 4, which measured well on
             small images.
         teacher_layer_name: Teacher layer with logits. `None` for the model's output.

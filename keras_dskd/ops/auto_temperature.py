@@ -14,21 +14,21 @@ CONFIDENCE = 0.6
 def auto_temperature(
     teacher_logits: Tensor, sample_weight: Tensor | None = None, axis: int = -1
 ) -> Tensor:
-    """The temperature, between 1 and 4, that fits how sure the teacher is.
+    """The temperature, between 2 and 4, that fits how sure the teacher is.
 
     A teacher that is sure of all samples needs a high temperature: at 1 it says no more
     than the labels. For a teacher that is unsure, a high temperature makes all classes
     nearly equal, and the student learns less.
 
-    Formula: the `T` in [1, 4] for which
+    Formula: the `T` in [2, 4] for which
 
     ```
     mean over samples of max softmax(teacher / T) = 0.6
     ```
 
-    It is 4 if the teacher is surer than that even at 4, and 1 if it is less sure even
-    at 1. The mean is computed at 1, √2, 2, 2√2 and 4, and interpolated linearly in
-    `log T`. Nothing is differentiated.
+    It is 4 if the teacher is surer than that even at 4, and 2 if it is less sure even
+    at 2. The mean is computed at 2, 2√2 and 4, and interpolated linearly in `log T`.
+    Nothing is differentiated.
 
     Args:
         teacher_logits: Tensor `(n, ..., classes)`, before the softmax.
@@ -48,12 +48,11 @@ def auto_temperature(
     """
     logits = ops.stop_gradient(as_floats(teacher_logits, "teacher_logits"))
     below = logits - ops.max(logits, axis=axis, keepdims=True)
-    at_4, at_root = ops.exp(below / 4.0), ops.exp(below / (2 * 2**0.5))
-    at_2 = at_4 * at_4
-    # e^(x / T) at 1, √2, 2, 2√2 and 4.
-    exponentials = (at_2 * at_2, at_root * at_root, at_2, at_root, at_4)
+    at_4 = ops.exp(below / 4.0)
+    # e^(x / T) at 2, 2√2 and 4.
+    exponentials = (at_4 * at_4, ops.exp(below / (2 * 2**0.5)), at_4)
     surest = 1.0 / ops.stack([ops.sum(each, axis=axis) for each in exponentials])
-    # (5, n, ...)
+    # (3, n, ...)
     axes, together = tuple(range(1, len(surest.shape))), replicas.current()
     if sample_weight is None and together is None:
         return _interpolated(ops.mean(surest, axis=axes))
@@ -74,4 +73,4 @@ def _interpolated(confidences: Tensor) -> Tensor:
     above, below = confidences[:-1], confidences[1:]
     # The share of each interval in which the teacher is too sure.
     shares = (above - CONFIDENCE) / ops.maximum(above - below, 1e-7)
-    return 2.0 ** (0.5 * ops.sum(ops.clip(shares, 0.0, 1.0)))
+    return 2.0 ** (1.0 + 0.5 * ops.sum(ops.clip(shares, 0.0, 1.0)))

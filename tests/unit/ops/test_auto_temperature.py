@@ -23,19 +23,19 @@ def test_it_is_that_of_the_reference(shape, scale):
     assert actual == pytest.approx(reference.auto_temperature(teacher), rel=1e-5)
 
 
-@pytest.mark.parametrize("scale", [3.0, 4.0, 6.0])
+@pytest.mark.parametrize("scale", [6.0, 7.0, 8.0])
 def test_the_highest_probability_averages_0_6(scale):
-    """Interpolation between five temperatures is within 0.01."""
+    """Interpolation between three temperatures is within 0.01."""
     teacher = scale * reference.samples(64, 10)
 
     temperature = float(ops.auto_temperature(teacher))
 
-    assert 1 < temperature < 4
+    assert 2 < temperature < 4
     probabilities = np.exp(reference.log_softmax(teacher / temperature))
     assert probabilities.max(axis=-1).mean() == pytest.approx(0.6, abs=0.01)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
+@pytest.mark.parametrize("temperature", [2.0, 2 * 2**0.5, 4.0])
 def test_two_classes_by_hand(temperature):
     """The logits (0, T log 1.5) have the probabilities 0.4 and 0.6 at T."""
     teacher = np.array([[0.0, temperature * np.log(1.5)]] * 3)
@@ -47,7 +47,7 @@ def test_logits_of_any_size_are_finite():
     huge = np.array([[3e4, -3e4, 0.0], [1e30, 0.0, 0.0]])
 
     assert float(ops.auto_temperature(huge)) == 4.0
-    assert float(ops.auto_temperature(np.zeros((2, 3)))) == 1.0
+    assert float(ops.auto_temperature(np.zeros((2, 3)))) == 2.0
 
 
 def test_samples_of_weight_0_do_not_count():
@@ -56,7 +56,7 @@ def test_samples_of_weight_0_do_not_count():
     both = np.concatenate([sure, unsure, np.full((1, 3), np.nan)])
 
     assert float(ops.auto_temperature(both, np.array([0.3, 0.0, 0.0]))) == 4.0
-    assert float(ops.auto_temperature(both, np.array([0.0, 5.0, 0.0]))) == 1.0
+    assert float(ops.auto_temperature(both, np.array([0.0, 5.0, 0.0]))) == 2.0
     assert float(ops.auto_temperature(both, np.zeros(3))) == 4.0
 
 
@@ -67,7 +67,7 @@ def test_positions_and_their_weights_count_one_by_one():
     weight[:, :2] = 1.0
 
     assert float(ops.auto_temperature(maps, weight, axis=1)) == 4.0
-    assert float(ops.auto_temperature(maps, 1 - weight, axis=1)) == 1.0
+    assert float(ops.auto_temperature(maps, 1 - weight, axis=1)) == 2.0
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -91,12 +91,12 @@ def test_it_is_that_of_the_samples_of_all_replicas(weighted, monkeypatch):
 
     counted = teacher if weight is None else teacher[weight > 0]
     expected = reference.auto_temperature(counted)
-    assert 1 < expected < 4
+    assert 2 < expected < 4
     assert float(actual) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_loss_is_that_of_the_measured_temperature():
-    teacher = 6 * reference.samples(16, 10)
+    teacher = 10 * reference.samples(16, 10)
     student = reference.samples(16, 10, seed=1)
     auto = losses.SoftTargets("auto")
 
@@ -109,7 +109,7 @@ def test_the_loss_is_that_of_the_measured_temperature():
     expected, (of_fixed,) = value_and_gradient(
         lambda s: fixed.compute_loss(keras.ops.convert_to_tensor(teacher), s), student
     )
-    assert 1 < temperature < 4
+    assert 2 < temperature < 4
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
     np.testing.assert_allclose(gradient, of_fixed, rtol=1e-5, atol=1e-8)
 
