@@ -1,5 +1,6 @@
 """Output losses that fit the loss that the student is compiled with."""
 
+import warnings
 from typing import Any
 
 import keras
@@ -7,7 +8,8 @@ import keras
 from keras_dskd.distiller.loss_term import LossTerm, term_names
 from keras_dskd.distiller.metrics import LossMeans
 from keras_dskd.distiller.term_labels import value_of_output
-from keras_dskd.internal.tasks import TASKS, loss_name, task_of
+from keras_dskd.features.output_kind import output_kinds
+from keras_dskd.internal.tasks import TASKS, loss_name, takes_logits, task_of
 
 
 class FitsTask(keras.Model):
@@ -59,7 +61,36 @@ class FitsTask(keras.Model):
                     f"{loss_name(compiled)} may be for any task. Pass task=..., one of "
                     f"{TASKS}, to the recipe."
                 )
+            _check_logits(term, compiled, self.student)
             return term.loss.for_task(task)
         if task is not None and hasattr(term.loss, "validate_task"):
             term.loss.validate_task(task, loss_name(compiled), self.student)
+            _check_logits(term, compiled, self.student)
         return term.loss
+
+
+def _check_logits(term: LossTerm, compiled: Any, student: keras.Model) -> None:
+    """Warns if the compiled loss mistakes logits for probabilities, or vice versa.
+
+    Keras computes a value all the same, and the student trains badly.
+    """
+    wants_logits = takes_logits(compiled)
+    if wants_logits is None:
+        return
+    layer_name = getattr(term.loss, "student_layer_name", None)
+    kinds = set(output_kinds(student, layer_name))
+    name = loss_name(compiled)
+    if wants_logits and kinds <= {"softmax", "sigmoid"}:
+        warnings.warn(
+            f"The student's output is the probabilities of a {kinds.pop()}, and the "
+            f"loss {name}(from_logits=True) takes logits. Pass from_logits=False to "
+            "the loss.",
+            stacklevel=4,
+        )
+    elif not wants_logits and kinds == {"linear"}:
+        warnings.warn(
+            "The student's output is logits: its last layer has no activation. The "
+            f"loss {name} takes probabilities. Pass an instance of the loss with "
+            "from_logits=True.",
+            stacklevel=4,
+        )

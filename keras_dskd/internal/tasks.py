@@ -28,6 +28,14 @@ _TASK_OF_LOSS: dict[Task, tuple[str, ...]] = {
         "Poisson",
     ),
 }
+#: Losses with the argument `from_logits`.
+_FROM_LOGITS = (
+    "BinaryCrossentropy",
+    "BinaryFocalCrossentropy",
+    "CategoricalCrossentropy",
+    "CategoricalFocalCrossentropy",
+    "SparseCategoricalCrossentropy",
+)
 
 
 def task_of(loss: Any) -> Task | None:
@@ -48,6 +56,26 @@ def task_of(loss: Any) -> Task | None:
         for known in filter(None, classes):
             if isinstance(loss, known) or loss is known().fn:
                 return task
+    return None
+
+
+def takes_logits(loss: Any) -> bool | None:
+    """Whether a cross-entropy of `keras.losses` takes logits.
+
+    Args:
+        loss: See `task_of`.
+
+    Returns:
+        `None` for any other loss.
+    """
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    for name in _FROM_LOGITS:
+        known = getattr(keras.losses, name, None)
+        if known is not None and isinstance(loss, known):
+            return bool(loss.get_config()["from_logits"])
+        if known is not None and loss is known().fn:
+            return False
     return None
 
 

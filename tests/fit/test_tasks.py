@@ -192,6 +192,51 @@ def test_a_loss_for_another_task_raises(loss, compiled, advice):
         distiller.compile("sgd", compiled)
 
 
+MISTAKEN_LOGITS = [
+    (None, "sparse_categorical_crossentropy", "is logits.*from_logits=True"),
+    (None, keras.losses.binary_crossentropy, "is logits.*from_logits=True"),
+    (None, keras.losses.CategoricalCrossentropy(), "is logits.*from_logits=True"),
+    ("softmax", CROSS_ENTROPY, "of a softmax.*from_logits=False"),
+    (
+        "sigmoid",
+        keras.losses.BinaryCrossentropy(from_logits=True),
+        "of a sigmoid.*from_logits=False",
+    ),
+]
+
+
+@pytest.mark.parametrize("activation, compiled, message", MISTAKEN_LOGITS)
+def test_a_loss_that_mistakes_logits_for_probabilities_warns(
+    activation, compiled, message
+):
+    distiller = keras_dskd.recommended(*pair(activation=activation))
+    with pytest.warns(UserWarning, match=message):
+        distiller.compile("sgd", compiled)
+
+
+@pytest.mark.parametrize(
+    "activation, compiled",
+    [
+        ("softmax", "sparse_categorical_crossentropy"),
+        ("sigmoid", keras.losses.BinaryCrossentropy()),
+        (None, CROSS_ENTROPY),
+        ("softmax", "mse"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_loss_that_fits_the_outputs_does_not_warn(activation, compiled):
+    task = {"softmax": "multiclass", "sigmoid": "binary"}.get(activation)
+    models = pair(activation=activation)
+    if compiled == "mse":
+        outputs = losses.SoftTargets(
+            teacher_from_logits=False, student_from_logits=False
+        )
+        distiller = keras_dskd.Distiller(*models, outputs)
+    else:
+        distiller = keras_dskd.recommended(*models, task=task)
+    distiller.compile("sgd", compiled)
+
+
 def test_a_contradiction_in_one_of_several_heads_raises():
     heads = [("kind", 3), ("size", 1)]
     models = net("teacher", heads=heads), net(heads=heads)
