@@ -3,6 +3,7 @@
 Each recipe returns a plain `Distiller` with losses, weights and projectors filled in.
 """
 
+import numbers
 from typing import Literal
 
 import keras
@@ -71,8 +72,8 @@ def dskd(
             image pairs with thousands of samples.
         steps: Planned number of training steps (epochs times batches per epoch). The
             weights of `ChannelIndependence` and `SpatialUniformity` rise linearly from
-            0 over the first 30 % of the steps, and at least 100 steps; with `None`,
-            over 500 steps.
+            0 over the first 30 % of the steps, but over at least 100 steps; with
+            `None`, over 500 steps.
         task: What the models predict: `"multiclass"` (classes that exclude one another:
             `SoftTargets`), `"binary"` (one sigmoid, or several independent labels:
             `BinarySoftTargets`) or `"regression"` (`RegressionTargets`). With `None`,
@@ -151,7 +152,7 @@ def recommended(
     are compared position by position, too.
 
     The weights of the alignment rise linearly from 0, because the projectors need steps
-    to learn. A training of less than 100 steps does not reach the full weights.
+    to learn. A training of fewer than 100 steps does not reach the full weights.
 
     The alignment acts as a regularizer. On five data sets of 400 to 1,000 pairs, it was
     more accurate than soft targets alone by 1.2 points (95 % interval 0.4 to 2.0), each
@@ -172,7 +173,7 @@ def recommended(
             softmaxes and sigmoids in the models decide, or else the loss that `compile`
             gets. With several outputs, each has its own loss.
         steps: Planned number of training steps (epochs times batches per epoch). The
-            weights rise over the first 30 % of them, and at least 100 steps; with
+            weights rise over the first 30 % of them, but over at least 100 steps; with
             `None`, over 500 steps.
         temperature: Temperature of the soft targets: a number, a schedule of steps, or
             `"auto"`. `"auto"` is 4 for labels that do not exclude one another, and
@@ -210,6 +211,11 @@ def recommended(
 
 def _rising(weight: float, steps: int | None) -> Weight:
     """A weight in the total that rises linearly from 0, as the distiller takes it."""
+    if steps is not None and not (isinstance(steps, numbers.Real) and steps >= 0):
+        raise ValueError(
+            "`steps` must be the number of training steps, or None. Received: "
+            f"steps={steps!r}"
+        )
     rise = _RISE if steps is None else max(round(0.3 * steps), _LEAST_RISE)
     return keras.optimizers.schedules.PolynomialDecay(
         0.0, rise, weight / (1 - _STUDENT_LOSS_WEIGHT), power=1.0

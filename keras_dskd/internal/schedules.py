@@ -22,9 +22,20 @@ def serialize_weight(weight: Weight) -> float | Config:
     return keras.saving.serialize_keras_object(weight)
 
 
+def check_temperature_word(temperature: object) -> None:
+    """Raise `ValueError` if a temperature is a word other than `"auto"`."""
+    if isinstance(temperature, str) and temperature != "auto":
+        raise ValueError(
+            '`temperature` must be a number, a schedule of the step, or "auto". '
+            f"Received: temperature={temperature!r}"
+        )
+
+
 def serialize_temperature(temperature: Temperature) -> float | str | Config:
     """A temperature as plain data; see `serialize_weight`."""
-    return "auto" if temperature == "auto" else serialize_weight(temperature)
+    if isinstance(temperature, str):
+        return temperature
+    return serialize_weight(temperature)
 
 
 def deserialize_weight(config: float | Config) -> Weight:

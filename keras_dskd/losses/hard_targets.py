@@ -9,8 +9,8 @@ from keras_dskd.internal.types import Config, Nested, Tensor
 from keras_dskd.losses.logits import as_logits
 from keras_dskd.losses.output_loss import OutputLoss
 from keras_dskd.losses.output_structures import sum_over_outputs
+from keras_dskd.ops.paired_logits import check_class_axis
 from keras_dskd.ops.sharing import detached
-from keras_dskd.ops.soft_targets import check_class_axis
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")

@@ -6,7 +6,10 @@ import keras
 
 from keras_dskd.features.output_kind import OutputKind, output_kinds
 from keras_dskd.features.outputs import symbolic_outputs
-from keras_dskd.internal.schedules import serialize_temperature
+from keras_dskd.internal.schedules import (
+    check_temperature_word,
+    serialize_temperature,
+)
 from keras_dskd.internal.tasks import TASKS, Task
 from keras_dskd.internal.types import Config, Temperature, Tensor
 from keras_dskd.losses.base import LayerLoss
@@ -86,6 +89,7 @@ class OutputTargets(LayerLoss):
         from_logits: dict[str, bool] | None = None,
         temperature: Temperature = "auto",
     ) -> None:
+        check_temperature_word(temperature)
         super().__init__(teacher_layer_name, student_layer_name)
         self.axis = axis
         self.from_logits = from_logits or {"teacher": True, "student": True}
@@ -100,7 +104,7 @@ class OutputTargets(LayerLoss):
         layers = self.teacher_layer_name or None, self.student_layer_name
         from_logits = self.from_logits["teacher"], self.from_logits["student"]
         if task == "regression":
-            if self.temperature != "auto":
+            if not isinstance(self.temperature, str):
                 raise ValueError(
                     "RegressionTargets has no temperature. Received: "
                     f"temperature={self.temperature!r}. If other outputs are not "
@@ -110,7 +114,7 @@ class OutputTargets(LayerLoss):
             return RegressionTargets(*layers)
         if task == "binary":
             given = self.temperature
-            temperature = _OF_LABELS if given == "auto" else given
+            temperature = _OF_LABELS if isinstance(given, str) else given
             return BinarySoftTargets(temperature, *layers, *from_logits)
         return SoftTargets(self.temperature, *layers, *from_logits, axis=self.axis)
 

@@ -5,13 +5,17 @@ from typing import Any
 import keras
 
 from keras_dskd import ops
-from keras_dskd.internal.schedules import serialize_temperature
+from keras_dskd.internal.schedules import (
+    check_temperature_word,
+    serialize_temperature,
+)
 from keras_dskd.internal.types import Config, Nested, Temperature, Tensor
 from keras_dskd.losses.logits import as_logits
 from keras_dskd.losses.output_loss import OutputLoss
 from keras_dskd.losses.output_structures import sum_over_outputs
+from keras_dskd.ops.paired_logits import check_class_axis
 from keras_dskd.ops.sharing import detached
-from keras_dskd.ops.soft_targets import check_class_axis, check_divergence_temperature
+from keras_dskd.ops.soft_targets import check_divergence_temperature
 
 
 @keras.saving.register_keras_serializable(package="keras_dskd")
@@ -66,7 +70,9 @@ class SoftTargets(OutputLoss):
         student_from_logits: bool = True,
         axis: int = -1,
     ) -> None:
-        if temperature != "auto" and not callable(temperature):
+        if isinstance(temperature, str):
+            check_temperature_word(temperature)
+        elif not callable(temperature):
             check_divergence_temperature(temperature)
         check_class_axis(axis)
         self.temperature: Any = temperature
@@ -106,14 +112,10 @@ class SoftTargets(OutputLoss):
         """
 
         def term(teacher: Tensor, student: Tensor, weight: Tensor | None) -> Tensor:
-            logits = as_logits(detached(teacher), self.teacher_from_logits)
-            temperature = self.temperature
-            if isinstance(temperature, str):
-                temperature = ops.auto_temperature(logits, weight, self.axis)
             return ops.soft_targets(
-                logits,
+                as_logits(detached(teacher), self.teacher_from_logits),
                 as_logits(student, self.student_from_logits),
-                temperature,
+                self.temperature,
                 weight,
                 self.axis,
             )

@@ -8,6 +8,7 @@ All compute in float32. One file per formula, plus what they share:
     grids.py     two feature maps on one grid of positions
     labels.py    labels -> class indices
     paired_outputs.py   two outputs, or an output and labels, in one shape
+    paired_logits.py   logits of two models, with the classes last
     checks.py    argument and shape checks
     sharing.py   share intermediate results of several losses in a step (torch)
 

@@ -4,7 +4,7 @@ from keras import ops
 
 from keras_dskd.internal import replicas
 from keras_dskd.internal.types import Tensor
-from keras_dskd.ops.checks import as_floats
+from keras_dskd.ops.paired_logits import as_paired_logits
 from keras_dskd.ops.samples import aligned_weight, all_reduce_sum
 
 #: The mean of the teacher's highest probability that soft targets should have.
@@ -16,9 +16,9 @@ def auto_temperature(
 ) -> Tensor:
     """The temperature, between 2 and 4, that fits how sure the teacher is.
 
-    A teacher that is sure of all samples needs a high temperature: at 1 it says no more
-    than the labels. For a teacher that is unsure, a high temperature makes all classes
-    nearly equal, and the student learns less.
+    A teacher that is sure of all samples needs a high temperature: at a low one it says
+    no more than the labels. For a teacher that is unsure, a high temperature makes all
+    classes nearly equal, and the student learns less.
 
     Formula: the `T` in [2, 4] for which
 
@@ -33,25 +33,34 @@ def auto_temperature(
     Args:
         teacher_logits: Tensor `(n, ..., classes)`, before the softmax.
         sample_weight: Tensor `(n,)`, or weights along the first axes without the
-            classes: values of weight 0 do not count. If all weights are 0, the result
-            is 4.
+            classes. Values whose weight is 0 do not count, and all others count the
+            same. If all weights are 0, the result is 4.
         axis: Axis of the classes.
 
     Returns:
         Scalar, float32. Under `tf.distribute` and `torch.distributed`, the mean is over
         the samples of all replicas.
 
+    Raises:
+        ValueError: If there is no sample, there are fewer than two classes, or `axis`
+            does not exist.
+
     Source:
-        Our own rule. On seven data sets it stays near 4, which Hinton, Vinyals and Dean
-        2015 (arXiv 1503.02531) used, wherever 4 was best.
-        `examples/benchmarks/tables/choice.md` has the measurements.
+        Our own rule. `examples/benchmarks/tables/choice.md` compares it with a fixed
+        temperature of 4.
     """
-    logits = ops.stop_gradient(as_floats(teacher_logits, "teacher_logits"))
-    below = logits - ops.max(logits, axis=axis, keepdims=True)
+    logits, _ = as_paired_logits(teacher_logits, teacher_logits, axis)
+    return measured(logits, sample_weight)
+
+
+def measured(logits: Tensor, sample_weight: Tensor | None) -> Tensor:
+    """See `auto_temperature`. The last axis has the classes."""
+    logits = ops.stop_gradient(logits)
+    below = logits - ops.max(logits, axis=-1, keepdims=True)
     at_4 = ops.exp(below / 4.0)
     # e^(x / T) at 2, 2√2 and 4.
     exponentials = (at_4 * at_4, ops.exp(below / (2 * 2**0.5)), at_4)
-    surest = 1.0 / ops.stack([ops.sum(each, axis=axis) for each in exponentials])
+    surest = 1.0 / ops.stack([ops.sum(each, axis=-1) for each in exponentials])
     # (3, n, ...)
     axes, together = tuple(range(1, len(surest.shape))), replicas.current()
     if sample_weight is None and together is None:

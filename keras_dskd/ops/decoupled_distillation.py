@@ -5,10 +5,10 @@ from keras import ops
 from keras_dskd.internal.types import Replicas, Tensor
 from keras_dskd.ops.checks import as_floats
 from keras_dskd.ops.labels import check_ignore_class, class_indices, is_class
+from keras_dskd.ops.paired_logits import as_paired_logits
 from keras_dskd.ops.samples import all_reduce_sum, weighted_mean
 from keras_dskd.ops.soft_targets import (
     MASKED_LOGIT,
-    as_paired_logits,
     check_divergence_temperature,
     relative_entropy,
 )

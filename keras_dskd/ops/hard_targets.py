@@ -4,8 +4,8 @@ from keras import ops
 
 from keras_dskd.internal.types import Tensor
 from keras_dskd.ops.labels import is_class
+from keras_dskd.ops.paired_logits import as_paired_logits
 from keras_dskd.ops.samples import weighted_mean
-from keras_dskd.ops.soft_targets import as_paired_logits
 
 
 def hard_targets(

@@ -1,9 +1,14 @@
 """Compare softened class distributions."""
 
+from typing import Literal
+
 from keras import ops
 
-from keras_dskd.internal.types import Nested, Tensor
-from keras_dskd.ops.checks import as_floats, check_temperature, is_same_shape
+from keras_dskd.internal.schedules import check_temperature_word
+from keras_dskd.internal.types import Tensor
+from keras_dskd.ops.auto_temperature import measured
+from keras_dskd.ops.checks import check_temperature
+from keras_dskd.ops.paired_logits import as_paired_logits
 from keras_dskd.ops.samples import weighted_mean
 
 #: Above this temperature, rounding changes the third digit of the loss.
@@ -15,7 +20,7 @@ MASKED_LOGIT = -1e30
 def soft_targets(
     teacher_logits: Tensor,
     student_logits: Tensor,
-    temperature: float = 4.0,
+    temperature: float | Literal["auto"] = 4.0,
     sample_weight: Tensor | None = None,
     axis: int = -1,
 ) -> Tensor:
@@ -34,7 +39,8 @@ def soft_targets(
         teacher_logits: Tensor `(n, ..., classes)`, before the softmax.
         student_logits: Tensor of the same shape.
         temperature: `T`, between 1e-6 and 1000. A higher value gives small
-            probabilities more influence.
+            probabilities more influence. `"auto"` is the result of
+            `keras_dskd.ops.auto_temperature`.
         sample_weight: Tensor `(n,)`, or weights along the first axes without the
             classes, multiplied with each divergence before averaging. See
             `weighted_mean`.
@@ -50,15 +56,21 @@ def soft_targets(
     Source:
         Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), section 2.
     """
-    check_divergence_temperature(temperature)
+    if isinstance(temperature, str):
+        check_temperature_word(temperature)
+    else:
+        check_divergence_temperature(temperature)
     teacher_logits, student_logits = as_paired_logits(
         teacher_logits, student_logits, axis
     )
+    t: Tensor = temperature
+    if isinstance(temperature, str):
+        t = measured(teacher_logits, sample_weight)
     divergence = relative_entropy(
-        ops.log_softmax(teacher_logits / temperature, axis=-1),
-        ops.log_softmax(student_logits / temperature, axis=-1),
+        ops.log_softmax(teacher_logits / t, axis=-1),
+        ops.log_softmax(student_logits / t, axis=-1),
     )  # (n, ...)
-    return temperature**2 * weighted_mean(divergence, sample_weight)
+    return t**2 * weighted_mean(divergence, sample_weight)
 
 
 def relative_entropy(teacher: Tensor, student: Tensor) -> Tensor:
@@ -86,49 +98,3 @@ def check_divergence_temperature(temperature: float) -> None:
             "above it, float32 rounding hides the differences. Received: "
             f"temperature={temperature}"
         )
-
-
-def check_class_axis(axis: object) -> None:
-    """Raise `ValueError` unless `axis` is an integer other than 0."""
-    if isinstance(axis, bool) or not isinstance(axis, int) or axis == 0:
-        raise ValueError(
-            "`axis` must be an integer other than 0, the axis of the samples. "
-            f"Received: axis={axis!r}"
-        )
-
-
-def as_paired_logits(
-    teacher_logits: Nested, student_logits: Nested, axis: int = -1
-) -> tuple[Tensor, Tensor]:
-    """Convert both to float32, and check that they are logits over the same classes.
-
-    The axis of the classes becomes the last one.
-    """
-    check_class_axis(axis)
-    teacher_logits = as_floats(teacher_logits, "teacher_logits")
-    student_logits = as_floats(student_logits, "student_logits")
-    shape, student_shape = tuple(teacher_logits.shape), tuple(student_logits.shape)
-    received = f"teacher_logits.shape={shape}, student_logits.shape={student_shape}"
-    if not is_same_shape(shape, student_shape):
-        raise ValueError(
-            "Teacher and student logits must have the same shape (n, ..., classes). "
-            f"Received: {received}. If their classes differ, use losses on features "
-            "instead, such as ChannelAlignment."
-        )
-    rank = len(shape)
-    if rank > 1 and not (1 <= axis < rank or -rank < axis <= -1):
-        raise ValueError(
-            f"Logits of rank {rank} have no axis of classes {axis}. Received: "
-            f"axis={axis}, {received}"
-        )
-    if rank < 2 or shape[axis] in (0, 1):
-        raise ValueError(
-            "Soft targets compare distributions over at least 2 classes. Received: "
-            f"{received}. For a single sigmoid output, use "
-            "`keras_dskd.losses.BinarySoftTargets`."
-        )
-    if 0 in shape:
-        raise ValueError(f"Expected at least one sample. Received: {received}")
-    return ops.moveaxis(teacher_logits, axis, -1), ops.moveaxis(
-        student_logits, axis, -1
-    )

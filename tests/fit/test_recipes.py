@@ -94,6 +94,12 @@ def test_weights_rise_from_0_over_the_first_steps(recipe, weights, steps, rise):
         assert weights_in_total(distiller, step) == pytest.approx([0.5, *rising])
 
 
+@pytest.mark.parametrize("steps", [-1, "many"])
+def test_steps_that_are_no_number_raise(steps):
+    with pytest.raises(ValueError, match=f"`steps` must be .*{steps}"):
+        keras_dskd.recommended(cnn(), student(), steps=steps)
+
+
 def test_recommended_aligns_two_middle_stages_through_projectors(capsys):
     distiller = keras_dskd.recommended(cnn(), student(widths=(2, 3, 4, 5)))
     assert read(distiller) == [(None, None), ("block2",) * 2, ("block3",) * 2]

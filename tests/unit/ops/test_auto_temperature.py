@@ -9,6 +9,7 @@ from gradients import value, value_and_gradient
 import keras_dskd
 from keras_dskd import losses, ops
 from keras_dskd.internal import replicas
+from keras_dskd.losses.output_targets import OutputTargets
 
 pytestmark = pytest.mark.every_backend
 
@@ -131,8 +132,48 @@ def test_a_distiller_with_it_trains_and_is_saved(tmp_path):
     assert loaded.distillation_losses[0].temperature == "auto"
 
 
-def test_another_word_raises():
-    with pytest.raises(ValueError, match="`temperature` must be .*temperature='high'"):
-        losses.SoftTargets("high")
+@pytest.mark.parametrize("make", [losses.SoftTargets, OutputTargets])
+def test_another_word_raises(make):
+    with pytest.raises(ValueError, match='or "auto". Received: temperature=.Auto.'):
+        make(temperature="Auto")
+
+
+def test_a_word_assigned_later_raises():
+    loss = losses.SoftTargets()
+    loss.temperature = "high"
+    logits = keras.ops.ones((2, 3))
+    with pytest.raises(ValueError, match="`temperature` must be .*'high'"):
+        loss.compute_loss(logits, logits)
+
+
+def test_losses_of_labels_have_no_automatic_temperature():
     with pytest.raises(ValueError, match="`temperature` must be .*temperature='auto'"):
         losses.BinarySoftTargets("auto")
+
+
+@pytest.mark.parametrize(
+    "shape, axis, message",
+    [
+        ((0, 3), -1, "at least one sample"),
+        ((3,), -1, "at least 2 classes"),
+        ((3, 1), -1, "at least 2 classes"),
+        ((3, 4), 2, "no axis of classes 2"),
+        ((3, 4), 0, "axis of the samples"),
+    ],
+)
+@pytest.mark.parametrize(
+    "function",
+    [ops.auto_temperature, lambda t, axis: ops.soft_targets(t, t, "auto", axis=axis)],
+)
+def test_logits_of_another_form_raise(function, shape, axis, message):
+    with pytest.raises(ValueError, match=message):
+        function(np.ones(shape, "float32"), axis=axis)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="converts variables to numbers"
+)
+def test_a_variable_is_a_temperature():
+    loss = losses.SoftTargets(keras.Variable(3.0))
+
+    assert loss.get_config()["temperature"] == 3.0
