@@ -79,8 +79,8 @@ def check_pairs(
     of them do, and in between it is "unclear". The last two cause a warning. Shuffled
     pairs pass as paired with probability `level`, and are called unclear with
     probability 0.2 - `level`. With few samples, or modalities that share little, good
-    pairs can be unclear or look shuffled; `examples/benchmarks/pair_check.py` measures
-    how often.
+    pairs can be unclear or look shuffled.
+    `examples/benchmarks/accuracy/pair_check.py` measures how often.
 
     The teacher should be trained. The student may be untrained: features of random
     layers still distinguish the samples.

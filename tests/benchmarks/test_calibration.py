@@ -1,12 +1,7 @@
 """The benchmarks' calibration metrics, against values computed by hand."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "benchmarks"))
 from calibration import expected_calibration_error, negative_log_likelihood
 
 pytestmark = pytest.mark.backend_neutral

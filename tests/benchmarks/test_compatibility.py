@@ -1,7 +1,6 @@
 """The compatibility table: built from records, and one record from a run."""
 
 import json
-import sys
 import warnings
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import keras
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-sys.path.insert(0, str(EXAMPLES / "benchmarks"))
 architectures = pytest.importorskip("architectures")
 compatibility = pytest.importorskip("compatibility")
 

@@ -1,16 +1,12 @@
 """Data of the method comparison: load, degrade, split."""
 
-import sys
 from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 for needed in ("scipy", "sklearn"):
     pytest.importorskip(needed, reason=f"the benchmarks need {needed}")
-BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
-sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent)]
 data_sets = pytest.importorskip("data_sets")
 
 pytestmark = pytest.mark.backend_neutral

@@ -1,13 +1,8 @@
 """The examples' image degradations: what they keep and what they remove."""
 
-import sys
-from pathlib import Path
-
+import degradations
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-import degradations
 
 pytestmark = pytest.mark.backend_neutral
 

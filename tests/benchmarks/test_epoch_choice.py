@@ -1,12 +1,7 @@
 """Choosing the number of epochs per benchmark method on validation rows."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
 epoch_choice = pytest.importorskip("epoch_choice")
 
 pytestmark = pytest.mark.backend_neutral

@@ -1,18 +1,13 @@
 """What porting.md says: factors to losses of other libraries, and their precision."""
 
-import sys
-from pathlib import Path
-
+import forms_elsewhere
 import keras
 import numpy as np
+import precision
 import pytest
 import reference
 
 from keras_dskd import losses
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "benchmarks"))
-import forms_elsewhere
-import precision
 
 pytestmark = pytest.mark.backend_neutral
 N, C = 7, 5

@@ -1,6 +1,5 @@
 """Accuracy against the number of labels, from records made here."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 
 for needed in ("scipy", "matplotlib"):
     pytest.importorskip(needed, reason=f"the benchmarks need {needed}")
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "benchmarks"))
 label_curves = pytest.importorskip("label_curves")
 
 pytestmark = pytest.mark.backend_neutral
@@ -82,7 +80,7 @@ def test_backends_and_data_sets_have_curves_of_their_own():
 
 
 def test_committed_lines_draw_a_figure(tmp_path, capsys):
-    lines = Path(label_curves.__file__).parent / "results" / "few_labels.jsonl"
+    lines = Path(label_curves.__file__).parents[1] / "results" / "few_labels.jsonl"
     path = tmp_path / "labels.png"
     given = [str(lines), "--where", "data=watch_acc_gyro", "--out", str(path)]
     label_curves.main(given)

@@ -1,18 +1,16 @@
 """Gains over the student alone with few and with all labels, from records made here."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
 for needed in ("scipy", "matplotlib"):
     pytest.importorskip(needed, reason=f"the benchmarks need {needed}")
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "benchmarks"))
 label_gains = pytest.importorskip("label_gains")
 
 pytestmark = pytest.mark.backend_neutral
 FEW, SAME, ALL = label_gains.BARS
-RESULTS = Path(label_gains.__file__).parent / "results"
+RESULTS = Path(label_gains.__file__).parents[1] / "results"
 
 
 def runs(gain, labeled=None, teacher_rows="all", seeds=2, data="pairs"):

@@ -1,12 +1,7 @@
 """Choosing a method per seed on validation rows, and its runs on test rows."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
 method_choice = pytest.importorskip("method_choice")
 
 pytestmark = pytest.mark.backend_neutral

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,10 +12,8 @@ import pytest
 
 import keras_dskd
 
-BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 for needed in ("scipy", "sklearn"):
     pytest.importorskip(needed, reason=f"the benchmarks need {needed}")
-sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent)]
 comparisons = pytest.importorskip("comparisons")
 measuring = pytest.importorskip("measuring")
 methods = pytest.importorskip("methods")

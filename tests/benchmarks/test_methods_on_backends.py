@@ -1,16 +1,12 @@
 """The method comparison runs on each backend."""
 
 import json
-import sys
-from pathlib import Path
 
 import keras
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 for needed in ("scipy", "sklearn"):
     pytest.importorskip(needed, reason=f"the benchmarks need {needed}")
-sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent)]
 methods = pytest.importorskip("methods")
 
 

@@ -1,13 +1,9 @@
 """The benchmarks' paired statistics, against SciPy and values computed by hand."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 stats = pytest.importorskip("scipy.stats", reason="the statistics need scipy")
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "benchmarks"))
 paired_statistics = pytest.importorskip("paired_statistics")
 Difference = paired_statistics.Difference
 holm = paired_statistics.holm

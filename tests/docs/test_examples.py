@@ -19,7 +19,6 @@ pytestmark = pytest.mark.one_backend
 EXAMPLES = Path(__file__).parents[2] / "examples"
 for needed in ("matplotlib", "sklearn"):
     pytest.importorskip(needed, reason=f"the examples need {needed}")
-sys.path.insert(0, str(EXAMPLES))
 models = pytest.importorskip("models")
 training = pytest.importorskip("training")
 

@@ -1,7 +1,6 @@
 """The script that downloads and cuts pairs of satellite images."""
 
 import os
-import sys
 from pathlib import Path
 
 import keras
@@ -11,7 +10,6 @@ import pytest
 pytestmark = pytest.mark.backend_neutral
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "examples"))
 sentinel_pairs = pytest.importorskip("sentinel_pairs")
 FILE = os.environ.get("OPTICAL_SAR_NPZ", "")
 

@@ -32,7 +32,7 @@ def torchrun(*program, processes=2):
                 for folder in (
                     "",
                     "examples",
-                    "examples/benchmarks",
+                    "examples/benchmarks/speed",
                     "tests",
                     "tests/process/distributed",
                 )

@@ -1,6 +1,7 @@
-"""Time that structure losses add to a step on 1, 2, 4 and 8 devices.
+r"""Time that structure losses add to a step on 1, 2, 4 and 8 devices.
 
-    python examples/benchmarks/replica_overhead.py --backend jax --out replicas.json
+    python examples/benchmarks/speed/replica_overhead.py --backend jax \
+        --out replicas.json
 
 The devices are virtual and share the cores of one processor. So more devices do not
 make a step faster, and the table shows only the overhead. The size of the batch stays
@@ -22,7 +23,7 @@ from pathlib import Path
 import measuring
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 BATCH, STEPS = 128, 8
 SHAPE, CLASSES = (16, 16, 3), 10

@@ -1,7 +1,8 @@
-"""Compare recipes with the student alone on tasks of each kind.
+r"""Compare recipes with the student alone on tasks of each kind.
 
-    KERAS_BACKEND=torch python examples/benchmarks/tasks.py --seeds 3 --out tasks.jsonl
-    python examples/benchmarks/tasks.py --table tasks.jsonl
+    KERAS_BACKEND=torch python examples/benchmarks/accuracy/tasks.py --seeds 3 \
+        --out tasks.jsonl
+    python examples/benchmarks/accuracy/tasks.py --table tasks.jsonl
 
 The first command adds a line for each task and seed. The second command prints a table
 from the lines of several backends. Tasks and networks are in `task_list.py`. Of 1,500
@@ -23,7 +24,7 @@ import task_list
 
 import keras_dskd
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from training import train
 
 METHODS = ("student", "soft targets", "dskd", "recommended")

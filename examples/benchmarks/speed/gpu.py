@@ -1,13 +1,14 @@
 r"""A distillation step of real size on a GPU: ResNet-50 teaches ResNet-18.
 
-    KERAS_BACKEND=torch python examples/benchmarks/gpu.py --out gpu_torch.json
+    KERAS_BACKEND=torch python examples/benchmarks/speed/gpu.py --out gpu_torch.json
     KERAS_BACKEND=jax XLA_PYTHON_CLIENT_PREALLOCATE=false \
-        python examples/benchmarks/gpu.py --out gpu_jax.json
+        python examples/benchmarks/speed/gpu.py --out gpu_jax.json
 
 Images and weights are random, and nothing is downloaded. Each side runs the step that
 `fit` runs (`train_step`, compiled on JAX), without loading data. To try it on a CPU:
 
-    python examples/benchmarks/gpu.py --backend torch --size 32 --batch 4 --steps 2
+    python examples/benchmarks/speed/gpu.py --backend torch \
+        --size 32 --batch 4 --steps 2
 """
 
 import argparse

@@ -21,6 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from backend_switch import move_to
+
 
 def parse(parser, rounds):
     """Parses the arguments that all benchmarks share, and selects the backend.
@@ -41,17 +44,6 @@ def parse(parser, rounds):
     arguments = parser.parse_args()
     move_to(arguments.backend)
     return arguments
-
-
-def move_to(name):
-    """Restarts the script with another Keras backend, unless that is the current one.
-
-    Args:
-        name: Name of the backend, or `None` for the current one.
-    """
-    if name not in (None, backend()):
-        os.environ["KERAS_BACKEND"] = name
-        os.execv(sys.executable, [sys.executable, *sys.argv])
 
 
 def backend():

@@ -1,6 +1,6 @@
-"""A method's gain over the student alone: table, and bars with 95 % intervals.
+r"""A method's gain over the student alone: table, and bars with 95 % intervals.
 
-    python examples/benchmarks/label_gains.py --all out/methods/runs.jsonl \
+    python examples/benchmarks/accuracy/label_gains.py --all out/methods/runs.jsonl \
         --few out/few/runs.jsonl --out gains.png
 
 It uses runs on test rows, some with all labels and some with few. Each data set has up

@@ -1,7 +1,8 @@
-"""Which architectures can be teacher and student, on the current backend.
+r"""Which architectures can be teacher and student, on the current backend.
 
-    KERAS_BACKEND=torch python examples/benchmarks/compatibility.py --out lines.jsonl
-    python examples/benchmarks/compatibility.py --table lines.jsonl
+    KERAS_BACKEND=torch python examples/benchmarks/compatibility/compatibility.py \
+        --out lines.jsonl
+    python examples/benchmarks/compatibility/compatibility.py --table lines.jsonl
 
 Each architecture teaches another instance of itself. `recommended` picks the layers,
 and `fit` takes two steps. Then the script evaluates, saves and loads the student, and

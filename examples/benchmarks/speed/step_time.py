@@ -1,6 +1,7 @@
-"""Time of a distillation step, compared with the least possible time.
+r"""Time of a distillation step, compared with the least possible time.
 
-    python examples/benchmarks/step_time.py --backend torch --rounds 15 --out step.json
+    python examples/benchmarks/speed/step_time.py --backend torch \
+        --rounds 15 --out step.json
 
 Teacher and student are small convolutional networks on 32x32 images. The limit is a
 step of the student's own training plus one forward pass of the teacher, each timed

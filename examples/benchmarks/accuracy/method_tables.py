@@ -1,6 +1,7 @@
-"""Tables and figures of the runs of `methods.py`, in Markdown and PNG.
+r"""Tables and figures of the runs of `methods.py`, in Markdown and PNG.
 
-    python examples/benchmarks/method_tables.py out/methods/runs.jsonl --plots out
+    python examples/benchmarks/accuracy/method_tables.py out/methods/runs.jsonl \
+        --plots out
 
 It accepts several files, from several machines or backends. Differences are paired by
 seed within one backend. Intervals are 95 % paired t intervals, not corrected. p-values

@@ -1,7 +1,7 @@
 """Compare the precision of losses with half precision and with offset features.
 
 ```bash
-python examples/benchmarks/precision.py
+python examples/benchmarks/compatibility/precision.py
 ```
 
 It computes each loss from the same rounded features on torch in two ways: as another

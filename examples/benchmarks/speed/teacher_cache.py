@@ -1,4 +1,4 @@
-"""Measure the savings and the costs of a teacher cache.
+r"""Measure the savings and the costs of a teacher cache.
 
 The script times training steps with the teacher, with its features from several kinds
 of caches, and of the student alone, in one process and in turns. Each side repeats the
@@ -6,7 +6,8 @@ same steps after a warm-up. Memory is that of an epoch in a separate process. Th
 script measures the cost of the cache: disk space, time to write and to verify, and the
 changes by float16 in features and losses.
 
-    python examples/benchmarks/teacher_cache.py [--data file.npz] [--out results.json]
+    python examples/benchmarks/speed/teacher_cache.py \
+        [--data file.npz] [--out results.json]
 
 The file has the format of `optical_to_radar.py`. Without a file, the script uses
 scikit-learn's digits and a degraded copy of them. The models are not trained before,
@@ -28,7 +29,7 @@ import numpy as np
 
 import keras_dskd
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import digits
 import optical_to_radar
 from models import cnn

@@ -1,6 +1,7 @@
-"""Accuracy against the number of labels, from runs of `methods.py`: table and figure.
+r"""Accuracy against the number of labels, from runs of `methods.py`: table and figure.
 
-    python examples/benchmarks/label_curves.py out/few/runs.jsonl --out labels.png
+    python examples/benchmarks/accuracy/label_curves.py out/few/runs.jsonl \
+        --out labels.png
 
 It uses runs on test rows with `--labeled` or `--labeled-scenes`, and runs with all
 labels. Each data set has three curves: the student alone, the method with a teacher

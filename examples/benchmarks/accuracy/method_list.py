@@ -20,7 +20,7 @@ from candidates import ALIGNED, aligned, fading_attention
 
 from keras_dskd import losses
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import compare
 
 

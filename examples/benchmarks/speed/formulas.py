@@ -1,6 +1,6 @@
 """Compare time and memory of our formulas with forms that build the full matrices.
 
-    python examples/benchmarks/formulas.py --backend torch --out formulas.json
+    python examples/benchmarks/speed/formulas.py --backend torch --out formulas.json
 
 It measures value and gradient in the backend's compiled form (torch: eager). The table
 also shows how far ours are from the plain ones. Memory is that of one call, in a

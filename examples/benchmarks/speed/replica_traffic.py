@@ -1,7 +1,7 @@
-"""Bytes that each torch process passes to collectives for a loss, in one step.
+r"""Bytes that each torch process passes to collectives for a loss, in one step.
 
-    cd examples/benchmarks
-    KERAS_BACKEND=torch torchrun --nproc_per_node 2 replica_traffic.py
+    KERAS_BACKEND=torch torchrun --nproc_per_node 2 \
+        examples/benchmarks/speed/replica_traffic.py
 
 Prints one line per loss with the bytes by formula and the bytes counted, forward and
 backward. The formulas leave out counts of rows, which are a few bytes per call.

@@ -5,7 +5,7 @@ weights, as when a user checks pairs. Then the script draws subsets of several s
 from the test data many times. It checks them unchanged, with the student's side
 shuffled, and with the student's side shifted by one place after sorting by class.
 
-    python examples/benchmarks/pair_check.py [--data folder with .npz files]
+    python examples/benchmarks/accuracy/pair_check.py [--data folder with .npz files]
 
 The files are those that `optical_to_radar.py` takes. Without them, scikit-learn's
 digits and a degraded copy of them are used.
@@ -21,7 +21,7 @@ import numpy as np
 
 import keras_dskd
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import digits
 import optical_to_radar
 from models import cnn

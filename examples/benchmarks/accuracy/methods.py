@@ -1,6 +1,7 @@
-"""Compares distillation methods on paired data, run by run.
+r"""Compares distillation methods on paired data, run by run.
 
-    python examples/benchmarks/methods.py --backend torch --data digits pairs.npz
+    python examples/benchmarks/accuracy/methods.py --backend torch \
+        --data digits pairs.npz
 
 For a given seed, all methods share the rows, the trained teacher, the student's initial
 weights and the order of batches. Each run adds a line to `runs.jsonl` in `--out` when
@@ -22,7 +23,6 @@ from pathlib import Path
 
 import data_sets
 import keras
-import measuring
 from epoch_choice import best_epochs, trained_on
 from method_list import GROUPS, METHODS, chosen
 from records import Records, read
@@ -30,6 +30,8 @@ from run_settings import STEPS, Settings
 from runs import SeedRuns
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from backend_switch import move_to
 from training import Progress
 
 
@@ -241,7 +243,7 @@ def methods_by_epochs(arguments, data_set, methods):
 def main(argv=None):
     """Does all remaining runs."""
     arguments = parse(argv)
-    measuring.move_to(arguments.backend)
+    move_to(arguments.backend)
     arguments.out.mkdir(parents=True, exist_ok=True)
     records = Records(arguments.out / "runs.jsonl")
     missing = plan(arguments, records)

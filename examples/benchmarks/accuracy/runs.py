@@ -19,7 +19,7 @@ from calibration import (
 
 import keras_dskd
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import models
 from training import train
 

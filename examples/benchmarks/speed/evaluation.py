@@ -1,6 +1,6 @@
 """Compare the cost of a distiller's `evaluate` and `predict` with its student's.
 
-    python examples/benchmarks/evaluation.py --backend jax --out evaluation.json
+    python examples/benchmarks/speed/evaluation.py --backend jax --out evaluation.json
 
 The teacher has 100 million weights and does not run. The student is a small
 convolutional network on 32x32 images. Both sides evaluate the same student, with the
