@@ -10,7 +10,7 @@ import snippets
 
 import keras_dskd
 
-pytestmark = pytest.mark.one_backend
+pytestmark = pytest.mark.backend_neutral
 
 PACKAGE = Path(keras_dskd.__file__).parent
 EXAMPLES = {

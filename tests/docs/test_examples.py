@@ -14,7 +14,7 @@ import snippets
 
 import keras_dskd
 
-pytestmark = pytest.mark.one_backend
+pytestmark = pytest.mark.backend_neutral
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 for needed in ("matplotlib", "sklearn"):
@@ -62,7 +62,6 @@ def test_quickstart_prints_a_table_and_writes_the_student(run, tmp_path):
     assert student.predict(np.zeros((2, 100, 3)), verbose=0).shape == (2, 7)
 
 
-@pytest.mark.backend_neutral  # Trains as the other examples do.
 def test_digits_write_a_model_a_table_and_figures(run, tmp_path):
     printed = run("digits.py", "--seeds", 1, "--epochs", 1, "--out", tmp_path)
     results = check_outputs(tmp_path, printed)
@@ -71,7 +70,6 @@ def test_digits_write_a_model_a_table_and_figures(run, tmp_path):
     assert student.predict(np.zeros((2, 8, 8, 1)), verbose=0).shape == (2, 10)
 
 
-@pytest.mark.backend_neutral  # Trains as the other examples do.
 def test_sphere_animation_is_a_gif_of_each_moment(run, tmp_path):
     image = pytest.importorskip("PIL.Image", reason="figures need Pillow")
     path = tmp_path / "sphere.gif"
@@ -97,7 +95,6 @@ def paired_file(path, **changed):
     return path
 
 
-@pytest.mark.backend_neutral  # Trains as the other examples do.
 def test_optical_to_radar_runs_on_your_file(run, tmp_path):
     data = paired_file(tmp_path / "own.npz")
     out = tmp_path / "out"
@@ -113,14 +110,12 @@ def test_optical_to_radar_runs_on_your_file(run, tmp_path):
     ],
     ids=["no labels", "unpaired rows"],
 )
-@pytest.mark.backend_neutral
 def test_optical_to_radar_refuses_a_wrong_file(run, tmp_path, changed, message):
     data = paired_file(tmp_path / "own.npz", **changed)
     with pytest.raises(SystemExit, match=message):
         run("optical_to_radar.py", "--data", data)
 
 
-@pytest.mark.backend_neutral  # Trains as the other examples do.
 def test_land_cover_reports_mean_iou_of_a_file(run, tmp_path):
     data = paired_file(tmp_path / "own.npz")
     out = tmp_path / "out"
@@ -135,7 +130,6 @@ def test_land_cover_reports_mean_iou_of_a_file(run, tmp_path):
     assert student.output_shape == (None, 16, 16, 5)
 
 
-@pytest.mark.backend_neutral
 def test_land_cover_labels_some_pixels_of_training_tiles_and_all_of_test_tiles():
     land_cover = pytest.importorskip("land_cover")
     optical, radar, optical_test, radar_test = land_cover.photos()
@@ -146,7 +140,6 @@ def test_land_cover_labels_some_pixels_of_training_tiles_and_all_of_test_tiles()
     assert data.y_test.shape == optical_test.shape[:3]
 
 
-@pytest.mark.backend_neutral
 def test_land_cover_scores_by_mean_iou():
     land_cover = pytest.importorskip("land_cover")
 
@@ -174,7 +167,6 @@ def watch(monkeypatch):
     return pytest.importorskip("watch")
 
 
-@pytest.mark.backend_neutral
 def test_watch_cuts_windows_of_both_sensors(watch):
     acceleration, rotation, exercises, people = watch.from_seglearn()
     assert exercises.tolist() == [3, 3, 3, 5]  # Starts: 0, 50, 100, and 0.
@@ -184,7 +176,6 @@ def test_watch_cuts_windows_of_both_sensors(watch):
     assert rotation[1, 0].tolist() == [303, 304, 305]
 
 
-@pytest.mark.backend_neutral
 def test_watch_leaves_a_person_out_and_keeps_labels_of_some(watch):
     rng = np.random.default_rng(0)
     people = np.repeat([2, 4, 5, 7], 3)
@@ -201,7 +192,6 @@ def test_watch_leaves_a_person_out_and_keeps_labels_of_some(watch):
     assert len(data.weak_train) == len(data.strong_train) == 6
 
 
-@pytest.mark.backend_neutral  # Trains as the other examples do.
 def test_watch_runs_on_your_file(run, tmp_path):
     rng = np.random.default_rng(0)
     arrays = {}
@@ -215,7 +205,6 @@ def test_watch_runs_on_your_file(run, tmp_path):
     check_outputs(tmp_path, run("watch.py", *arguments, "--out", tmp_path))
 
 
-@pytest.mark.backend_neutral
 def test_help_describes_the_file(run, capsys):
     with pytest.raises(SystemExit):
         run("optical_to_radar.py", "--help")
@@ -224,7 +213,6 @@ def test_help_describes_the_file(run, capsys):
     assert "uint8" in printed
 
 
-@pytest.mark.backend_neutral
 def test_learning_rate_warms_up_for_a_fifth_of_the_steps_and_decays_to_zero():
     schedule = training.one_cycle(0.3, 100)
     rates = [float(schedule(step)) for step in range(101)]
@@ -264,7 +252,6 @@ def tune_weights():
     return pytest.importorskip("tune_weights")
 
 
-@pytest.mark.backend_neutral
 def test_keras_tuner_searches_weights(tune_weights, tmp_path):
     x = np.random.default_rng(0).normal(size=(24, 4)).astype("float32")
     y = np.arange(24) % 3
@@ -287,7 +274,6 @@ def test_keras_tuner_searches_weights(tune_weights, tmp_path):
     assert weights == list(best.values())
 
 
-@pytest.mark.backend_neutral
 def test_found_weights_are_compared_with_the_default_ones(
     tune_weights, tmp_path, monkeypatch, capsys
 ):
@@ -303,6 +289,5 @@ def test_found_weights_are_compared_with_the_default_ones(
     assert "0→0.6 channel_independence" in printed
 
 
-@pytest.mark.backend_neutral
 def test_training_of_one_step_has_a_learning_rate():
     assert float(training.one_cycle(0.3, 1)(0)) == pytest.approx(0.01)

@@ -7,7 +7,7 @@ import pytest
 import snippet_names
 import snippets
 
-pytestmark = pytest.mark.one_backend
+pytestmark = pytest.mark.backend_neutral
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -25,7 +25,14 @@ SAMPLES = {
 }
 
 
-@pytest.mark.parametrize("page", PAGES)
+# The README runs on each backend, the other pages on torch.
+RUNS = [
+    pytest.param(page, marks=pytest.mark.every_backend if page == "README.md" else ())
+    for page in PAGES
+]
+
+
+@pytest.mark.parametrize("page", RUNS)
 def test_page_runs(page, tmp_path, monkeypatch):
     blocks = PAGES[page]
     pytest.importorskip("matplotlib", reason="pages draw figures with matplotlib")
