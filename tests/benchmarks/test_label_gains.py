@@ -67,7 +67,7 @@ def test_two_numbers_of_labels_are_refused():
 
 def test_committed_lines_give_the_numbers_of_the_results(tmp_path, capsys):
     path = tmp_path / "gains.png"
-    lines = [RESULTS / f"{name}.jsonl" for name in ("test", "all_labels_sensors")]
+    lines = [RESULTS / f"{name}.jsonl" for name in ("test", "auto_temperature")]
     few = RESULTS / "few_labels.jsonl"
     label_gains.main(["--all", *map(str, lines), "--few", str(few), "--out", str(path)])
     assert path.read_bytes().startswith(b"\x89PNG")
